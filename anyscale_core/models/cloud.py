@@ -1,0 +1,46 @@
+"""A cloud: a place to run clusters in, made of four drivers picked one by one."""
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from anyscale_core.models.networking import NetworkSpec
+from anyscale_core.models.storage import BucketSpec
+
+SLOTS = ("cluster", "identity", "storage", "networking")
+"""The four driver slots of a cloud."""
+
+
+class CloudMode(enum.Enum):
+    """Who calls the cloud: the control plane itself, or an operator in the customer's network."""
+
+    DIRECT = "direct"
+    OPERATOR = "operator"
+
+
+@attrs.frozen(kw_only=True)
+class CloudSpec:
+    """What a cloud is wanted to be. ``provider`` fills every slot that does not name its own.
+
+    ``settings`` are the provider's own keys by provider name (``{"aws": {"role_arn": ...}}``); each plugin checks its
+    part. ``network`` and ``bucket`` are made for the cloud's clusters to share, or adopted.
+    """
+
+    name: str
+    provider: str
+    region: str = ""
+    mode: CloudMode = CloudMode.DIRECT
+    cluster: str | None = None
+    identity: str | None = None
+    storage: str | None = None
+    networking: str | None = None
+    network: NetworkSpec | None = None
+    bucket: BucketSpec | None = None
+    settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+
+    def provider_of(self, slot: str) -> str:
+        """Return the name of the provider that fills ``slot``."""
+        chosen: str | None = getattr(self, slot)
+        return chosen or self.provider

@@ -1,0 +1,68 @@
+"""Buckets, grants by prefix, and how a node reaches them."""
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from anyscale_core.models.identity import Access
+from anyscale_core.models.owner import Owner
+from anyscale_core.models.secret import Secret
+
+
+@attrs.frozen(kw_only=True)
+class BucketSpec:
+    """A bucket that is wanted. ``adopt``: the URL of one that exists; checked, never emptied or deleted later.
+
+    ``expire_days``: 0 keeps objects for ever. ``cors_origins``: who may read signed URLs from a browser.
+    """
+
+    name: str
+    owner: Owner | None = None
+    region: str = ""
+    adopt: str | None = None
+    expire_days: int = 0
+    cors_origins: tuple[str, ...] = ()
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Bucket:
+    """A bucket as the cloud shows it. ``url`` in the vendor's scheme (``s3://``, ``gs://``, ``abfss://``, ``file://``)."""
+
+    name: str
+    owner: Owner
+    url: str
+    region: str = ""
+    adopted: bool = False
+    public: bool = False
+    """Whether anybody can read it without credentials; always false for what this library made."""
+
+
+@attrs.frozen(kw_only=True)
+class StoreAccess:
+    """All that obstore's ``from_url(url, **options)`` needs to reach one prefix; handed to nodes.
+
+    ``options`` are obstore's own keys; empty where the node's ambient identity is enough.
+    """
+
+    url: str
+    options: Mapping[str, Secret[str]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Grant:
+    """A right of one identity on one prefix of one bucket, and how to use it."""
+
+    bucket: str
+    prefix: str
+    identity: str
+    access: Access
+    store: StoreAccess
+
+
+class UrlMethod(enum.Enum):
+    """What a signed URL is good for, and nothing else."""
+
+    GET = "GET"
+    PUT = "PUT"
