@@ -4,11 +4,12 @@ import difflib
 import enum
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
 from anyscale_core.errors import Fault
+from anyscale_core.models.owner import RESERVED_TAGS
 from anyscale_core.models.resources import Resources
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -125,6 +126,9 @@ def contradictions(raw: Mapping[str, Any]) -> Iterator[Fault]:
     price = raw.get("max_price_per_hour")
     if _number(price) and price < 0:
         yield Fault(path="max_price_per_hour", message=f"{price} is negative; leave it out for no ceiling")
+    tags = raw.get("tags")
+    for tag in sorted(RESERVED_TAGS.intersection(tags) if isinstance(tags, Mapping) else ()):
+        yield Fault(path=f"tags.{tag}", message="is reserved: it tells whose a resource is; choose another key")
 
 
 def nearest(word: str, known: Iterator[str] | Mapping[str, Any] | list[str] | tuple[str, ...] | set[str]) -> str:
@@ -133,7 +137,7 @@ def nearest(word: str, known: Iterator[str] | Mapping[str, Any] | list[str] | tu
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -42,6 +42,8 @@ class Job:
     phase: JobPhase
     attempt: int
     submission_id: str
+    epoch: str = ""
+    """The head that the present attempt was handed to; empty while WAITING for one."""
     message: str = ""
     exit_code: int | None = None
     created_at: datetime

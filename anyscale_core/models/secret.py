@@ -11,7 +11,7 @@ class Secret(Generic[T]):
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self._value: T = value
 
     def reveal(self) -> T:
         """Return the secret; call this where it goes on the wire and nowhere else."""

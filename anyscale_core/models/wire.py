@@ -4,6 +4,7 @@ Rules of the wire: unknown fields are refused; nothing is coerced (``"3"`` is no
 with an offset; a duration ``x`` travels as ``x_s`` in seconds; enums by value; secrets only through ``unstructure_revealed``.
 """
 
+import copy
 import enum
 import math
 import types
@@ -41,7 +42,7 @@ def structure(body: object, cls: type[T], *, subject: str = "") -> T:
     try:
         value = _CONVERTER.structure(body, cls)
     except Exception as error:
-        faults += (attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, "", cls))
+        faults += (attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, ""))
     check = CHECKS.get(cls)
     if check is not None and isinstance(body, Mapping):
         faults += check(body)
@@ -60,12 +61,12 @@ def unstructure_revealed(value: object) -> Any:
     return _CONVERTER.unstructure(value)
 
 
-def _faults(error: BaseException, path: str, cls: Any) -> list[Fault]:
+def _faults(error: BaseException, path: str) -> list[Fault]:
     """Flatten cattrs' exception groups into faults with paths."""
     if isinstance(error, BaseValidationError):
         out: list[Fault] = []
         for inner in error.exceptions:
-            out += _faults(inner, path + _note(inner), error.cl)
+            out += _faults(inner, path + _note(inner))
         return out
     if isinstance(error, ForbiddenExtraKeysError):
         known = [_wire_name(field) for field in attrs.fields(error.cl)]
@@ -124,6 +125,12 @@ def _float(value: Any, _: Any) -> float:
     return float(value)
 
 
+def _secret(value: Any, _: Any) -> Secret[str]:
+    if not isinstance(value, str):
+        raise ValueError("is not a string")
+    return Secret(value)
+
+
 def _enum(value: Any, cls: type[enum.Enum]) -> enum.Enum:
     try:
         return cls(value)
@@ -171,7 +178,7 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
         return get_origin(cls) is tuple
 
     def tuple_factory(cls: Any) -> Callable[[Any, Any], Any]:
-        element = list[get_args(cls)[0]]  # type: ignore[misc]
+        element: Any = types.GenericAlias(list, get_args(cls)[0])
 
         def hook(value: Any, _: Any) -> Any:
             if not isinstance(value, list | tuple):
@@ -246,7 +253,9 @@ def _build(*, reveal: bool) -> cattrs.Converter:
     def is_secret(cls: Any) -> bool:
         return cls is Secret or get_origin(cls) is Secret
 
-    converter.register_structure_hook_func(is_secret, lambda value, _: Secret(converter.structure(value, str)))
+    converter.register_structure_hook_func(is_secret, _secret)
+    # A value keeps no part of the body that it was made from.
+    converter.register_structure_hook_func(lambda cls: cls is Any, lambda value, _: copy.deepcopy(value))
     converter.register_unstructure_hook_func(is_secret, lambda value: value.reveal() if reveal else "***")
     return converter
 

@@ -1,0 +1,252 @@
+"""Clouds as the engine uses them: four drivers behind their layers, what clusters share, and one sweep for all."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import attrs
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.settings import Settings
+from anyscale_core.controlplane.store import Store
+from anyscale_core.drivers.base import Driver, DriverConfig
+from anyscale_core.drivers.cluster import ClusterDriver
+from anyscale_core.drivers.identity import IdentityDriver
+from anyscale_core.drivers.networking import NetworkingDriver
+from anyscale_core.drivers.storage import StorageDriver
+from anyscale_core.errors import Fault as SpecFault
+from anyscale_core.errors import PluginError, SpecError, UnknownName
+from anyscale_core.models import wire
+from anyscale_core.models.cloud import SLOTS, CloudSpec
+from anyscale_core.models.identity import Identity, IdentitySpec
+from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
+from anyscale_core.models.instance import Instance, Offering, Quota
+from anyscale_core.models.networking import Network, NetworkSpec
+from anyscale_core.models.owner import Owner
+from anyscale_core.models.storage import Bucket, BucketSpec
+from anyscale_core.registry import Registry
+
+R = TypeVar("R", Network, Bucket, Identity)
+CATALOGUE_TTL = timedelta(minutes=10)
+
+
+def mint(prefix: str) -> str:
+    """Return a new id: 20 hex digits of randomness behind its prefix."""
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+@attrs.frozen(kw_only=True)
+class Sweep:
+    """One complete list of a cloud's instances; ``began_at``: before the list call went out."""
+
+    began_at: datetime
+    instances: tuple[Instance, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Shared:
+    """What all clusters of a cloud share."""
+
+    network: Network
+    bucket: Bucket
+    identity: Identity
+
+
+class Cloud:
+    """One cloud: its drivers, layered. Threads may share it."""
+
+    def __init__(
+        self, spec: CloudSpec, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
+        layer: Callable[[Driver, str], Driver],
+    ) -> None:  # fmt: skip
+        self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
+        self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
+        self._registry = registry
+        drivers = {slot: self._build(slot, settings, layer) for slot in SLOTS}
+        self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
+        self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
+        self.storage = _typed(drivers["storage"], StorageDriver)  # type: ignore[type-abstract]
+        self.networking = _typed(drivers["networking"], NetworkingDriver)  # type: ignore[type-abstract]
+        self._sweep: Sweep | None = None
+        self._sweeping = threading.Lock()
+        self._shared: Shared | None = None
+        self._catalogue: tuple[datetime, tuple[Offering, ...]] | None = None
+
+    def owner_of(self, cluster: ClusterId) -> Owner:
+        return attrs.evolve(self.owner, cluster=cluster)
+
+    def deadline(self) -> datetime:
+        """Return the deadline of a driver call that begins now."""
+        return self._clock.now() + self._timing.call_timeout
+
+    @property
+    def list_window(self) -> timedelta:
+        """Return how long after a create a list may miss it, as the provider declares."""
+        provider = self._registry.provider(self.spec.provider_of("cluster"))
+        return provider.capabilities.windows.get("consistency.list", timedelta())
+
+    # -- what is there -------------------------------------------------------------------------------------------------
+
+    def sweep(self, *, since: datetime | None = None) -> Sweep:
+        """Return a list that began at ``since`` or later; the last one if it did, else a new one (one at a time)."""
+        with self._sweeping:
+            if self._sweep is None or (since is not None and self._sweep.began_at < since):
+                began = self._clock.now()
+                instances = self.cluster.list(self.owner, deadline=self.deadline())
+                self._sweep = Sweep(began_at=began, instances=instances)
+            return self._sweep
+
+    def last_sweep(self) -> Sweep | None:
+        """Return the last list, if there was one; no call is made."""
+        return self._sweep
+
+    def offerings(self) -> tuple[Offering, ...]:
+        """Return the catalogue, read again when it is older than ten minutes."""
+        now = self._clock.now()
+        if self._catalogue is None or now - self._catalogue[0] > CATALOGUE_TTL:
+            self._catalogue = (now, self.cluster.offerings(deadline=self.deadline()))
+        return self._catalogue[1]
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """Return the account's limits; empty where the provider does not know them."""
+        provider = self._registry.provider(self.spec.provider_of("cluster"))
+        if not provider.capabilities.has("cluster.quotas"):
+            return ()
+        return self.cluster.quotas(deadline=self.deadline())
+
+    # -- what clusters share -------------------------------------------------------------------------------------------
+
+    def shared(self) -> Shared:
+        """Return the cloud's network, bucket and identity, made or adopted on first use: recorded, then called."""
+        if self._shared is None:
+            self._shared = Shared(
+                network=self._ensure("network", Network, self._network),
+                bucket=self._ensure("bucket", Bucket, self._bucket),
+                identity=self._ensure("identity", Identity, self._identity),
+            )
+        return self._shared
+
+    def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
+        suffix = self.owner.plane.removeprefix("pln_")[:10]
+        name = f"{self.spec.name}-{suffix}"
+        name, token, doc = self._store.cloud_resource(self.spec.name, kind, name=name, token=Token(mint("tok")))
+        if doc is not None:
+            return wire.structure(doc, cls)
+        made = create(name, token)
+        self._store.set_cloud_resource(self.spec.name, kind, wire.unstructure(made))
+        return made
+
+    def _network(self, name: str, token: Token) -> Network:
+        spec = self.spec.network or NetworkSpec(name=name, region=self.spec.region)
+        return self.networking.create(
+            attrs.evolve(spec, owner=self.owner), owner=self.owner, token=token, deadline=self.deadline()
+        )
+
+    def _bucket(self, name: str, token: Token) -> Bucket:
+        spec = self.spec.bucket or BucketSpec(name=name, region=self.spec.region)
+        return self.storage.create(
+            attrs.evolve(spec, owner=self.owner), owner=self.owner, token=token, deadline=self.deadline()
+        )
+
+    def _identity(self, name: str, token: Token) -> Identity:
+        return self.identity.create(IdentitySpec(name=name, owner=self.owner), token=token, deadline=self.deadline())
+
+    def close(self) -> None:
+        for driver in (self.cluster, self.identity, self.storage, self.networking):
+            driver.close()
+
+    def _build(self, slot: str, settings: Settings, layer: Callable[[Driver, str], Driver]) -> Driver:
+        name = self.spec.provider_of(slot)
+        config = DriverConfig(
+            owner=self.owner,
+            home=settings.home,
+            region=self.spec.region,
+            settings=self.spec.settings.get(name, {}),
+            clock=self._clock,
+        )
+        return layer(self._registry.driver(name, slot, config), self.spec.name)
+
+
+D = TypeVar("D")
+
+
+def _typed(driver: object, cls: type[D]) -> D:
+    if not isinstance(driver, cls):
+        raise PluginError(type(driver).__name__, f"its factory returned no {cls.__name__}")
+    return driver
+
+
+class Clouds:
+    """The clouds of this plane, built when they are first used."""
+
+    def __init__(
+        self, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
+        layer: Callable[[Driver, str], Driver],
+    ) -> None:  # fmt: skip
+        self._arguments: dict[str, Any] = {
+            "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "layer": layer,
+        }  # fmt: skip
+        self._registry, self._store, self._clock = registry, store, clock
+        self._built: dict[str, Cloud] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Cloud:
+        """Return a cloud. Raises UnknownName for one that is not registered, PluginError when its plugin is broken."""
+        with self._lock:
+            cloud = self._built.get(name)
+            if cloud is None:
+                cloud = self._built[name] = Cloud(self.spec(name), **self._arguments)
+            return cloud
+
+    def spec(self, name: str) -> CloudSpec:
+        """Return a registered cloud's spec, or the default cloud of a provider of that name, registering it."""
+        spec = self._store.cloud(name)
+        if spec is not None:
+            return spec
+        default = self._default(name)
+        if default is None:
+            known = sorted({spec.name for spec in self._store.clouds()} | set(self.defaults()))
+            raise UnknownName(f"no cloud {name!r} is registered; known: {', '.join(known) or 'none'}")
+        self._store.add_cloud(default, now=self._clock.now())
+        return default
+
+    def defaults(self) -> Iterable[str]:
+        """Return the names of clouds that can be used without being registered."""
+        return [
+            found.name
+            for found in self._registry.found()
+            if found.provider is not None and found.provider.default_cloud is not None
+        ]
+
+    def check(self, spec: CloudSpec) -> None:
+        """Raise SpecError with all that is wrong with a cloud's spec."""
+        faults: list[SpecFault] = []
+        for slot in SLOTS:
+            name = spec.provider_of(slot)
+            path = slot if getattr(spec, slot) else "provider"
+            try:
+                provider = self._registry.provider(name)
+            except (UnknownName, PluginError) as error:
+                faults.append(SpecFault(path=path, message=str(error)))
+                continue
+            if getattr(provider, slot) is None:
+                faults.append(SpecFault(path=path, message=f"{name!r} has no {slot} driver"))
+            for key in sorted(set(spec.settings.get(name, {})) - set(provider.settings)):
+                known = ", ".join(sorted(provider.settings)) or "none"
+                faults.append(SpecFault(path=f"settings.{name}.{key}", message=f"unknown setting; known: {known}"))
+        if faults:
+            raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
+
+    def built(self) -> Mapping[str, Cloud]:
+        return dict(self._built)
+
+    def close(self) -> None:
+        for cloud in self._built.values():
+            cloud.close()
+
+    def _default(self, name: str) -> CloudSpec | None:
+        if name not in self.defaults():
+            return None
+        return self._registry.provider(name).default_cloud

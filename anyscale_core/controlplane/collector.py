@@ -1,0 +1,88 @@
+"""Sweeps each cloud now and then: wakes clusters whose instances have vanished, and deletes orphans.
+
+An orphan carries this plane's owner tag and has no record: names are recorded before the cloud hears of them, so nothing
+that this plane still wants can look like one.
+"""
+
+from datetime import datetime
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.clouds import Cloud, Clouds, Sweep
+from anyscale_core.controlplane.settings import Settings
+from anyscale_core.controlplane.store import Event, Store
+from anyscale_core.errors import CloudError
+from anyscale_core.models.ids import ClusterId
+from anyscale_core.models.instance import InstanceState
+
+
+class Collector:
+    """Looks after the clouds that have live clusters. One thread at a time."""
+
+    def __init__(self, *, store: Store, clouds: Clouds, clock: Clock, settings: Settings) -> None:
+        self._store, self._clouds, self._clock, self._settings = store, clouds, clock, settings
+        self._seen: dict[str, tuple[tuple[str, InstanceState], ...]] = {}
+
+    def collect(self) -> int:
+        """Sweep every cloud whose last sweep is older than the ceiling; return how many orphans were deleted."""
+        return sum(self._collect(cloud) for cloud in self._clouds.built().values() if self._due(cloud))
+
+    def _due(self, cloud: Cloud) -> bool:
+        sweep = cloud.last_sweep()
+        if sweep is None:
+            return True
+        return self._clock.now() - sweep.began_at >= self._settings.timing.sweep_ceiling
+
+    def _collect(self, cloud: Cloud) -> int:
+        now = self._clock.now()
+        try:
+            sweep = cloud.sweep(since=now)
+        except CloudError as error:
+            self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
+            return 0
+        self._wake(cloud, sweep, now)
+        return self._orphans(cloud, sweep)
+
+    def _wake(self, cloud: Cloud, sweep: Sweep, now: datetime) -> None:
+        """Whatever the list shows differently from last time may need a decision."""
+        view = tuple(sorted((instance.name, instance.state) for instance in sweep.instances))
+        if self._seen.get(cloud.spec.name, ()) == view:
+            return
+        before = dict(self._seen.get(cloud.spec.name, ()))
+        self._seen[cloud.spec.name] = view
+        after = dict(view)
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        for id in self._store.names(cloud=cloud.spec.name):
+            record = self._store.load(id, history_from=now)
+            if record is not None and any(node.name in changed for node in record.nodes):
+                self._store.touch(id, now=now)
+
+    def _orphans(self, cloud: Cloud, sweep: Sweep) -> int:
+        # Read after the sweep began: a node recorded since then is known.
+        known = self._store.node_names(cloud.spec.name)
+        grace = cloud.list_window
+        orphans = [
+            instance
+            for instance in sweep.instances
+            if instance.name not in known
+            and instance.state is not InstanceState.DELETING
+            and (instance.created_at is None or instance.created_at + grace <= sweep.began_at)
+        ]
+        if not orphans:
+            return 0
+        try:
+            ids = [instance.id for instance in orphans]
+            cloud.cluster.delete(ids, owner=cloud.owner, deadline=cloud.deadline())
+        except CloudError as error:
+            self._say(f"orphans could not be deleted: {error}", "WARNING", "orphan.retry")
+            return 0
+        for instance in orphans:
+            self._say(
+                f"{instance.name} ({instance.id}) belonged to nothing and was deleted", "WARNING", "orphan.deleted",
+                cluster_id=instance.owner.cluster,
+            )  # fmt: skip
+        return len(orphans)
+
+    def _say(self, message: str, level: str, kind: str, cluster_id: ClusterId | None = None) -> None:
+        self._store.add_events(
+            Event(at=self._clock.now(), kind=kind, level=level, message=message, cluster_id=cluster_id)
+        )

@@ -1,0 +1,406 @@
+"""What nodes hear and say: registration, heartbeats, orders. Writes node_status and the audit, nothing else."""
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.controlplane.keys import JOIN, NODE, KeyRing
+from anyscale_core.controlplane.settings import Settings
+from anyscale_core.controlplane.store import AuditRecord, Store
+from anyscale_core.errors import CloudError, Refused
+from anyscale_core.models import wire
+from anyscale_core.models.identity import Access
+from anyscale_core.models.ids import ClusterId, NodeId, Token
+from anyscale_core.models.instance import Bootstrap, NodeKind
+from anyscale_core.models.job import Job
+from anyscale_core.models.node import (
+    PROOF_AUDIENCE,
+    Drain,
+    DrainMode,
+    GatewayConfig,
+    HeadAddress,
+    HeadReport,
+    Heartbeat,
+    JobOrder,
+    NodeConfig,
+    NodeDrain,
+    Orders,
+    Package,
+    RayStatus,
+    Registered,
+    Registration,
+)
+from anyscale_core.models.phases import JOB_ENDED, NODE_ENDED, ClusterPhase, NodePhase
+from anyscale_core.models.records import ClusterRecord, NodeRecord, NodeStatus, Observed
+from anyscale_core.models.secret import Secret
+from anyscale_core.models.storage import Grant, StoreAccess
+from anyscale_core.planning.demand import PRESENT
+from anyscale_core.planning.diff import current_head, head_report
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """A cluster as its nodes are told of it: read once per version."""
+
+    version: int
+    record: ClusterRecord
+    status: Mapping[NodeId, NodeStatus]
+
+
+class Heartbeats:
+    """The machine-facing half of the control plane. Threads may share it."""
+
+    def __init__(self, *, store: Store, clouds: Clouds, keys: KeyRing, clock: Clock, settings: Settings) -> None:
+        self._store, self._clouds, self._keys, self._clock, self._settings = store, clouds, keys, clock, settings
+        self._views: dict[ClusterId, View] = {}
+        self._grants: dict[tuple[ClusterId, str], Grant] = {}
+        self._gateways: dict[NodeId, GatewayConfig] = {}
+        self._lock = threading.Lock()
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
+
+    def bootstrap(self, record: ClusterRecord, node: NodeRecord) -> Bootstrap:
+        """Return what a node's instance is started with; equal for equal records, so that creates can be repeated."""
+        claims = {"sub": node.id, "cluster": record.id, "name": node.name}
+        cloud = self._clouds.get(record.cloud)
+        provider = cloud.spec.provider_of("identity")
+        return Bootstrap(
+            url=self._settings.url,
+            ca_pem=self._keys.ca_pem,
+            node_id=node.id,
+            join_token=self._keys.sign(
+                JOIN, claims, issued=node.created_at, expires=node.created_at + self._settings.join_ttl
+            ),
+            identity_provider=provider,
+            identity_settings=dict(cloud.spec.settings.get(provider, {})),
+        )
+
+    def ray_token(self, cluster_id: ClusterId) -> Secret[str]:
+        """Return Ray's own token of a cluster: derived, so it is nowhere stored."""
+        seed = self._keys.sign("anyscale-core/ray", {"sub": cluster_id}, issued=_DAWN, expires=_DAWN)
+        return Secret(hashlib.sha256(seed.reveal().encode()).hexdigest())
+
+    def _credential(self, node_id: NodeId, cluster_id: ClusterId, now: datetime) -> tuple[Secret[str], datetime]:
+        expires = now + self._settings.credential_ttl
+        return self._keys.sign(NODE, {"sub": node_id, "cluster": cluster_id}, issued=now, expires=expires), expires
+
+    # -- registration --------------------------------------------------------------------------------------------------
+
+    def register(self, registration: Registration) -> Registered:
+        """Turn a join token and a proof into a credential and a configuration.
+
+        Raises Refused (forged, expired, foreign, replayed, unexpected, unproven); each refusal is an audit record.
+        """
+        now = self._clock.now()
+        subject = "unknown"
+        try:
+            claims = self._keys.verify(JOIN, registration.join_token, now=now)
+            subject = str(claims["sub"])
+            node_id, cluster_id = NodeId(subject), ClusterId(str(claims["cluster"]))
+            record, node = self._expected(node_id, cluster_id)
+            self._prove(record, node, registration)
+            self._admit(node_id, cluster_id, registration, now)
+        except Refused as refusal:
+            self._audit("register", subject, refusal)
+            raise
+        credential, expires = self._credential(node_id, cluster_id, now)
+        self._audit("register", node_id, None)
+        view = self._view(cluster_id)
+        return Registered(credential=credential, expires_at=expires, config=self._config(view, node))
+
+    def _expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
+        record = self._store.load(cluster_id, history_from=self._clock.now())
+        node = self._store.node(node_id)
+        if record is None or node is None or node.cluster_id != cluster_id:
+            raise Refused("foreign", "this control plane expects no such node")
+        if node.phase in NODE_ENDED or node.phase in (NodePhase.LOST, NodePhase.DELETING):
+            raise Refused("unexpected", f"the node is {node.phase.value}: it is not expected any more")
+        return record, node
+
+    def _prove(self, record: ClusterRecord, node: NodeRecord, registration: Registration) -> None:
+        cloud = self._clouds.get(record.cloud)
+        if registration.proof.provider != cloud.spec.provider_of("identity"):
+            raise Refused("unproven", f"the proof is of {registration.proof.provider!r}, not of this cloud's provider")
+        try:
+            principal = cloud.identity.verify(registration.proof, audience=PROOF_AUDIENCE, deadline=cloud.deadline())
+        except CloudError as error:
+            raise Refused("unproven", f"the node's proof was not accepted: {error.message}") from error
+        if principal.instance and principal.instance not in (node.name, node.instance_id):
+            raise Refused("foreign", "the proof is about another instance")
+
+    def _admit(self, node_id: NodeId, cluster_id: ClusterId, registration: Registration, now: datetime) -> None:
+        nonce = hashlib.sha256(registration.nonce.reveal().encode()).hexdigest()
+        status = NodeStatus(node_id=node_id, registered_at=now, seen_at=now)
+        if self._store.register(status, cluster_id, nonce, now=now):
+            return
+        # The same agent repeats a lost answer; anybody else has stolen the token.
+        if not hmac.compare_digest(self._store.nonce(node_id) or "", nonce):
+            raise Refused("replayed", "the join token has been used already")
+
+    # -- heartbeats ----------------------------------------------------------------------------------------------------
+
+    def identify(self, credential: Secret[str]) -> tuple[NodeId, ClusterId]:
+        """Return whose credential this is. Raises Refused, with an audit record."""
+        try:
+            claims = self._keys.verify(NODE, credential, now=self._clock.now())
+        except Refused as refusal:
+            self._audit("heartbeat", "unknown", refusal)
+            raise
+        return NodeId(str(claims["sub"])), ClusterId(str(claims["cluster"]))
+
+    def heartbeat(self, credential: Secret[str], beat: Heartbeat) -> Orders:
+        """Record what a node says and return what it shall do. Raises Refused."""
+        node_id, _ = self.identify(credential)
+        self.record(node_id, beat)
+        return self.orders(credential, beat.config_version)
+
+    def record(self, node_id: NodeId, beat: Heartbeat) -> None:
+        """Record a heartbeat; the cluster becomes due when it says anything new."""
+        before = self._store.status(node_id)
+        if before is None:
+            refusal = Refused("foreign", "the node has never registered here")
+            self._audit("heartbeat", node_id, refusal)
+            raise refusal
+        now = self._clock.now()
+        if beat.seq <= before.seq:
+            return  # an older one that arrives late is not believed
+        status = attrs.evolve(
+            before, seen_at=now, seq=beat.seq, ray=beat.ray, ray_id=beat.ray_id, epoch=beat.epoch, detail=beat.detail,
+            config_version=beat.config_version, head=beat.head,
+        )  # fmt: skip
+        silent = now - before.seen_at > self._settings.timing.suspect_after
+        changed = silent or _significant(status) != _significant(before)
+        node = self._store.node(node_id) if changed else None
+        self._store.beat(status, changed=node.cluster_id if node is not None else None)
+
+    def orders(self, credential: Secret[str], config_version: str) -> Orders:
+        """Return what a node shall do now."""
+        now = self._clock.now()
+        claims = self._keys.verify(NODE, credential, now=now)
+        node_id, cluster_id = NodeId(str(claims["sub"])), ClusterId(str(claims["cluster"]))
+        view = self._view(cluster_id)
+        node = next((node for node in view.record.nodes if node.id == node_id), None)
+        if node is None or node.phase in NODE_ENDED | {NodePhase.LOST, NodePhase.DELETING}:
+            return Orders(forget=True)
+        config = self._config(view, node)
+        fresh: Secret[str] | None = None
+        expires: datetime | None = None
+        if now.timestamp() - float(claims["iat"]) > self._settings.credential_ttl.total_seconds() / 2:
+            fresh, expires = self._credential(node_id, cluster_id, now)
+        head = node if current_head(view.record.nodes) == node else None
+        return Orders(
+            config=config if config.version != config_version else None,
+            drain=_drain(node),
+            jobs=self._jobs(view, head) if head else (),
+            stop_jobs=_stops(view, head) if head else (),
+            drain_nodes=_node_drains(view) if head else (),
+            unregister=_lost(view, head) if head else {},
+            credential=fresh,
+            credential_expires_at=expires,
+        )
+
+    # -- what they are told --------------------------------------------------------------------------------------------
+
+    def _view(self, cluster_id: ClusterId) -> View:
+        version = self._store.version(cluster_id)
+        view = self._views.get(cluster_id)
+        if view is not None and view.version == version:
+            return view
+        # Read after its version: at worst it is newer than the number says, and is read again next time.
+        record = self._store.load(cluster_id, history_from=self._clock.now() - self._settings.timing.history)
+        if record is None:
+            raise Refused("foreign", "there is no such cluster here")
+        view = View(version=version, record=record, status=self._store.statuses(cluster_id))
+        with self._lock:
+            self._views[cluster_id] = view
+            if record.phase in (ClusterPhase.TERMINATED, ClusterPhase.FAILED):
+                self._views.pop(cluster_id, None)
+        return view
+
+    def _config(self, view: View, node: NodeRecord) -> NodeConfig:
+        record, timing = view.record, self._settings.timing
+        spec = record.spec
+        head = current_head(record.nodes)
+        report = head_report(head, Observed(status=view.status))
+        is_head = node.kind is NodeKind.HEAD
+        address = report.gcs_address if report is not None else ""
+        epoch: HeadAddress | None = None
+        if is_head:
+            epoch = HeadAddress(epoch=node.id, address="")
+        elif head is not None and address:
+            epoch = HeadAddress(epoch=head.id, address=address)
+        config = NodeConfig(
+            version="",
+            cluster_id=record.id,
+            cluster_name=record.name,
+            node_id=node.id,
+            instance_name=node.name,
+            kind=node.kind,
+            group=node.group,
+            head=epoch,
+            ray_token=self.ray_token(record.id),
+            resources=node.resources,
+            labels=node.labels,
+            env_vars=self._env(record, node),
+            store=self.store_access(record, Access.WRITE),
+            heartbeat_interval=timing.heartbeat_interval,
+            expected_workers=sum(group.min_nodes for group in spec.worker_nodes) if is_head else 0,
+            gateway=self._gateway(node) if is_head else None,
+            groups=_groups(record) if is_head else {},
+        )
+        return attrs.evolve(config, version=_digest(config))
+
+    def _env(self, record: ClusterRecord, node: NodeRecord) -> dict[str, str]:
+        """Return the variables that every process of Ray sees, the spec's own last."""
+        standard = {
+            "ANYSCALE_CORE_CLUSTER_ID": record.id,
+            "ANYSCALE_CORE_CLUSTER_NAME": record.name,
+            "ANYSCALE_CORE_CLOUD": record.cloud,
+            "ANYSCALE_CORE_NODE_ID": node.id,
+            "ANYSCALE_CORE_NODE_GROUP": node.group,
+        }
+        return standard | dict(record.spec.env_vars)
+
+    def _gateway(self, node: NodeRecord) -> GatewayConfig:
+        if node.id not in self._gateways:
+            certificate = self._keys.issue(node.cluster_id.replace("_", "-"), hosts=(), now=self._clock.now())
+            self._gateways[node.id] = GatewayConfig(
+                cert_pem=certificate.cert_pem, key_pem=certificate.key_pem, token_key_pem=self._keys.public_pem
+            )
+        return self._gateways[node.id]
+
+    def store_access(self, record: ClusterRecord, access: Access, *, prefix: str = "") -> StoreAccess:
+        """Return how to reach a cluster's prefix in its cloud's bucket (or another prefix of that bucket)."""
+        prefix = prefix or cluster_prefix(record.id)
+        key = (record.id, f"{access.value}:{prefix}")
+        grant = self._grants.get(key)
+        if grant is None:
+            cloud: Cloud = self._clouds.get(record.cloud)
+            shared = cloud.shared()
+            grant = self._grants[key] = cloud.storage.grant(
+                shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner,
+                token=Token(f"grant-{record.id}-{access.value}"), deadline=cloud.deadline(),
+            )  # fmt: skip
+        return grant.store
+
+    def _jobs(self, view: View, head: NodeRecord) -> tuple[JobOrder, ...]:
+        return tuple(
+            self._job(view.record, job)
+            for job in view.record.jobs
+            if job.epoch == head.id and job.phase not in JOB_ENDED
+        )
+
+    def _job(self, record: ClusterRecord, job: Job) -> JobOrder:
+        package = None
+        if job.spec.package is not None:
+            store = self.store_access(record, Access.READ, prefix=PACKAGES)
+            package = Package(store=store, key=job.spec.package)
+        return JobOrder(
+            job_id=job.id,
+            submission_id=job.submission_id,
+            entrypoint=job.spec.entrypoint,
+            env_vars=job.spec.env_vars,
+            package=package,
+            metadata=job.spec.metadata,
+        )
+
+    def _audit(self, action: str, subject: str, refusal: Refused | None) -> None:
+        self._store.add_audit(
+            AuditRecord(
+                at=self._clock.now(),
+                actor="node",
+                action=action,
+                subject=subject,
+                outcome="allowed" if refusal is None else "refused",
+                detail="" if refusal is None else f"{refusal.why}: {refusal}",
+            )
+        )
+
+
+PACKAGES = "packages/"
+"""Where uploaded working directories lie in a cloud's bucket."""
+
+_DAWN = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
+
+
+def cluster_prefix(cluster_id: ClusterId) -> str:
+    """Return a cluster's own prefix in its cloud's bucket; nothing of another cluster is below it."""
+    return f"clusters/{cluster_id}/"
+
+
+def _digest(config: NodeConfig) -> str:
+    text = repr(wire.unstructure(attrs.evolve(config, gateway=None)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _significant(status: NodeStatus) -> Any:
+    """Return what of a status may change a decision or an order: ages that only grow are left out."""
+    head = status.head
+    report: Any = None
+    if head is not None:
+        rays = sorted(
+            (ray.ray_id, ray.instance_name, ray.status, sorted(ray.available.items())) for ray in head.ray_nodes
+        )
+        settled = head.demand_age >= timedelta(seconds=1)
+        report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, settled
+    return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, report
+
+
+def _groups(record: ClusterRecord) -> dict[str, Mapping[str, float]]:
+    by_group = {node.group: node.resources for node in record.nodes if node.kind is NodeKind.WORKER}
+    return {name: by_group[name] for name in sorted(by_group)}
+
+
+def _drain(node: NodeRecord) -> Drain | None:
+    if node.phase is not NodePhase.DRAINING or node.drain is None or node.drain_deadline is None:
+        return None
+    return Drain(mode=node.drain, deadline=node.drain_deadline)
+
+
+def _stops(view: View, head: NodeRecord) -> tuple[str, ...]:
+    """Return the submissions that were ended here while Ray may still run them."""
+    reported = {job.submission_id: job for job in _report(view, head).jobs}
+    return tuple(
+        job.submission_id
+        for job in view.record.jobs
+        if job.phase in JOB_ENDED
+        and job.submission_id in reported
+        and reported[job.submission_id].phase not in JOB_ENDED
+    )
+
+
+def _node_drains(view: View) -> tuple[NodeDrain, ...]:
+    """Return the drains that Ray has to be asked for; NOW is the node's own business."""
+    out: list[NodeDrain] = []
+    for node in view.record.nodes:
+        status = view.status.get(node.id)
+        order = _drain(node)
+        if order is None or status is None or order.mode is DrainMode.NOW or node.kind is NodeKind.HEAD:
+            continue
+        if status.ray is RayStatus.ALIVE and status.ray_id:
+            out.append(NodeDrain(ray_id=status.ray_id, mode=order.mode, deadline=order.deadline, reason=node.reason))
+    return tuple(out)
+
+
+def _lost(view: View, head: NodeRecord) -> dict[str, str]:
+    """Return the nodes that Ray still believes in and that are lost: it is told at once."""
+    believed = {ray.ray_id for ray in _report(view, head).ray_nodes if ray.status != "DEAD"}
+    out: dict[str, str] = {}
+    for node in view.record.nodes:
+        status = view.status.get(node.id)
+        given_up = node.phase not in PRESENT
+        if status is not None and status.ray_id in believed and given_up and node.id != head.id:
+            out[status.ray_id] = node.reason or "lost"
+    return out
+
+
+def _report(view: View, head: NodeRecord) -> HeadReport:
+    status = view.status.get(head.id)
+    return status.head if status is not None and status.head is not None else HeadReport(gcs_address="")

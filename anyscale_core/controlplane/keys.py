@@ -1,0 +1,166 @@
+"""The plane's keys: its certificate authority, and the key that signs every token it gives out.
+
+All live in one folder (0700), files 0600, made on first start. Tokens are JWTs signed with Ed25519, which is deterministic:
+the same claims give the same bytes, so a create call that is repeated after a crash carries the same join token.
+"""
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from anyscale_core.errors import Refused
+from anyscale_core.models.secret import Secret
+
+JOIN = "anyscale-core/join"
+NODE = "anyscale-core/node"
+USER = "anyscale-core/user"
+CERTIFICATE_DAYS = 365
+CA_DAYS = 3650
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """A certificate with its key, PEM."""
+
+    cert_pem: str
+    key_pem: Secret[str]
+
+
+class KeyRing:
+    """The keys in a folder."""
+
+    def __init__(self, folder: Path, *, now: datetime) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        signing = _once(folder / "signing.pem", lambda: _pem(ed25519.Ed25519PrivateKey.generate()))
+        self._signing = OKPKey.import_key(signing)
+        self.public_pem = str(self._signing.as_pem(private=False), "ascii")
+        ca_key = _once(folder / "ca-key.pem", lambda: _pem(ec.generate_private_key(ec.SECP256R1())))
+        self._ca_key = serialization.load_pem_private_key(ca_key.encode(), password=None)
+        self.ca_pem = _once(folder / "ca.pem", lambda: self._make_ca(now))
+        self._ca = x509.load_pem_x509_certificate(self.ca_pem.encode())
+
+    def sign(self, audience: str, claims: Mapping[str, Any], *, issued: datetime, expires: datetime) -> Secret[str]:
+        """Return a token. Equal arguments give equal tokens."""
+        body = {**claims, "aud": audience, "iat": int(issued.timestamp()), "exp": int(expires.timestamp())}
+        return Secret(jwt.encode({"alg": "EdDSA", "typ": "JWT"}, body, self._signing, algorithms=["EdDSA"]))
+
+    def verify(self, audience: str, token: Secret[str], *, now: datetime) -> Mapping[str, Any]:
+        """Return the claims of a genuine, fresh token for ``audience``. Raises Refused (forged, expired, foreign)."""
+        try:
+            claims = jwt.decode(token.reveal(), self._signing, algorithms=["EdDSA"]).claims
+        except (JoseError, ValueError, TypeError):
+            raise Refused("forged", "the token was not signed by this control plane") from None
+        if claims.get("aud") != audience:
+            raise Refused("foreign", f"the token is for {claims.get('aud')!r}, not for {audience!r}")
+        if not isinstance(claims.get("exp"), int) or claims["exp"] <= now.timestamp():
+            raise Refused("expired", "the token has expired; ask for a new one")
+        return claims
+
+    def issue(self, name: str, *, hosts: tuple[str, ...], now: datetime) -> Certificate:
+        """Return a server certificate of this plane's authority for these host names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = []
+        for host in dict.fromkeys((name, *hosts)):
+            try:
+                names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        certificate = (
+            _builder(name, self._ca.subject, key, now, CERTIFICATE_DAYS)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .sign(self._signing_key(), hashes.SHA256())
+        )
+        return Certificate(
+            cert_pem=certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem=Secret(_pem(key))
+        )
+
+    def _signing_key(self) -> ec.EllipticCurvePrivateKey:
+        assert isinstance(self._ca_key, ec.EllipticCurvePrivateKey)
+        return self._ca_key
+
+    def _make_ca(self, now: datetime) -> str:
+        key = self._signing_key()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "anyscale-core")])
+        certificate = (
+            _builder("anyscale-core", subject, key, now, CA_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
+                    key_encipherment=False, data_encipherment=False, key_agreement=False,
+                    encipher_only=False, decipher_only=False,
+                ),
+                critical=True,
+            )
+            .sign(key, hashes.SHA256())
+        )  # fmt: skip
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def client_context(ca_pem: str) -> ssl.SSLContext:
+    """Return a context that trusts this authority alone, TLS 1.2 or newer."""
+    context = ssl.create_default_context(cadata=ca_pem)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _once(path: Path, make: Any) -> str:
+    """Return a file's text, making it first if need be; of several that make it at once, one wins."""
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        write_private(temporary, make())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_text()
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+def _builder(
+    name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, days: int
+) -> x509.CertificateBuilder:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=days))
+    )

@@ -1,0 +1,409 @@
+"""The control plane as a library: wishes in, status out, and the turns that do the work.
+
+Embed it: build one, start a ``Runner`` on it (or call ``tick`` by hand), hand it specs. docs/embedding.md shows how.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from anyscale_core.clock import Clock, SystemClock
+from anyscale_core.controlplane.clouds import Clouds, mint
+from anyscale_core.controlplane.collector import Collector
+from anyscale_core.controlplane.heartbeats import PACKAGES, Heartbeats, cluster_prefix
+from anyscale_core.controlplane.keys import KeyRing
+from anyscale_core.controlplane.reconciler import Reconciler
+from anyscale_core.controlplane.settings import Settings
+from anyscale_core.controlplane.store import AuditRecord, Event, Store
+from anyscale_core.drivers.base import Driver
+from anyscale_core.errors import Fault, LeaseLost, SpecError, UnknownName
+from anyscale_core.models.actions import CreateNodes, Plan
+from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cluster import ClusterSpec, nearest
+from anyscale_core.models.identity import Access
+from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
+from anyscale_core.models.job import Job, JobSpec
+from anyscale_core.models.node import GATEWAY_AUDIENCE, Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase, JobPhase
+from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
+from anyscale_core.models.secret import Secret
+from anyscale_core.models.storage import StoreAccess
+from anyscale_core.planning import shapes
+from anyscale_core.planning.diff import diff
+from anyscale_core.registry import Registry
+
+Layer = Callable[[Driver, str], Driver]
+"""Wraps a driver of a cloud (by name) in its layers."""
+
+
+@attrs.frozen(kw_only=True)
+class ClusterStatus:
+    """A cluster and what its nodes last said."""
+
+    record: ClusterRecord
+    nodes: Mapping[NodeId, NodeStatus]
+
+
+@attrs.frozen(kw_only=True)
+class ClusterAccess:
+    """A way in to a cluster's dashboard and Jobs API: the URL, a token for it, and the name in its certificate."""
+
+    url: str
+    token: Secret[str]
+    expires_at: datetime
+    server_name: str
+    ca_pem: str
+
+
+@attrs.frozen(kw_only=True)
+class PlannedNodes:
+    """What ``plan`` would make of one group: ``price_per_hour`` for all ``count`` of them."""
+
+    group: str
+    count: int
+    instance_type: str
+    market_type: str
+    zone: str
+    price_per_hour: float
+
+
+@attrs.frozen(kw_only=True)
+class PlanPreview:
+    """What applying a spec would make. ``unmet``: what could not be, and why."""
+
+    nodes: tuple[PlannedNodes, ...]
+    price_per_hour: float
+    max_price_per_hour: float
+    unmet: tuple[str, ...]
+
+
+class ControlPlane:
+    """One control plane. Threads may share it; ``close`` it at the end."""
+
+    def __init__(
+        self, settings: Settings, *, registry: Registry | None = None, store: Store | None = None,
+        clock: Clock | None = None, layer: Layer | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.registry = registry or Registry.load()
+        self.store = store or _store(settings)
+        self.id = PlaneId(self.store.meta("plane", mint("pln")))
+        self.holder = f"{socket.gethostname()}-{os.getpid()}-{mint('hld')[-6:]}"
+        self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
+        self.clouds = Clouds(
+            plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
+            layer=layer or _bare,
+        )  # fmt: skip
+        self.heartbeats = Heartbeats(
+            store=self.store, clouds=self.clouds, keys=self.keys, clock=self.clock, settings=settings
+        )
+        self.reconciler = Reconciler(
+            store=self.store, clouds=self.clouds, heartbeats=self.heartbeats, clock=self.clock, settings=settings
+        )
+        self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
+        self._listeners: list[Callable[[], None]] = []
+
+    # -- clouds --------------------------------------------------------------------------------------------------------
+
+    def register_cloud(self, spec: CloudSpec, *, actor: str) -> None:
+        """Register a cloud. Raises SpecError with all faults, NameTaken."""
+        self.clouds.check(spec)
+        self.store.add_cloud(spec, now=self.clock.now())
+        self._audit(actor, "cloud.register", spec.name)
+
+    # -- clusters ------------------------------------------------------------------------------------------------------
+
+    def apply(self, spec: ClusterSpec, *, actor: str, job: JobSpec | None = None) -> ClusterRecord:
+        """Record a wish: a new cluster, or a new generation of a live one of that name.
+
+        Raises SpecError (what cannot be had in this cloud, or cannot be changed), UnknownName, PluginError, NameTaken.
+        """
+        now = self.clock.now()
+        self.check(spec)
+        live = self._live(spec.name)
+        if live is None:
+            record = ClusterRecord(
+                id=ClusterId(mint("clu")), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
+                created_at=now, created_by=actor, phase_since=now,
+            )  # fmt: skip
+            self.store.add_cluster(record, [self._job(record.id, job, now)] if job is not None else [])
+            self._audit(actor, "cluster.create", spec.name)
+            self._say(record.id, "cluster.created", f"{spec.name} was created by {actor}")
+        else:
+            self._change(live, spec, actor, now)
+            if job is not None:
+                self.store.add_job(self._job(live.id, job, now), now=now)
+        self._wake()
+        return self._required(spec.name)
+
+    def check(self, spec: ClusterSpec) -> None:
+        """Raise SpecError with everything that this cloud cannot give, UnknownName for a cloud that is not known."""
+        cloud = self.clouds.get(spec.cloud)
+        offerings = cloud.offerings()
+        types = {offering.instance_type for offering in offerings}
+        faults: list[Fault] = []
+        shapes_by_path = {"head_node": spec.head_node} | {
+            f"worker_nodes[{index}]": group for index, group in enumerate(spec.worker_nodes)
+        }
+        for path, shape in shapes_by_path.items():
+            if shape.instance_type is not None and shape.instance_type not in types:
+                hint = nearest(shape.instance_type, types) or f"; known: {', '.join(sorted(types))}"
+                message = f"{spec.cloud} has no instance type {shape.instance_type!r}{hint}"
+                faults.append(Fault(path=f"{path}.instance_type", message=message))
+                continue
+            fitting = shapes.offerings_that_fit(
+                spec, shape, [attrs.evolve(offering, available=True) for offering in offerings],
+                shortages=(), home_zone="", now=self.clock.now(),
+            )  # fmt: skip
+            if not fitting:
+                faults.append(Fault(path=path, message=shapes.why_none(spec, shape, offerings, ())))
+        if faults:
+            raise SpecError(faults, subject=f"cluster {spec.name!r}")
+
+    def terminate(self, name: str, *, actor: str, reason: str = "") -> ClusterRecord:
+        """Record the wish that a cluster ends; ending what has ended changes nothing. Raises UnknownName."""
+        record = self._required(name)
+        if record.phase in CLUSTER_ENDED:
+            return record
+        why = reason or f"{actor} asked for it"
+        if self.store.end_cluster(record.id, EndCause.REQUEST, why, now=self.clock.now()):
+            self._audit(actor, "cluster.terminate", name)
+            self._say(record.id, "cluster.ending", why)
+        self._wake()
+        return self._required(name)
+
+    def status(self, name: str) -> ClusterStatus:
+        """Return a live cluster, else the last one of that name. Raises UnknownName with the nearest name."""
+        record = self._required(name)
+        return ClusterStatus(record=record, nodes=self.store.statuses(record.id))
+
+    def clusters(self) -> tuple[ClusterRecord, ...]:
+        """Return the live clusters, oldest first."""
+        found = (self.store.load(id) for id in self.store.names())
+        return tuple(record for record in found if record is not None)
+
+    def plan(self, spec: ClusterSpec) -> PlanPreview:
+        """Return what applying the spec would make now, and its price; nothing is recorded or made. Raises as apply."""
+        self.check(spec)
+        cloud = self.clouds.get(spec.cloud)
+        now = self.clock.now()
+        live = self._live(spec.name)
+        record = live or ClusterRecord(
+            id=ClusterId("clu_planned"), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
+            created_at=now, phase_since=now,
+        )  # fmt: skip
+        offerings = cloud.offerings()
+        shortages = self.store.shortages(spec.cloud, now=now)
+        observed = Observed(offerings=offerings, shortages=shortages, status=self.store.statuses(record.id))
+        wanted = attrs.evolve(record, spec=spec)
+        plan = diff(wanted, observed, now=now, timing=self.settings.timing)
+        return _preview(spec, plan, offerings, observed)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, name: str, spec: JobSpec, *, actor: str) -> Job:
+        """Record a job for a live cluster; it is handed over once the cluster is RUNNING. Raises UnknownName."""
+        live = self._live(name)
+        if live is None:
+            raise UnknownName(f"no live cluster {name!r}{nearest(name, list(self.store.names().values()))}")
+        now = self.clock.now()
+        job = self._job(live.id, spec, now)
+        self.store.add_job(job, now=now)
+        self._audit(actor, "job.submit", f"{name}/{job.id}")
+        self._wake()
+        return job
+
+    def access(self, name: str, *, actor: str) -> ClusterAccess:
+        """Return a token for a cluster's gateway. Raises UnknownName; SpecError while there is no way in yet."""
+        record = self._required(name)
+        if record.endpoint is None or not record.endpoint.url:
+            why = f"{name} is {record.phase.value}: it has no endpoint now"
+            raise SpecError([Fault(path="", message=why)], subject=name)
+        now = self.clock.now()
+        expires = now + self.settings.access_ttl
+        token = self.keys.sign(GATEWAY_AUDIENCE, {"sub": record.id, "act": actor}, issued=now, expires=expires)
+        self._audit(actor, "cluster.access", name)
+        return ClusterAccess(
+            url=record.endpoint.url, token=token, expires_at=expires,
+            server_name=record.id.replace("_", "-"), ca_pem=self.keys.ca_pem,
+        )  # fmt: skip
+
+    def logs(self, name: str, *, actor: str) -> StoreAccess:
+        """Return how to read a cluster's prefix in its bucket, also after its end. Raises UnknownName."""
+        record = self._required(name)
+        self._audit(actor, "cluster.logs", name)
+        return self.heartbeats.store_access(record, Access.READ)
+
+    def upload(self, cloud_name: str, *, actor: str) -> StoreAccess:
+        """Return how to write working directories into a cloud's bucket. Raises UnknownName, CloudError."""
+        cloud = self.clouds.get(cloud_name)
+        shared = cloud.shared()
+        grant = cloud.storage.grant(
+            shared.bucket.name, PACKAGES, identity=shared.identity.name, access=Access.WRITE, owner=cloud.owner,
+            token=Token(f"grant-{cloud_name}-packages"), deadline=cloud.deadline(),
+        )  # fmt: skip
+        self._audit(actor, "cloud.upload", cloud_name)
+        return grant.store
+
+    def events(self, name: str | None = None, *, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
+        """Return events in order; of one cluster, or of all. Raises UnknownName."""
+        cluster_id = self._required(name).id if name is not None else None
+        return self.store.events(cluster_id=cluster_id, after=after, limit=limit)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    def register(self, registration: Registration) -> Registered:
+        """Admit a node. Raises Refused."""
+        registered = self.heartbeats.register(registration)
+        self._wake()
+        return registered
+
+    def heartbeat(self, credential: Secret[str], heartbeat: Heartbeat) -> Orders:
+        """Record a heartbeat and return orders, at once. Raises Refused."""
+        orders = self.heartbeats.heartbeat(credential, heartbeat)
+        self._wake()
+        return orders
+
+    # -- turns ---------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> int:
+        """Do all that is due now, in this thread; return how many clusters were worked on."""
+        now = self.clock.now()
+        self.store.notice_silence(now - self.settings.timing.suspect_after, now=now)
+        worked = 0
+        while self.work_once():
+            worked += 1
+            if worked >= 1000:
+                break
+        return worked
+
+    def work_once(self) -> bool:
+        """Take the lease of one due cluster and work on it; return False when none is due."""
+        now = self.clock.now()
+        lease = self.store.claim(self.holder, now=now, ttl=self.settings.lease_ttl)
+        if lease is None:
+            return False
+        due: datetime | None = now + timedelta(seconds=5)  # should working on it fail in a way nobody foresaw
+        try:
+            due = self.reconciler.reconcile(lease)
+        except LeaseLost:
+            return True
+        finally:
+            self.store.release(lease, due_at=due)
+            for listener in self._listeners:
+                listener()
+        return True
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` (from any thread) after every wish, report and turn that may have changed something."""
+        self._listeners.append(listener)
+
+    def close(self) -> None:
+        self.clouds.close()
+        self.store.close()
+
+    # -- the plane's own -----------------------------------------------------------------------------------------------
+
+    def _change(self, live: ClusterRecord, spec: ClusterSpec, actor: str, now: datetime) -> None:
+        if live.goal is Goal.TERMINATE:
+            why = "is being terminated; wait for its end or choose another name"
+            raise SpecError([Fault(path="name", message=why)], subject=f"cluster {spec.name!r}")
+        faults = [
+            Fault(path=path, message="cannot be changed while the cluster is alive; take it down first")
+            for path, differs in (
+                ("cloud", spec.cloud != live.spec.cloud),
+                ("head_node", spec.head_node != live.spec.head_node),
+                ("image_uri", spec.image_uri != live.spec.image_uri),
+                ("env_vars", spec.env_vars != live.spec.env_vars),
+            )
+            if differs
+        ]
+        if faults:
+            raise SpecError(faults, subject=f"cluster {spec.name!r}")
+        if spec == live.spec:
+            return
+        self.store.change_spec(live.id, spec, now=now)
+        self._audit(actor, "cluster.change", spec.name)
+        self._say(live.id, "cluster.changed", f"{spec.name} was changed by {actor}")
+
+    def _job(self, cluster_id: ClusterId, spec: JobSpec, now: datetime) -> Job:
+        id = JobId(mint("job"))
+        return Job(
+            id=id, cluster_id=cluster_id, spec=spec, phase=JobPhase.WAITING, attempt=1, submission_id=f"{id}-1",
+            created_at=now,
+        )  # fmt: skip
+
+    def _live(self, name: str) -> ClusterRecord | None:
+        id = self.store.find(name)
+        record = self.store.load(id) if id is not None else None
+        return record if record is not None and record.phase not in CLUSTER_ENDED else None
+
+    def _required(self, name: str) -> ClusterRecord:
+        id = self.store.find(name)
+        record = self.store.load(id) if id is not None else None
+        if record is None:
+            raise UnknownName(f"no cluster {name!r}{nearest(name, self.store.known_names())}")
+        return record
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _say(self, cluster_id: ClusterId, kind: str, message: str, **fields: Any) -> None:
+        self.store.add_events(
+            Event(at=self.clock.now(), kind=kind, message=message, cluster_id=cluster_id, fields=fields)
+        )
+
+    def _audit(self, actor: str, action: str, subject: str) -> None:
+        self.store.add_audit(
+            AuditRecord(at=self.clock.now(), actor=actor, action=action, subject=subject, outcome="allowed")
+        )
+
+
+def _bare(driver: Driver, _: str) -> Driver:
+    return driver
+
+
+def _store(settings: Settings) -> Store:
+    if settings.database is None:
+        return Store.at(settings.home / "plane.db")
+    store = Store(settings.database)
+    store.migrate()
+    return store
+
+
+def _preview(spec: ClusterSpec, plan: Plan, offerings: tuple[Any, ...], observed: Observed) -> PlanPreview:
+    nodes = tuple(
+        PlannedNodes(
+            group=action.group,
+            count=action.count,
+            instance_type=action.offering.instance_type,
+            market_type=action.offering.market_type.value,
+            zone=action.offering.zone,
+            price_per_hour=action.offering.price_per_hour * action.count,
+        )
+        for action in plan.actions
+        if isinstance(action, CreateNodes)
+    )
+    most = 0.0
+    for shape, count in [(spec.head_node, 1), *((group, group.max_nodes) for group in spec.worker_nodes)]:
+        fitting = shapes.offerings_that_fit(
+            spec, shape, offerings, shortages=observed.shortages, home_zone="", now=_ANY_TIME
+        )
+        most += fitting[0].price_per_hour * count if fitting else 0.0
+    return PlanPreview(
+        nodes=nodes,
+        price_per_hour=sum(node.price_per_hour for node in nodes),
+        max_price_per_hour=most if spec.max_price_per_hour is None else min(most, spec.max_price_per_hour),
+        unmet=plan.unmet,
+    )
+
+
+_ANY_TIME = datetime.fromisoformat("9999-01-01T00:00:00+00:00")
+
+__all__ = ["ClusterAccess", "ClusterPhase", "ClusterStatus", "ControlPlane", "PlanPreview", "cluster_prefix"]

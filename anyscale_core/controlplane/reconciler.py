@@ -1,0 +1,103 @@
+"""One cluster, one lease: observe, plan, record, act, until the plan is empty or there is something to wait for."""
+
+from datetime import datetime, timedelta
+
+import attrs
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.controlplane.heartbeats import Heartbeats
+from anyscale_core.controlplane.provisioning import Work
+from anyscale_core.controlplane.settings import Settings
+from anyscale_core.controlplane.store import Event, Lease, Store
+from anyscale_core.errors import CloudError, Retry
+from anyscale_core.models.actions import Action, EndCluster, MoveCluster
+from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase
+from anyscale_core.models.records import ClusterRecord, EndCause, Goal, Observed
+from anyscale_core.planning.diff import diff
+
+ROUNDS = 12
+"""Plans in one sitting; a cluster that still changes then gets its next turn after the others."""
+
+
+class Reconciler:
+    """Works on whichever cluster it is given the lease of. Threads may share it."""
+
+    def __init__(
+        self, *, store: Store, clouds: Clouds, heartbeats: Heartbeats, clock: Clock, settings: Settings
+    ) -> None:
+        self._store, self._clouds, self._heartbeats = store, clouds, heartbeats
+        self._clock, self._settings = clock, settings
+
+    def reconcile(self, lease: Lease) -> datetime | None:
+        """Bring one cluster closer to its wish; return when it is due next (None: when something changes).
+
+        Raises LeaseLost when another control plane has taken it over.
+        """
+        now = self._clock.now()
+        record = self._store.load(lease.cluster_id, history_from=now - self._settings.timing.history)
+        if record is None or record.phase in CLUSTER_ENDED:
+            return None
+        cloud = self._clouds.get(record.cloud)
+        timing = attrs.evolve(self._settings.timing, list_window=cloud.list_window)
+        seen: datetime | None = None
+        for _ in range(ROUNDS):
+            now = self._clock.now()
+            work = Work(
+                record, lease=lease, store=self._store, cloud=cloud, heartbeats=self._heartbeats,
+                clock=self._clock, settings=self._settings,
+            )  # fmt: skip
+            try:
+                observed = self._observe(record, cloud, since=seen, now=now)
+            except CloudError as error:
+                return self._cannot_see(work, error, now)
+            plan = diff(record, observed, now=now, timing=timing)
+            swept = observed.swept_at
+            if plan.sweep_from is not None and (swept is None or swept < plan.sweep_from) and seen != plan.sweep_from:
+                seen = plan.sweep_from
+                continue
+            if not plan.actions:
+                return None if plan.requeue_after is None else now + plan.requeue_after
+            work.perform(plan.actions)
+            if _ends(plan.actions):
+                return None
+            fresh = self._store.load(lease.cluster_id, history_from=now - timing.history)
+            assert fresh is not None, "a cluster's record is never removed while it is leased"
+            record = fresh
+        return self._clock.now() + timing.poll
+
+    def _observe(self, record: ClusterRecord, cloud: Cloud, *, since: datetime | None, now: datetime) -> Observed:
+        if record.nodes or since is not None:
+            sweep = cloud.last_sweep() if since is None else cloud.sweep(since=since)
+            if sweep is None:
+                sweep = cloud.sweep()
+        else:
+            sweep = None
+        instances = sweep.instances if sweep is not None else ()
+        return Observed(
+            instances={instance.name: instance for instance in instances if instance.owner.cluster == record.id},
+            swept_at=sweep.began_at if sweep is not None else None,
+            status=self._store.statuses(record.id),
+            offerings=cloud.offerings() if record.goal is Goal.RUN else (),
+            shortages=self._store.shortages(record.cloud, now=now),
+        )
+
+    def _cannot_see(self, work: Work, error: CloudError, now: datetime) -> datetime:
+        """The cloud did not answer: nothing is decided from ignorance. Say so once, and look again later."""
+        why = f"the cloud cannot be read: {error}"
+        hopeless = (
+            error.retry is Retry.AFTER_FIX and work.record.phase is ClusterPhase.STARTING and not work.record.nodes
+        )
+        if hopeless and work.record.goal is Goal.RUN:
+            work.perform([EndCluster(cause=EndCause.FAILURE, reason=why)])
+            return now
+        if work.record.reason != why:
+            work.perform([MoveCluster(to=work.record.phase, reason=why)])
+            self._store.add_events(
+                Event(at=now, kind="cloud.unreadable", level="WARNING", message=why, cluster_id=work.record.id)
+            )
+        return now + max(error.retry_after or timedelta(), timedelta(seconds=2))
+
+
+def _ends(actions: tuple[Action, ...]) -> bool:
+    return any(isinstance(action, MoveCluster) and action.to in CLUSTER_ENDED for action in actions)

@@ -1,0 +1,72 @@
+"""Threads that give the control plane its turns: workers for clusters, and one that watches for silence and orphans."""
+
+import threading
+from datetime import timedelta
+
+import structlog
+
+from anyscale_core.controlplane.plane import ControlPlane
+
+log = structlog.get_logger(__name__)
+
+WATCH = timedelta(milliseconds=250)
+"""How often silence is looked for: one indexed query, whatever the number of nodes."""
+
+
+class Runner:
+    """Runs a control plane until it is stopped. A cluster that is made due is worked on at once."""
+
+    def __init__(self, plane: ControlPlane, *, workers: int = 4) -> None:
+        self._plane = plane
+        self._stop = threading.Event()
+        self._bell = threading.Condition()
+        self._rung = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"reconciler-{index}", daemon=True) for index in range(workers)
+        ]
+        self._threads.append(threading.Thread(target=self._watch, name="watcher", daemon=True))
+        plane.on_change(self.ring)
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
+        """Let the turns under way end (each is resumable, so this is courtesy), then return."""
+        self._stop.set()
+        self.ring()
+        for thread in self._threads:
+            thread.join(timeout.total_seconds())
+
+    def ring(self) -> None:
+        """Say that something may be due."""
+        with self._bell:
+            self._rung += 1
+            self._bell.notify_all()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            with self._bell:
+                heard = self._rung
+            try:
+                if self._plane.work_once():
+                    continue
+                due = self._plane.store.next_due()
+            except Exception:
+                log.exception("a turn failed; the cluster is due again shortly")
+                due = self._plane.clock.now() + timedelta(seconds=1)
+            wait = WATCH if due is None else min(max(due - self._plane.clock.now(), timedelta(milliseconds=5)), WATCH)
+            with self._bell:
+                if self._rung == heard:
+                    self._bell.wait(wait.total_seconds())
+
+    def _watch(self) -> None:
+        timing = self._plane.settings.timing
+        while not self._stop.wait(WATCH.total_seconds()):
+            try:
+                now = self._plane.clock.now()
+                if self._plane.store.notice_silence(now - timing.suspect_after, now=now):
+                    self.ring()
+                self._plane.collector.collect()
+            except Exception:
+                log.exception("the watcher failed; it goes on")

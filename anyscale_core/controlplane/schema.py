@@ -1,0 +1,158 @@
+"""Tables. One writer each: users write wishes, the reconciler (under a lease) writes status, heartbeats write node_status.
+
+Instants are stored as whole microseconds since 1970 (UTC), so that SQLite and PostgreSQL compare them alike.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime as a BIGINT of microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+clouds = Table(
+    "clouds",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+cloud_resources = Table(
+    "cloud_resources",
+    metadata,
+    Column("cloud", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # network | bucket | identity
+    Column("name", String(128), nullable=False),
+    Column("token", String(64), nullable=False),
+    Column("doc", JSON),  # what the driver returned; null until it did
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("cloud", String(63), nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),  # grows with every change of what nodes are told
+    # the wish
+    Column("spec", JSON, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("goal", String(16), nullable=False),
+    Column("end_cause", String(16), nullable=False),
+    Column("end_reason", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    # the status
+    Column("phase", String(16), nullable=False),
+    Column("status", JSON, nullable=False),
+    Column("ended_at", Instant),
+    # the work: due when, and who holds it; a lease token is never used twice
+    Column("due_at", Instant),
+    Column("lease_holder", String(64)),
+    Column("lease_token", Integer, nullable=False, server_default="0"),
+    Column("lease_until", Instant),
+)
+Index(
+    "clusters_live_name",
+    clusters.c.name,
+    unique=True,
+    sqlite_where=text("ended_at IS NULL"),
+    postgresql_where=text("ended_at IS NULL"),
+)
+Index("clusters_due", clusters.c.due_at)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("cluster_id", String(40), nullable=False, index=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("phase", String(16), nullable=False),
+    Column("phase_since", Instant, nullable=False),
+    Column("launch", String(64), nullable=False),
+    Column("doc", JSON, nullable=False),
+)
+
+launches = Table(
+    "launches",
+    metadata,
+    Column("token", String(64), primary_key=True),
+    Column("cluster_id", String(40), nullable=False, index=True),
+    Column("doc", JSON, nullable=False),
+)
+
+node_status = Table(
+    "node_status",
+    metadata,
+    Column("node_id", String(40), primary_key=True),
+    Column("cluster_id", String(40), nullable=False, index=True),
+    Column("seen_at", Instant, nullable=False),
+    Column("noticed", Integer, nullable=False, server_default="0"),  # 1: its silence has been passed on already
+    Column("nonce", String(64), nullable=False),  # sha256 of the agent's nonce
+    Column("doc", JSON, nullable=False),
+)
+Index("node_status_silence", node_status.c.noticed, node_status.c.seen_at)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("cluster_id", String(40), nullable=False, index=True),
+    Column("created_at", Instant, nullable=False),
+    Column("doc", JSON, nullable=False),
+)
+
+shortages = Table(
+    "shortages",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("cloud", String(63), nullable=False, index=True),
+    Column("until", Instant, nullable=False),
+    Column("doc", JSON, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False),
+    Column("cluster_id", String(40), index=True),
+    Column("node", String(63)),
+    Column("kind", String(48), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("fields", JSON, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(48), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+)

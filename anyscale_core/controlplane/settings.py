@@ -1,0 +1,59 @@
+"""Settings of one control plane, from arguments or the environment (docs/settings.md)."""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+
+from anyscale_core.errors import Fault, SpecError
+from anyscale_core.models.records import Timing
+
+ENV_HOME = "ANYSCALE_CORE_HOME"
+ENV_DATABASE = "ANYSCALE_CORE_DATABASE_URL"
+ENV_TIMING = "ANYSCALE_CORE_TIMING_"
+"""Prefix: ``ANYSCALE_CORE_TIMING_LOST_AFTER=30`` sets ``Timing.lost_after``, in seconds."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """``home``: the folder of the plane on this machine (keys, embedded store, local provider). ``url``: how nodes reach it.
+
+    ``database``: an SQLAlchemy URL; None is the embedded SQLite store in ``home``.
+    """
+
+    home: Path
+    database: str | None = None
+    url: str = ""
+    timing: Timing = attrs.field(factory=Timing)
+    lease_ttl: timedelta = timedelta(seconds=90)
+    """How long a worker may hold a cluster; longer than one round of driver calls (``timing.call_timeout``)."""
+    join_ttl: timedelta = timedelta(hours=1)
+    credential_ttl: timedelta = timedelta(hours=12)
+    """A node's credential; renewed at half its life. It has to outlast the longest absence of the control plane."""
+    access_ttl: timedelta = timedelta(hours=1)
+    """A user's token for a cluster's gateway."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings. Raises SpecError naming every variable that cannot be read."""
+        home = Path(env.get(ENV_HOME) or Path.home() / ".anyscale_core").expanduser().absolute()
+        return cls(home=home, database=env.get(ENV_DATABASE) or None, timing=_timing(env))
+
+
+def _timing(env: Mapping[str, str]) -> Timing:
+    known = {field.name: field for field in attrs.fields(Timing)}
+    values: dict[str, timedelta] = {}
+    faults: list[Fault] = []
+    for variable in sorted(name for name in env if name.startswith(ENV_TIMING)):
+        name = variable.removeprefix(ENV_TIMING).lower()
+        try:
+            if name not in known or known[name].type is not timedelta:
+                raise ValueError(f"is not a timing; known: {', '.join(sorted(known))}")
+            values[name] = timedelta(seconds=float(env[variable]))
+        except ValueError as error:
+            faults.append(Fault(path=variable, message=str(error)))
+    if faults:
+        raise SpecError(faults, subject="environment")
+    return attrs.evolve(Timing(), **values)  # type: ignore[arg-type]

@@ -1,0 +1,579 @@
+"""The store: SQLAlchemy Core on SQLite (WAL) or PostgreSQL.
+
+What must not be lost (intents, outcomes, wishes) is committed with full durability; heartbeats, which may be lost with the
+machine, are not. Whoever writes status holds the cluster's lease, and every such write checks it (``fenced``).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, create_engine, delete, event, func, insert, inspect, or_, select, text, update
+from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.exc import IntegrityError
+
+from anyscale_core.controlplane import schema as t
+from anyscale_core.errors import LeaseLost, NameTaken
+from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cluster import ClusterSpec
+from anyscale_core.models.ids import ClusterId, NodeId, Token
+from anyscale_core.models.job import Job
+from anyscale_core.models.phases import NODE_ENDED, ClusterPhase
+from anyscale_core.models.records import (
+    ClusterRecord,
+    EndCause,
+    EndpointRecord,
+    Goal,
+    Launch,
+    NodeRecord,
+    NodeStatus,
+    Shortage,
+)
+
+MIGRATION = "0001"
+"""The newest migration; the store is brought up to it when it is opened."""
+
+
+@attrs.frozen(kw_only=True)
+class Lease:
+    """The right to work on one cluster until ``until``; ``token`` grows with each that is given."""
+
+    cluster_id: ClusterId
+    holder: str
+    token: int
+    until: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """The part of a ClusterRecord that the reconciler writes."""
+
+    observed_generation: int = 0
+    phase: ClusterPhase = ClusterPhase.STARTING
+    phase_since: datetime
+    reason: str = ""
+    running_at: datetime | None = None
+    active_at: datetime | None = None
+    ended_at: datetime | None = None
+    endpoint: EndpointRecord | None = None
+
+    @classmethod
+    def of(cls, record: ClusterRecord) -> "Status":
+        return cls(**{field.name: getattr(record, field.name) for field in attrs.fields(cls)})
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """One thing that happened, for people and scripts. ``level``: INFO, WARNING or ERROR."""
+
+    at: datetime
+    kind: str
+    message: str
+    level: str = "INFO"
+    cluster_id: ClusterId | None = None
+    node: str = ""
+    fields: Mapping[str, Any] = attrs.field(factory=dict)
+    id: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class AuditRecord:
+    """Who did what to what, and whether it was allowed."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str = ""
+
+
+class Store:
+    """One database. Threads may share it; ``close`` gives its connections back."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._durable = _engine(url, synchronous="FULL")
+        self._loose = _engine(url, synchronous="NORMAL")
+        self._reader = _engine(url, begin="BEGIN")
+
+    @classmethod
+    def at(cls, path: Path) -> "Store":
+        """Return the SQLite store in a file, made and migrated as needed."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = cls(f"sqlite:///{path}")
+        store.migrate()
+        return store
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; loads Alembic only when there is something to do."""
+        with self._durable.connect() as connection:
+            has_version = inspect(connection).has_table("alembic_version")
+            if has_version and connection.scalar(text("SELECT version_num FROM alembic_version")) == MIGRATION:
+                return
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", "anyscale_core.controlplane:migrations")
+        with self._durable.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self._durable.dispose()
+        self._loose.dispose()
+        self._reader.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A durable transaction."""
+        with self._durable.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def fenced(self, lease: Lease, *, now: datetime) -> Iterator[Connection]:
+        """A durable transaction that only the holder of a live lease may make. Raises LeaseLost."""
+        with self._durable.begin() as connection:
+            alive = connection.execute(
+                update(t.clusters)
+                .where(
+                    t.clusters.c.id == lease.cluster_id,
+                    t.clusters.c.lease_token == lease.token,
+                    t.clusters.c.lease_until > now,
+                )
+                .values(version=t.clusters.c.version + 1)
+            )
+            if alive.rowcount != 1:
+                raise LeaseLost(f"{lease.cluster_id}: lease {lease.token} of {lease.holder} is no longer valid")
+            yield connection
+
+    # -- meta and clouds -----------------------------------------------------------------------------------------------
+
+    def meta(self, key: str, default: str) -> str:
+        """Return a value that is set once: the first default wins, in any process."""
+        with self.write() as connection:
+            found = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == key))
+            if found is not None:
+                return str(found)
+            connection.execute(insert(t.meta).values(key=key, value=default))
+            return default
+
+    def cloud(self, name: str) -> CloudSpec | None:
+        with self._reader.connect() as connection:
+            doc = connection.scalar(select(t.clouds.c.spec).where(t.clouds.c.name == name))
+        return None if doc is None else wire.structure(doc, CloudSpec)
+
+    def clouds(self) -> tuple[CloudSpec, ...]:
+        with self._reader.connect() as connection:
+            docs = connection.scalars(select(t.clouds.c.spec).order_by(t.clouds.c.name)).all()
+        return tuple(wire.structure(doc, CloudSpec) for doc in docs)
+
+    def add_cloud(self, spec: CloudSpec, *, now: datetime) -> None:
+        """Record a cloud. Raises NameTaken."""
+        try:
+            with self.write() as connection:
+                values = {"name": spec.name, "spec": wire.unstructure_revealed(spec), "created_at": now}
+                connection.execute(insert(t.clouds).values(**values))
+        except IntegrityError:
+            raise NameTaken(f"a cloud {spec.name!r} exists already") from None
+
+    def cloud_resource(self, cloud: str, kind: str, *, name: str, token: Token) -> tuple[str, Token, Any]:
+        """Return the recorded (name, token, doc) of a cloud's resource, recording the ones given if there is none."""
+        table = t.cloud_resources
+        key = (table.c.cloud == cloud) & (table.c.kind == kind)
+        with self.write() as connection:
+            row = connection.execute(select(table).where(key)).mappings().first()
+            if row is not None:
+                return row["name"], Token(row["token"]), row["doc"]
+            connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
+            return name, token, None
+
+    def set_cloud_resource(self, cloud: str, kind: str, doc: Any) -> None:
+        table = t.cloud_resources
+        with self.write() as connection:
+            connection.execute(update(table).where(table.c.cloud == cloud, table.c.kind == kind).values(doc=doc))
+
+    # -- wishes --------------------------------------------------------------------------------------------------------
+
+    def add_cluster(self, record: ClusterRecord, jobs: Iterable[Job] = ()) -> None:
+        """Record a new cluster and its first jobs, due at once. Raises NameTaken for the name of a live one."""
+        values = {
+            "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
+            "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
+            "created_at": record.created_at, "created_by": record.created_by, "phase": record.phase.value,
+            "status": wire.unstructure(Status.of(record)), "due_at": record.created_at,
+        }  # fmt: skip
+        try:
+            with self.write() as connection:
+                connection.execute(insert(t.clusters).values(**values))
+                for job in jobs:
+                    save_job(connection, job)
+        except IntegrityError:
+            raise NameTaken(f"a cluster {record.name!r} is alive; take it down first or choose another name") from None
+
+    def change_spec(self, id: ClusterId, spec: ClusterSpec, *, now: datetime) -> None:
+        """Record a new generation of the wish."""
+        self._wish(id, now, spec=wire.unstructure(spec), generation=t.clusters.c.generation + 1)
+
+    def end_cluster(self, id: ClusterId, cause: EndCause, reason: str, *, now: datetime) -> bool:
+        """Change the goal to TERMINATE; return whether it was RUN before (the first cause stands)."""
+        return self._wish(
+            id, now, where=t.clusters.c.goal == Goal.RUN.value,
+            goal=Goal.TERMINATE.value, end_cause=cause.value, end_reason=reason,
+        )  # fmt: skip
+
+    def _wish(self, id: ClusterId, now: datetime, *, where: Any = True, **values: Any) -> bool:
+        with self.write() as connection:
+            changed = connection.execute(
+                update(t.clusters)
+                .where(t.clusters.c.id == id, t.clusters.c.ended_at.is_(None), where)
+                .values(version=t.clusters.c.version + 1, due_at=now, **values)
+            )
+        return changed.rowcount == 1
+
+    def add_job(self, job: Job, *, now: datetime) -> None:
+        with self.write() as connection:
+            save_job(connection, job)
+            touch(connection, job.cluster_id, now)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> ClusterId | None:
+        """Return the live cluster of a name, else the last one that ended."""
+        order = (t.clusters.c.ended_at.is_(None).desc(), t.clusters.c.created_at.desc())
+        with self._reader.connect() as connection:
+            found = connection.scalar(
+                select(t.clusters.c.id).where(t.clusters.c.name == name).order_by(*order).limit(1)
+            )
+        return None if found is None else ClusterId(found)
+
+    def names(self, *, cloud: str | None = None) -> dict[ClusterId, str]:
+        """Return the live clusters, by id."""
+        query = select(t.clusters.c.id, t.clusters.c.name).where(t.clusters.c.ended_at.is_(None))
+        query = query if cloud is None else query.where(t.clusters.c.cloud == cloud)
+        with self._reader.connect() as connection:
+            return {ClusterId(row.id): row.name for row in connection.execute(query.order_by(t.clusters.c.created_at))}
+
+    def known_names(self) -> list[str]:
+        """Return every cluster name ever used, newest first, for a helpful error."""
+        with self._reader.connect() as connection:
+            query = select(t.clusters.c.name).order_by(t.clusters.c.created_at.desc()).limit(200)
+            return list(dict.fromkeys(connection.scalars(query)))
+
+    def version(self, id: ClusterId) -> int:
+        """Return the cluster's version: unchanged means that nothing nodes are told has changed."""
+        with self._reader.connect() as connection:
+            return connection.scalar(select(t.clusters.c.version).where(t.clusters.c.id == id)) or 0
+
+    def load(self, id: ClusterId, *, history_from: datetime | None = None) -> ClusterRecord | None:
+        """Return one cluster whole, ended nodes only since ``history_from`` (None: all)."""
+        with self._reader.connect() as connection:
+            row = connection.execute(select(t.clusters).where(t.clusters.c.id == id)).mappings().first()
+            if row is None:
+                return None
+            node_rows = select(t.nodes.c.doc).where(t.nodes.c.cluster_id == id)
+            if history_from is not None:
+                ended = t.nodes.c.phase.in_([phase.value for phase in NODE_ENDED])
+                node_rows = node_rows.where(or_(~ended, t.nodes.c.phase_since >= history_from))
+            nodes = [wire.structure(doc, NodeRecord) for doc in connection.scalars(node_rows)]
+            launches = connection.scalars(select(t.launches.c.doc).where(t.launches.c.cluster_id == id)).all()
+            jobs = connection.scalars(
+                select(t.jobs.c.doc).where(t.jobs.c.cluster_id == id).order_by(t.jobs.c.created_at)
+            ).all()
+        return _record(
+            row,
+            nodes=tuple(sorted(nodes, key=lambda node: (node.created_at, node.id))),
+            launches=tuple(wire.structure(doc, Launch) for doc in launches),
+            jobs=tuple(wire.structure(doc, Job) for doc in jobs),
+        )
+
+    def statuses(self, id: ClusterId) -> dict[NodeId, NodeStatus]:
+        with self._reader.connect() as connection:
+            docs = connection.execute(
+                select(t.node_status.c.doc, t.node_status.c.seen_at).where(t.node_status.c.cluster_id == id)
+            ).all()
+        found = [attrs.evolve(wire.structure(row.doc, NodeStatus), seen_at=row.seen_at) for row in docs]
+        return {status.node_id: status for status in found}
+
+    def node(self, id: NodeId) -> NodeRecord | None:
+        with self._reader.connect() as connection:
+            doc = connection.scalar(select(t.nodes.c.doc).where(t.nodes.c.id == id))
+        return None if doc is None else wire.structure(doc, NodeRecord)
+
+    def node_names(self, cloud: str) -> set[str]:
+        """Return the names of all nodes that may exist in a cloud: for the collector of orphans."""
+        ended = [phase.value for phase in NODE_ENDED]
+        query = (
+            select(t.nodes.c.name)
+            .join(t.clusters, t.clusters.c.id == t.nodes.c.cluster_id)
+            .where(t.clusters.c.cloud == cloud, t.nodes.c.phase.not_in(ended))
+        )
+        with self._reader.connect() as connection:
+            return set(connection.scalars(query))
+
+    # -- heartbeats ----------------------------------------------------------------------------------------------------
+
+    def nonce(self, id: NodeId) -> str | None:
+        """Return the hashed nonce that a node registered with; None if it has not."""
+        with self._reader.connect() as connection:
+            return connection.scalar(select(t.node_status.c.nonce).where(t.node_status.c.node_id == id))
+
+    def register(self, status: NodeStatus, cluster_id: ClusterId, nonce: str, *, now: datetime) -> bool:
+        """Record a first registration, durably; return False when the node has registered before."""
+        values = {
+            "node_id": status.node_id, "cluster_id": cluster_id, "seen_at": now, "nonce": nonce,
+            "doc": wire.unstructure(status), "noticed": 0,
+        }  # fmt: skip
+        try:
+            with self.write() as connection:
+                connection.execute(insert(t.node_status).values(**values))
+                touch(connection, cluster_id, now)
+        except IntegrityError:
+            return False
+        return True
+
+    def status(self, id: NodeId) -> NodeStatus | None:
+        with self._reader.connect() as connection:
+            row = connection.execute(select(t.node_status).where(t.node_status.c.node_id == id)).mappings().first()
+        return None if row is None else attrs.evolve(wire.structure(row["doc"], NodeStatus), seen_at=row["seen_at"])
+
+    def beat(self, status: NodeStatus, *, changed: ClusterId | None) -> None:
+        """Record a heartbeat; with ``changed`` the cluster is due at once, else only the time is written."""
+        where = t.node_status.c.node_id == status.node_id
+        with self._loose.begin() as connection:
+            connection.execute(
+                update(t.node_status)
+                .where(where)
+                .values(seen_at=status.seen_at, noticed=0, doc=wire.unstructure(status))
+            )
+            if changed is not None:
+                touch(connection, changed, status.seen_at)
+
+    def notice_silence(self, before: datetime, *, now: datetime) -> int:
+        """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
+        silent = (t.node_status.c.noticed == 0) & (t.node_status.c.seen_at < before)
+        with self._loose.begin() as connection:
+            ids = set(connection.scalars(select(t.node_status.c.cluster_id).where(silent)))
+            if ids:
+                connection.execute(update(t.node_status).where(silent).values(noticed=1))
+                for id in ids:
+                    touch(connection, ClusterId(id), now)
+        return len(ids)
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def touch(self, id: ClusterId, *, now: datetime) -> None:
+        """Make a cluster due."""
+        with self._loose.begin() as connection:
+            touch(connection, id, now)
+
+    def claim(self, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
+        """Take the lease of the cluster that has been due longest; None when none is."""
+        first = self.next_due()
+        if first is None or first > now:
+            return None  # a read is cheap; taking the write lock for nothing is not
+        due = (t.clusters.c.due_at <= now) & or_(t.clusters.c.lease_until.is_(None), t.clusters.c.lease_until <= now)
+        with self._durable.begin() as connection:
+            row = connection.execute(
+                select(t.clusters.c.id, t.clusters.c.lease_token)
+                .where(due)
+                .order_by(t.clusters.c.due_at)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).first()
+            if row is None:
+                return None
+            values = {
+                "lease_holder": holder,
+                "lease_token": row.lease_token + 1,
+                "lease_until": now + ttl,
+                "due_at": None,
+            }
+            connection.execute(update(t.clusters).where(t.clusters.c.id == row.id).values(**values))
+        return Lease(cluster_id=ClusterId(row.id), holder=holder, token=row.lease_token + 1, until=now + ttl)
+
+    def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
+        """Make a lease last longer. Raises LeaseLost."""
+        with self.fenced(lease, now=now) as connection:
+            connection.execute(
+                update(t.clusters).where(t.clusters.c.id == lease.cluster_id).values(lease_until=now + ttl)
+            )
+        return attrs.evolve(lease, until=now + ttl)
+
+    def release(self, lease: Lease, *, due_at: datetime | None) -> None:
+        """Give a lease back; ``due_at`` stands unless something has made the cluster due sooner meanwhile."""
+        c = t.clusters.c
+        with self._durable.begin() as connection:
+            mine = (c.id == lease.cluster_id) & (c.lease_token == lease.token)
+            connection.execute(update(t.clusters).where(mine).values(lease_until=None, lease_holder=None))
+            if due_at is not None:
+                later = or_(c.due_at.is_(None), c.due_at > due_at)
+                connection.execute(update(t.clusters).where(c.id == lease.cluster_id, later).values(due_at=due_at))
+
+    def next_due(self) -> datetime | None:
+        """Return when the next cluster is due that nobody holds."""
+        with self._reader.connect() as connection:
+            found = connection.scalar(
+                select(t.clusters.c.due_at)
+                .where(t.clusters.c.due_at.is_not(None))
+                .order_by(t.clusters.c.due_at)
+                .limit(1)
+            )
+        return found if isinstance(found, datetime) else None
+
+    def break_leases(self, *, now: datetime) -> int:
+        """Make every leased cluster due and free: at the start of the only process on an embedded store."""
+        c = t.clusters.c
+        with self._durable.begin() as connection:
+            values = {"lease_until": None, "lease_holder": None, "lease_token": c.lease_token + 1, "due_at": now}
+            done = connection.execute(update(t.clusters).where(c.ended_at.is_(None)).values(**values))
+        return done.rowcount
+
+    # -- shortages, events, audit --------------------------------------------------------------------------------------
+
+    def shortages(self, cloud: str, *, now: datetime) -> tuple[Shortage, ...]:
+        with self._reader.connect() as connection:
+            query = select(t.shortages.c.doc).where(t.shortages.c.cloud == cloud, t.shortages.c.until > now)
+            docs = connection.scalars(query.order_by(t.shortages.c.id)).all()
+        return tuple(wire.structure(doc, Shortage) for doc in docs)
+
+    def events(self, *, cluster_id: ClusterId | None = None, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
+        """Return events in order, those with an id above ``after``."""
+        query = select(t.events).where(t.events.c.id > after).order_by(t.events.c.id).limit(limit)
+        if cluster_id is not None:
+            query = query.where(t.events.c.cluster_id == cluster_id)
+        with self._reader.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(Event(**{**row, "node": row["node"] or ""}) for row in rows)
+
+    def add_events(self, *events: Event) -> None:
+        with self.write() as connection:
+            for one in events:
+                add_event(connection, one)
+
+    def audit(self, *, after: int = 0, limit: int = 500) -> tuple[AuditRecord, ...]:
+        with self._reader.connect() as connection:
+            rows = connection.execute(
+                select(t.audit).where(t.audit.c.id > after).order_by(t.audit.c.id).limit(limit)
+            ).mappings()
+            return tuple(AuditRecord(**{k: v for k, v in row.items() if k != "id"}) for row in rows)
+
+    def add_audit(self, record: AuditRecord) -> None:
+        with self.write() as connection:
+            connection.execute(insert(t.audit).values(**attrs.asdict(record)))
+
+
+# -- writes inside somebody's transaction -------------------------------------------------------------------------------
+
+
+def touch(connection: Connection, id: ClusterId, now: datetime) -> None:
+    """Make a cluster due and its version new."""
+    values = {"due_at": now, "version": t.clusters.c.version + 1}
+    connection.execute(update(t.clusters).where(t.clusters.c.id == id).values(**values))
+
+
+def save_status(connection: Connection, record: ClusterRecord) -> None:
+    status = Status.of(record)
+    values = {"phase": status.phase.value, "status": wire.unstructure(status), "ended_at": status.ended_at}
+    connection.execute(update(t.clusters).where(t.clusters.c.id == record.id).values(**values))
+
+
+def set_goal(connection: Connection, id: ClusterId, goal: Goal, cause: EndCause, reason: str) -> None:
+    """Change the goal from within; a cause that is recorded already stands."""
+    where = (t.clusters.c.id == id) & (t.clusters.c.goal == Goal.RUN.value)
+    values = {"goal": goal.value, "end_cause": cause.value, "end_reason": reason}
+    connection.execute(update(t.clusters).where(where).values(**values))
+
+
+def save_node(connection: Connection, node: NodeRecord) -> None:
+    values = {
+        "phase": node.phase.value, "phase_since": node.phase_since, "launch": node.launch,
+        "doc": wire.unstructure(node), "cluster_id": node.cluster_id, "name": node.name,
+    }  # fmt: skip
+    done = connection.execute(update(t.nodes).where(t.nodes.c.id == node.id).values(**values))
+    if done.rowcount == 0:
+        connection.execute(insert(t.nodes).values(id=node.id, **values))
+    if node.phase in NODE_ENDED:
+        # an ended node's silence is nobody's concern
+        connection.execute(update(t.node_status).where(t.node_status.c.node_id == node.id).values(noticed=1))
+
+
+def save_launch(connection: Connection, cluster_id: ClusterId, launch: Launch) -> None:
+    values = {"cluster_id": cluster_id, "doc": wire.unstructure(launch)}
+    done = connection.execute(update(t.launches).where(t.launches.c.token == launch.token).values(**values))
+    if done.rowcount == 0:
+        connection.execute(insert(t.launches).values(token=launch.token, **values))
+
+
+def close_launch(connection: Connection, token: Token) -> None:
+    connection.execute(delete(t.launches).where(t.launches.c.token == token))
+
+
+def save_job(connection: Connection, job: Job) -> None:
+    values = {"cluster_id": job.cluster_id, "created_at": job.created_at, "doc": wire.unstructure(job)}
+    done = connection.execute(update(t.jobs).where(t.jobs.c.id == job.id).values(**values))
+    if done.rowcount == 0:
+        connection.execute(insert(t.jobs).values(id=job.id, **values))
+
+
+def add_shortage(connection: Connection, cloud: str, shortage: Shortage) -> None:
+    connection.execute(insert(t.shortages).values(cloud=cloud, until=shortage.until, doc=wire.unstructure(shortage)))
+
+
+def add_event(connection: Connection, one: Event) -> None:
+    values = attrs.asdict(one)
+    del values["id"]
+    connection.execute(insert(t.events).values(**values))
+
+
+def count_live(store: Store) -> int:
+    """Return how many clusters are alive, for metrics."""
+    with store.write() as connection:
+        query = select(func.count()).select_from(t.clusters).where(t.clusters.c.ended_at.is_(None))
+        return int(connection.scalar(query) or 0)
+
+
+def _record(
+    row: RowMapping, *, nodes: tuple[NodeRecord, ...], launches: tuple[Launch, ...], jobs: tuple[Job, ...]
+) -> ClusterRecord:
+    status = wire.structure(row["status"], Status)
+    return ClusterRecord(
+        id=ClusterId(row["id"]),
+        name=row["name"],
+        cloud=row["cloud"],
+        spec=wire.structure(row["spec"], ClusterSpec),
+        generation=row["generation"],
+        goal=Goal(row["goal"]),
+        end_cause=EndCause(row["end_cause"]),
+        end_reason=row["end_reason"],
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+        nodes=nodes,
+        launches=launches,
+        jobs=jobs,
+        **{field.name: getattr(status, field.name) for field in attrs.fields(Status)},
+    )
+
+
+def _engine(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:
+    """Return an engine. On SQLite a transaction that may write takes the write lock first: it never fails half-way."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,153 @@
+"""What has become of each node: from what its agent says, what the cloud lists, and how long it has been silent."""
+
+from datetime import datetime
+
+import attrs
+
+from anyscale_core.models.actions import MoveNode
+from anyscale_core.models.instance import Instance, InstanceState
+from anyscale_core.models.node import DrainAnswer, DrainMode, HeadReport, RayStatus
+from anyscale_core.models.phases import NodePhase
+from anyscale_core.models.records import NodeRecord, NodeStatus, Timing
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """All that is known of one node besides its record. ``epoch``: the head that it should belong to; empty: none yet."""
+
+    instance: Instance | None
+    status: NodeStatus | None
+    swept_at: datetime | None
+    epoch: str
+    head_report: HeadReport | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What follows: a move, or a wish to see the cloud's list from a time on, or a time to look again (or nothing)."""
+
+    move: MoveNode | None = None
+    sweep_from: datetime | None = None
+    look_at: datetime | None = None
+
+
+def judge(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
+    """Return what has become of one node. Leaving and ended nodes are the business of ``teardown``."""
+    if node.phase is NodePhase.RECORDED:
+        return _recorded(node, view)
+    gone = absence(node, view, timing=timing)
+    if gone and node.phase is not NodePhase.DRAINING:
+        return _move(node, NodePhase.LOST, gone)
+    match node.phase:
+        case NodePhase.LAUNCHING:
+            return _launching(node, view, now=now, timing=timing)
+        case NodePhase.STARTING:
+            return _starting(node, view, now=now, timing=timing)
+        case NodePhase.READY:
+            return _ready(node, view, now=now, timing=timing)
+        case NodePhase.SUSPECT:
+            return _suspect(node, view, now=now, timing=timing)
+        case NodePhase.DRAINING:
+            return _draining(node, view)
+    return Verdict()
+
+
+def absence(node: NodeRecord, view: View, *, timing: Timing) -> str:
+    """Say how the cloud shows that the node's instance no longer runs; empty when it runs or nobody looked late enough."""
+    if view.instance is not None:
+        if view.instance.state is InstanceState.STOPPED:
+            return f"its instance has stopped{f': {view.instance.reason}' if view.instance.reason else ''}"
+        if view.instance.state is InstanceState.DELETING:
+            return "its instance is being deleted, and not by this control plane"
+        return ""
+    if view.swept_at is not None and view.swept_at >= node.phase_since + timing.list_window:
+        return "its instance is gone from the cloud"
+    return ""
+
+
+def silence_ends(status: NodeStatus, timing: Timing) -> datetime:
+    """Return when the node's lease lapses if it says nothing more."""
+    return status.seen_at + timing.suspect_after
+
+
+def _recorded(node: NodeRecord, view: View) -> Verdict:
+    if view.instance is None:
+        return Verdict()
+    move = MoveNode(
+        node_id=node.id,
+        name=node.name,
+        to=NodePhase.LAUNCHING,
+        instance_id=view.instance.id,
+        reason="the cloud lists it",
+    )
+    return Verdict(move=move)
+
+
+def _launching(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
+    if view.status is not None:
+        return _move(node, NodePhase.STARTING, "its agent has registered")
+    limit = node.phase_since + timing.boot_timeout
+    if now >= limit:
+        return _move(node, NodePhase.LOST, f"its agent did not register within {timing.boot_timeout}")
+    return Verdict(look_at=min(limit, now + timing.sweep_ceiling))
+
+
+def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
+    status = view.status
+    if status is None:
+        return Verdict()
+    if status.ray is RayStatus.ALIVE and status.epoch == view.epoch and view.epoch:
+        return _move(node, NodePhase.READY, "Ray is alive on it")
+    if status.ray is RayStatus.DOWN and status.epoch in ("", view.epoch):
+        return _move(node, NodePhase.LOST, f"Ray did not start: {status.detail or 'no reason given'}")
+    if now >= silence_ends(status, timing):
+        return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
+    if not view.epoch:
+        return Verdict()  # it waits for a head: that is not its fault
+    limit = max(node.phase_since, status.registered_at) + timing.ray_timeout
+    if now >= limit:
+        return _move(node, NodePhase.LOST, f"Ray was not alive within {timing.ray_timeout}")
+    return Verdict(look_at=limit)
+
+
+def _ready(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
+    status = view.status
+    if status is None or now >= silence_ends(status, timing):
+        return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
+    if view.epoch and status.epoch != view.epoch:
+        return _move(node, NodePhase.STARTING, "it has to join the new head")
+    if status.ray is not RayStatus.ALIVE:
+        return _move(node, NodePhase.SUSPECT, f"Ray on it is {status.ray.value}: {status.detail}".rstrip(": "))
+    return Verdict()
+
+
+def _suspect(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
+    status = view.status
+    if status is None:
+        return _move(node, NodePhase.LOST, "it never registered")
+    silent_until = status.seen_at + timing.lost_after
+    if now >= silent_until:
+        return _move(node, NodePhase.LOST, f"no heartbeat for {timing.lost_after}")
+    if now < silence_ends(status, timing):
+        if view.epoch and status.epoch != view.epoch:
+            return _move(node, NodePhase.STARTING, "it is back, and has to join the new head")
+        if status.ray is RayStatus.ALIVE:
+            return _move(node, NodePhase.READY, "it is back")
+        down_until = node.phase_since + timing.down_grace
+        if now >= down_until:
+            return _move(node, NodePhase.LOST, node.reason)
+        return Verdict(look_at=down_until)
+    return Verdict(sweep_from=node.phase_since, look_at=silent_until)
+
+
+def _draining(node: NodeRecord, view: View) -> Verdict:
+    """Back to READY when Ray has refused an idle drain; the rest of draining is in ``teardown``."""
+    if node.drain is not DrainMode.IDLE or view.status is None or view.head_report is None:
+        return Verdict()
+    if view.head_report.drains.get(view.status.ray_id) is DrainAnswer.REJECTED:
+        return _move(node, NodePhase.READY, "Ray has given it work since: it stays")
+    return Verdict()
+
+
+def _move(node: NodeRecord, to: NodePhase, reason: str, *, sweep_from: datetime | None = None) -> Verdict:
+    return Verdict(move=MoveNode(node_id=node.id, name=node.name, to=to, reason=reason), sweep_from=sweep_from)
