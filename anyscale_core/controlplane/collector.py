@@ -12,7 +12,7 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Event, Store
 from anyscale_core.errors import CloudError
 from anyscale_core.models.ids import ClusterId
-from anyscale_core.models.instance import InstanceState
+from anyscale_core.models.instance import InstanceState, Notice
 
 
 class Collector:
@@ -20,7 +20,7 @@ class Collector:
 
     def __init__(self, *, store: Store, clouds: Clouds, clock: Clock, settings: Settings) -> None:
         self._store, self._clouds, self._clock, self._settings = store, clouds, clock, settings
-        self._seen: dict[str, tuple[tuple[str, InstanceState], ...]] = {}
+        self._seen: dict[str, dict[str, tuple[InstanceState, Notice | None]]] = {}
 
     def collect(self) -> int:
         """Sweep every cloud whose last sweep is older than the ceiling; return how many orphans were deleted."""
@@ -44,13 +44,12 @@ class Collector:
 
     def _wake(self, cloud: Cloud, sweep: Sweep, now: datetime) -> None:
         """Whatever the list shows differently from last time may need a decision."""
-        view = tuple(sorted((instance.name, instance.state) for instance in sweep.instances))
-        if self._seen.get(cloud.spec.name, ()) == view:
-            return
-        before = dict(self._seen.get(cloud.spec.name, ()))
-        self._seen[cloud.spec.name] = view
-        after = dict(view)
+        after = {instance.name: (instance.state, instance.notice) for instance in sweep.instances}
+        before = self._seen.get(cloud.spec.name, {})
+        self._seen[cloud.spec.name] = after
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        if not changed:
+            return
         for id in self._store.names(cloud=cloud.spec.name):
             record = self._store.load(id, history_from=now)
             if record is not None and any(node.name in changed for node in record.nodes):

@@ -27,6 +27,8 @@ from anyscale_core.models.secret import Secret
 JOIN = "anyscale-core/join"
 NODE = "anyscale-core/node"
 USER = "anyscale-core/user"
+ALGORITHM = "Ed25519"
+"""The JOSE name of the signature (RFC 9864)."""
 CERTIFICATE_DAYS = 365
 CA_DAYS = 3650
 
@@ -56,12 +58,12 @@ class KeyRing:
     def sign(self, audience: str, claims: Mapping[str, Any], *, issued: datetime, expires: datetime) -> Secret[str]:
         """Return a token. Equal arguments give equal tokens."""
         body = {**claims, "aud": audience, "iat": int(issued.timestamp()), "exp": int(expires.timestamp())}
-        return Secret(jwt.encode({"alg": "EdDSA", "typ": "JWT"}, body, self._signing, algorithms=["EdDSA"]))
+        return Secret(jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, body, self._signing, algorithms=[ALGORITHM]))
 
     def verify(self, audience: str, token: Secret[str], *, now: datetime) -> Mapping[str, Any]:
         """Return the claims of a genuine, fresh token for ``audience``. Raises Refused (forged, expired, foreign)."""
         try:
-            claims = jwt.decode(token.reveal(), self._signing, algorithms=["EdDSA"]).claims
+            claims = jwt.decode(token.reveal(), self._signing, algorithms=[ALGORITHM]).claims
         except (JoseError, ValueError, TypeError):
             raise Refused("forged", "the token was not signed by this control plane") from None
         if claims.get("aud") != audience:

@@ -116,6 +116,9 @@ class Work:
                     self._move(connection, node_id, NodePhase.DELETING, self._node(node_id).reason or action.reason)
             case Expose():
                 self._record_expose(connection, action)
+            case Withdraw():
+                assert self.record.endpoint is not None, "only a recorded endpoint is withdrawn"
+                self._save(connection, endpoint=attrs.evolve(self.record.endpoint, withdrawn_at=self.clock.now()))
             case EndCluster():
                 db.set_goal(connection, self.record.id, Goal.TERMINATE, action.cause, action.reason)
                 self._say(

@@ -48,7 +48,7 @@ class HeadAddress:
 class GatewayConfig:
     """The gateway on a head: TLS with this certificate, open to tokens that this key signed.
 
-    Tokens are JWTs (EdDSA): ``aud`` is GATEWAY_AUDIENCE, ``sub`` the cluster id, ``exp`` in the future.
+    Tokens are JWTs (Ed25519, RFC 9864): ``aud`` is GATEWAY_AUDIENCE, ``sub`` the cluster id, ``exp`` in the future.
     """
 
     cert_pem: str

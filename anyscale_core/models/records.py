@@ -110,6 +110,8 @@ class EndpointRecord:
     tried_at: datetime
     """When it was last asked for; a PENDING one is asked for again."""
     url: str = ""
+    withdrawn_at: datetime | None = None
+    """When it was last told to go."""
 
 
 @attrs.frozen(kw_only=True)

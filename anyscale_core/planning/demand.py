@@ -46,27 +46,31 @@ def grow(
 
     ``barred``: groups that must not grow now (their nodes fail to start).
     """
-    asked = [*head.demand, *_held(desired.spec, nodes, head)]
-    if not asked and not head.gangs:
+    held = _held(desired.spec, nodes, head)
+    if not held and not head.demand and not head.gangs:
         return Growth()
     candidates = candidates_of(desired, nodes, observed, barred=barred, now=now)
+    budget = budget_of(desired.spec, nodes)
+    # What is to be held lacks on all nodes together, free or not: only new ones can bring it. They are as good for demand.
+    floor = place(held, (), room=(), candidates=candidates, budget=budget)
+    added = [Bin(group=one.group, free=dict(one.resources), labels=one.labels, candidate=one) for one in floor.new]
     placement = place(
-        asked, head.gangs, room=_room(nodes, head), candidates=candidates,
-        budget=budget_of(desired.spec, nodes),
-    )  # fmt: skip
-    new = placement.new
+        head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget
+    )
+    new, unmet = placement.new, (*floor.unmet, *placement.unmet)
     settled = head.demand_age >= timing.settle
-    if not settled and len(new) > 1:
-        new = new[:1]
+    if not settled:
+        on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
+        new = () if on_the_way else new[:1]
     counts = Counter(candidate.group for candidate in new)
-    reason = f"Ray waits for {_summary(asked, head)}"
+    reason = f"Ray waits for {_summary([*head.demand, *held], head)}"
     actions = tuple(
         create(desired.spec, candidate, counts[candidate.group], reason=reason)
         for candidate in candidates
         if counts[candidate.group]
     )
     wait = None if settled or not placement.new else now + (timing.settle - head.demand_age)
-    return Growth(actions=actions, unmet=placement.unmet, settle_at=wait)
+    return Growth(actions=actions, unmet=unmet, settle_at=wait)
 
 
 def create(spec: ClusterSpec, candidate: Candidate, count: int, *, reason: str) -> CreateNodes:

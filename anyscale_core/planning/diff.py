@@ -261,9 +261,13 @@ class _Diff:
         self.unmet.append(f"{group}: {why}")
         live = [shortage for shortage in observed.shortages if self.now < shortage.until]
         fatal = [shortage for shortage in live if shortage.fatal]
-        if starting and (fatal or not live):
+        ever = shapes.offerings_that_fit(
+            spec, shape, [attrs.evolve(one, available=True) for one in observed.offerings],
+            shortages=(), home_zone="", now=self.now,
+        )  # fmt: skip
+        if starting and (fatal or not ever):
             self.actions.append(EndCluster(cause=EndCause.FAILURE, reason=f"{group!r} cannot be started: {why}"))
-        self.looks += [shortage.until for shortage in live]
+        self.looks += [shortage.until for shortage in live] or [self.now + self.timing.sweep_ceiling]
 
     def _failures(self, group: str) -> int:
         """Count the nodes of a group that never got READY, since the last one that did."""

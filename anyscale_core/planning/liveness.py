@@ -35,8 +35,12 @@ def judge(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Ver
     """Return what has become of one node. Leaving and ended nodes are the business of ``teardown``."""
     if node.phase is NodePhase.RECORDED:
         return _recorded(node, view)
+    if node.phase is NodePhase.DRAINING:
+        return _draining(node, view)
+    if node.phase in (NodePhase.LOST, NodePhase.DELETING):
+        return Verdict()
     gone = absence(node, view, timing=timing)
-    if gone and node.phase is not NodePhase.DRAINING:
+    if gone:
         return _move(node, NodePhase.LOST, gone)
     match node.phase:
         case NodePhase.LAUNCHING:
@@ -47,8 +51,6 @@ def judge(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Ver
             return _ready(node, view, now=now, timing=timing)
         case NodePhase.SUSPECT:
             return _suspect(node, view, now=now, timing=timing)
-        case NodePhase.DRAINING:
-            return _draining(node, view)
     return Verdict()
 
 

@@ -105,7 +105,10 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
     leaving = leave(desired.nodes, views, now=now, timing=timing)
     actions += leaving.actions
     if desired.endpoint is not None and _head_is_out(desired.nodes):
-        actions.append(Withdraw(name=desired.endpoint.name))
+        if desired.endpoint.withdrawn_at is None or now >= desired.endpoint.withdrawn_at + timing.sweep_floor:
+            actions.append(Withdraw(name=desired.endpoint.name))
+        else:
+            looks.append(desired.endpoint.withdrawn_at + timing.sweep_floor)
     if not actions and desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes):
         failed = desired.end_cause is EndCause.FAILURE
         to = ClusterPhase.FAILED if failed else ClusterPhase.TERMINATED

@@ -1,0 +1,155 @@
+"""Growing by Ray's demand and shrinking when idle, within every bound."""
+
+from datetime import timedelta
+
+from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.node import GangStrategy
+from anyscale_core.models.phases import NodePhase
+from anyscale_core.testing.builders import a_spec, workers
+from tests.controlplane.world import World
+
+MINUTE = timedelta(minutes=1)
+
+
+def test_demand_grows_a_group_to_its_maximum_and_no_further(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=1, max_nodes=3)))
+    world.agents.demand("demo", {"CPU": 4.0}, 20)
+    most = 0
+    for _ in range(200):
+        world.run()
+        most = max(most, len(world.nodes(group="workers")))
+    assert most == 3
+    assert len(world.ready()) == 3
+
+
+def test_idle_workers_go_after_their_time_and_the_minimum_stays(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=1, max_nodes=4), idle_worker_seconds=30))
+    work = world.agents.demand("demo", {"CPU": 4.0}, 5)
+    world.until(lambda: len(world.ready()) == 4)
+    work.release()
+    world.until(lambda: len(world.nodes(group="workers")) == 1)
+    world.run(steps=120)
+    assert len(world.ready()) == 1
+    assert len(world.instances()) == 2
+
+
+def test_a_worker_that_gets_work_while_it_is_asked_to_drain_stays(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=0, max_nodes=1), idle_worker_seconds=5))
+    world.agents.demand("demo", {"CPU": 4.0}, 1)
+    work = world.agents.demand("demo", {"CPU": 4.0}, 1)
+    world.until(lambda: len(world.ready()) == 1)
+    work.release()
+    world.until(lambda: bool(world.nodes("demo", NodePhase.DRAINING)) or not world.nodes(group="workers"))
+    assert world.phase().value == "RUNNING"
+
+
+def test_nothing_is_started_for_what_no_group_can_hold_and_the_reason_is_told(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=3)))
+    creates = world.creates()
+    world.agents.demand("demo", {"CPU": 64.0}, 1)
+    world.run(steps=30)
+    assert world.creates() == creates
+
+
+def test_a_small_request_waits_for_the_room_that_is_coming(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10)))
+    world.agents.demand("demo", {"CPU": 1.0}, 8)
+    world.run(steps=60)
+    assert len(world.nodes(group="workers")) == 1, "four on the head, four on one worker"
+
+
+def test_of_two_groups_the_one_that_costs_less_for_the_work_grows(world: World) -> None:
+    spec = a_spec(
+        "demo",
+        workers("big", instance_type="cpu-16", max_nodes=4),
+        workers("small", instance_type="cpu-4", max_nodes=4),
+    )
+    world.up(spec)
+    world.agents.demand("demo", {"CPU": 4.0}, 2)
+    world.run(steps=60)
+    assert [node.group for node in world.nodes() if node.group != "head"] == ["small"]
+
+
+def test_the_price_ceiling_stops_growth(world: World) -> None:
+    cheap = world.plane.plan(a_spec("demo", workers(min_nodes=1))).price_per_hour
+    world.up(a_spec("demo", workers(min_nodes=1, max_nodes=10), max_price_per_hour=cheap * 1.6))
+    world.agents.demand("demo", {"CPU": 4.0}, 10)
+    world.run(steps=120)
+    assert len(world.nodes(group="workers")) == 2
+
+
+def test_max_resources_of_the_cluster_stop_growth(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10), max_resources={"CPU": 12.0}))
+    world.agents.demand("demo", {"CPU": 4.0}, 10)
+    world.run(steps=120)
+    assert len(world.nodes()) == 3
+
+
+def test_min_resources_of_the_cluster_are_held_without_any_demand(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10), min_resources={"CPU": 12.0}, idle_worker_seconds=10))
+    world.until(lambda: len(world.ready()) == 2)
+    world.run(steps=120)
+    assert len(world.ready()) == 2
+
+
+def test_request_resources_are_held_while_idle_and_let_go_after(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10), idle_worker_seconds=10))
+    held = world.agents.hold("demo", {"CPU": 4.0}, 3)
+    world.until(lambda: len(world.ready()) == 2)
+    world.run(steps=60)
+    assert len(world.ready()) == 2
+    held.release()
+    world.until(lambda: not world.nodes(group="workers"))
+
+
+def test_a_strictly_spread_placement_group_gets_a_node_for_each_bundle(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10)))
+    world.agents.gang("demo", [{"CPU": 1.0}] * 4, GangStrategy.STRICT_SPREAD)
+    world.run(steps=90)
+    assert len(world.ready()) == 3, "the head takes one bundle"
+
+
+def test_a_stockout_in_one_zone_is_met_from_the_next_before_there_is_a_home(world: World) -> None:
+    world.cloud.exhaust(zone="zone-a")
+    world.up(a_spec("demo", workers(min_nodes=1)))
+    assert {node.zone for node in world.nodes()} == {"zone-b"}
+
+
+def test_prefer_spot_takes_on_demand_while_there_is_no_spot(world: World) -> None:
+    world.cloud.exhaust(market=MarketType.SPOT)
+    world.up(a_spec("demo", workers(min_nodes=1, market_type=MarketType.PREFER_SPOT)))
+    assert [node.market_type for node in world.ready()] == [MarketType.ON_DEMAND]
+
+
+def test_a_stockout_that_the_catalogue_does_not_know_of_is_remembered_and_gone_around(world: World) -> None:
+    world.plane.clouds.get("fake").offerings()  # read before the stockout
+    world.cloud.exhaust(market=MarketType.SPOT)
+    world.up(a_spec("demo", workers(min_nodes=1, market_type=MarketType.PREFER_SPOT)))
+    assert [node.market_type for node in world.ready()] == [MarketType.ON_DEMAND]
+    assert world.kinds().count("create.refused") >= 1
+
+
+def test_spot_alone_waits_for_spot_and_says_why(world: World) -> None:
+    world.cloud.exhaust(market=MarketType.SPOT)
+    world.plane.apply(a_spec("demo", workers(min_nodes=1, market_type=MarketType.SPOT)), actor="tester")
+    world.run(steps=120)
+    assert world.phase().value == "STARTING"
+    assert "SPOT" in world.record().reason
+    world.cloud.restock()
+    world.until(lambda: world.phase().value == "RUNNING", steps=3600)
+
+
+def test_a_lowered_maximum_drains_the_surplus(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=3, max_nodes=3)))
+    world.plane.apply(a_spec("demo", workers(min_nodes=1, max_nodes=1)), actor="tester")
+    world.until(lambda: len(world.nodes(group="workers")) == 1)
+    world.run(steps=30)
+    assert len(world.ready()) == 1
+
+
+def test_a_group_whose_spec_changes_is_replaced_node_by_node(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=2, max_nodes=4)))
+    old = {node.id for node in world.ready()}
+    world.plane.apply(a_spec("demo", workers(instance_type="cpu-16", min_nodes=2, max_nodes=4)), actor="tester")
+    world.until(lambda: len(world.ready()) == 2 and not old & {node.id for node in world.nodes()})
+    assert {node.instance_type for node in world.ready()} == {"cpu-16"}
