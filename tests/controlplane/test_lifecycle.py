@@ -24,7 +24,7 @@ def test_a_cluster_runs_once_its_head_and_every_minimum_are_ready(world: World) 
 
 def test_terminating_leaves_nothing_in_the_cloud_but_what_clusters_share(world: World) -> None:
     world.up(a_spec("demo", workers(min_nodes=2)))
-    world.until(lambda: world.record().endpoint is not None and bool(world.record().endpoint.url))
+    world.until(lambda: "endpoint.ready" in world.kinds())
     world.plane.terminate("demo", actor="tester")
     world.until(lambda: world.phase() is ClusterPhase.TERMINATED)
     left = {item.kind for item in world.cloud.inventory()}
@@ -170,7 +170,10 @@ def test_head_recovery_none_ends_the_cluster_with_a_clear_reason(world: World) -
 def test_what_plan_shows_is_what_apply_makes_and_plan_makes_nothing(world: World) -> None:
     spec = a_spec("demo", workers(min_nodes=2, max_nodes=5))
     preview = world.plane.plan(spec)
-    assert [(one.group, one.count, one.instance_type) for one in preview.nodes] == [("head", 1, "cpu-4"), ("workers", 2, "cpu-4")]
+    assert [(one.group, one.count, one.instance_type) for one in preview.nodes] == [
+        ("head", 1, "cpu-4"),
+        ("workers", 2, "cpu-4"),
+    ]
     assert preview.max_price_per_hour == pytest.approx(preview.price_per_hour * 2)
     assert world.cloud.inventory() == ()
     assert world.plane.clusters() == ()
