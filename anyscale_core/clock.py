@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Wait until ``event`` is set or ``timeout`` has passed; return whether the event is set."""
         ...
 
+    def sleep(self, duration: timedelta) -> None:
+        """Let ``duration`` pass; the retry and rate-limit layers alone do this."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine."""
@@ -28,5 +32,4 @@ class SystemClock:
         return event.wait(timeout.total_seconds())
 
     def sleep(self, duration: timedelta) -> None:
-        """Block the calling thread for ``duration``; the retry layer alone does this."""
         time.sleep(max(0.0, duration.total_seconds()))

@@ -1,6 +1,7 @@
 """Finds provider plugins, each behind a guard: a broken one is listed with its reason and harms no other."""
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -11,9 +12,17 @@ import pluggy
 
 from anyscale_core import CONTRACT_VERSION, hookspecs
 from anyscale_core.drivers.base import Driver, DriverConfig
+from anyscale_core.drivers.cluster import ClusterDriver
+from anyscale_core.drivers.identity import IdentityDriver
+from anyscale_core.drivers.networking import NetworkingDriver
+from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import PluginError, UnknownName
 from anyscale_core.hookspecs import ENTRY_POINTS, PROJECT, Provider
 from anyscale_core.models.cloud import SLOTS
+
+INTERFACES: Mapping[str, type[Driver]] = {
+    driver.slot: driver for driver in (ClusterDriver, IdentityDriver, StorageDriver, NetworkingDriver)
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +53,9 @@ class Registry:
     @classmethod
     def of(cls, *providers: Provider) -> "Registry":
         """Return a registry of these providers alone, for embedders and tests."""
-        return cls(_checked(provider.name, "in-process", "", lambda p=provider: p) for provider in providers)
+        return cls(
+            _checked(provider.name, "in-process", "", functools.partial(_itself, provider)) for provider in providers
+        )
 
     def found(self) -> tuple[Found, ...]:
         """Return every plugin that was found, sound and broken, by name."""
@@ -71,7 +82,7 @@ class Registry:
         if unknown:
             known = ", ".join(sorted(provider.settings)) or "none"
             raise PluginError(name, f"unknown settings {', '.join(unknown)}; it knows {known}")
-        return factory(config)
+        return _built(name, slot, factory, config)
 
     def _add(self, item: Found) -> None:
         earlier = self._found.get(item.name)
@@ -79,6 +90,10 @@ class Registry:
             reason = f"two plugins are called {item.name!r}: {earlier.distribution} and {item.distribution}; remove one"
             item = attrs.evolve(earlier, provider=None, broken=reason)
         self._found[item.name] = item
+
+
+def _itself(provider: Provider) -> Provider:
+    return provider
 
 
 def _load(point: EntryPoint) -> Found:
@@ -98,10 +113,25 @@ def _load(point: EntryPoint) -> Found:
     return _checked(point.name, distribution, version, provider)
 
 
+def _built(name: str, slot: str, factory: Callable[[DriverConfig], Driver], config: DriverConfig) -> Driver:
+    try:
+        driver = factory(config)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(name, f"its {slot} driver cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(driver, INTERFACES[slot]):
+        raise PluginError(
+            name, f"it gave {type(driver).__name__} for the slot {slot}, not a {INTERFACES[slot].__name__}"
+        )
+    return driver
+
+
 def _checked(name: str, distribution: str, version: str, load: Callable[[], Any]) -> Found:
     try:
         provider = load()
-    except Exception as error:  # a plugin may raise anything at all; the reader of `providers` learns of it
+    except (Exception, SystemExit) as error:
+        # A plugin may raise anything at all, even leave the process; the reader of `providers` learns of it.
         return Found(name=name, distribution=distribution, version=version, broken=f"{type(error).__name__}: {error}")
     reason = _fault(name, provider)
     if reason:

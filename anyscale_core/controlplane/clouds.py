@@ -59,12 +59,12 @@ class Cloud:
 
     def __init__(
         self, spec: CloudSpec, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        layer: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver],
     ) -> None:  # fmt: skip
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
         self._registry = registry
-        drivers = {slot: self._build(slot, settings, layer) for slot in SLOTS}
+        drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
         self.storage = _typed(drivers["storage"], StorageDriver)  # type: ignore[type-abstract]
@@ -157,7 +157,7 @@ class Cloud:
         for driver in (self.cluster, self.identity, self.storage, self.networking):
             driver.close()
 
-    def _build(self, slot: str, settings: Settings, layer: Callable[[Driver, str], Driver]) -> Driver:
+    def _build(self, slot: str, settings: Settings, wrap: Callable[[Driver, str], Driver]) -> Driver:
         name = self.spec.provider_of(slot)
         config = DriverConfig(
             owner=self.owner,
@@ -166,7 +166,7 @@ class Cloud:
             settings=self.spec.settings.get(name, {}),
             clock=self._clock,
         )
-        return layer(self._registry.driver(name, slot, config), self.spec.name)
+        return wrap(self._registry.driver(name, slot, config), self.spec.name)
 
 
 D = TypeVar("D")
@@ -183,10 +183,10 @@ class Clouds:
 
     def __init__(
         self, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        layer: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver],
     ) -> None:  # fmt: skip
         self._arguments: dict[str, Any] = {
-            "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "layer": layer,
+            "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "wrap": wrap,
         }  # fmt: skip
         self._registry, self._store, self._clock = registry, store, clock
         self._built: dict[str, Cloud] = {}

@@ -20,6 +20,7 @@ from anyscale_core.controlplane.reconciler import Reconciler
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import AuditRecord, Event, Store
 from anyscale_core.drivers.base import Driver
+from anyscale_core.drivers.layers import Record, WireAction, layered, standard
 from anyscale_core.errors import Fault, LeaseLost, SpecError, UnknownName
 from anyscale_core.models.actions import CreateNodes, Plan
 from anyscale_core.models.cloud import CloudSpec
@@ -36,8 +37,8 @@ from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
 from anyscale_core.registry import Registry
 
-Layer = Callable[[Driver, str], Driver]
-"""Wraps a driver of a cloud (by name) in its layers."""
+Wrap = Callable[[Driver, str], Driver]
+"""Puts a driver of a cloud (by name) behind its layers."""
 
 
 @attrs.frozen(kw_only=True)
@@ -86,8 +87,9 @@ class ControlPlane:
 
     def __init__(
         self, settings: Settings, *, registry: Registry | None = None, store: Store | None = None,
-        clock: Clock | None = None, layer: Layer | None = None,
+        clock: Clock | None = None, wrap: Wrap | None = None, on_call: Callable[[WireAction], object] | None = None,
     ) -> None:  # fmt: skip
+        """``wrap`` replaces the standard layers; ``on_call`` hears of every driver call on the wire."""
         self.settings = settings
         self.clock = clock or SystemClock()
         self.registry = registry or Registry.load()
@@ -97,7 +99,7 @@ class ControlPlane:
         self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
-            layer=layer or _bare,
+            wrap=wrap or self._standard(on_call),
         )  # fmt: skip
         self.heartbeats = Heartbeats(
             store=self.store, clouds=self.clouds, keys=self.keys, clock=self.clock, settings=settings
@@ -138,7 +140,7 @@ class ControlPlane:
             self._change(live, spec, actor, now)
             if job is not None:
                 self.store.add_job(self._job(live.id, job, now), now=now)
-        self._wake()
+        self.wake()
         return self._required(spec.name)
 
     def check(self, spec: ClusterSpec) -> None:
@@ -174,7 +176,7 @@ class ControlPlane:
         if self.store.end_cluster(record.id, EndCause.REQUEST, why, now=self.clock.now()):
             self._audit(actor, "cluster.terminate", name)
             self._say(record.id, "cluster.ending", why)
-        self._wake()
+        self.wake()
         return self._required(name)
 
     def status(self, name: str) -> ClusterStatus:
@@ -215,7 +217,7 @@ class ControlPlane:
         job = self._job(live.id, spec, now)
         self.store.add_job(job, now=now)
         self._audit(actor, "job.submit", f"{name}/{job.id}")
-        self._wake()
+        self.wake()
         return job
 
     def access(self, name: str, *, actor: str) -> ClusterAccess:
@@ -260,13 +262,13 @@ class ControlPlane:
     def register(self, registration: Registration) -> Registered:
         """Admit a node. Raises Refused."""
         registered = self.heartbeats.register(registration)
-        self._wake()
+        self.wake()
         return registered
 
     def heartbeat(self, credential: Secret[str], heartbeat: Heartbeat) -> Orders:
         """Record a heartbeat and return orders, at once. Raises Refused."""
         orders = self.heartbeats.heartbeat(credential, heartbeat)
-        self._wake()
+        self.wake()
         return orders
 
     # -- turns ---------------------------------------------------------------------------------------------------------
@@ -295,8 +297,7 @@ class ControlPlane:
             return True
         finally:
             self.store.release(lease, due_at=due)
-            for listener in self._listeners:
-                listener()
+            self.wake()
         return True
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -306,6 +307,11 @@ class ControlPlane:
     def close(self) -> None:
         self.clouds.close()
         self.store.close()
+
+    def wake(self) -> None:
+        """Tell the listeners that something may be due, or new for a node."""
+        for listener in self._listeners:
+            listener()
 
     # -- the plane's own -----------------------------------------------------------------------------------------------
 
@@ -350,9 +356,10 @@ class ControlPlane:
             raise UnknownName(f"no cluster {name!r}{nearest(name, self.store.known_names())}")
         return record
 
-    def _wake(self) -> None:
-        for listener in self._listeners:
-            listener()
+    def _standard(self, on_call: Callable[[WireAction], object] | None) -> Wrap:
+        records = () if on_call is None else (Record(self.clock, on_call),)
+        layers = standard(self.clock, self.clock.sleep, *records)
+        return lambda driver, cloud: layered(driver, *layers, cloud=cloud)
 
     def _say(self, cluster_id: ClusterId, kind: str, message: str, **fields: Any) -> None:
         self.store.add_events(
@@ -363,10 +370,6 @@ class ControlPlane:
         self.store.add_audit(
             AuditRecord(at=self.clock.now(), actor=actor, action=action, subject=subject, outcome="allowed")
         )
-
-
-def _bare(driver: Driver, _: str) -> Driver:
-    return driver
 
 
 def _store(settings: Settings) -> Store:

@@ -28,26 +28,29 @@ class Capability:
     since: str = "1.0"
 
 
+_TABLE = (
+    # id (its first word is the slot), level, verb, what it says
+    ("cluster.batch", Level.CORE, "create", "A batch of equal specs is one call."),
+    ("cluster.spot", Level.EXTENDED, "create", "Offerings have a SPOT market."),
+    ("cluster.zones", Level.EXTENDED, "create", "Instances are placed in a zone of the spec."),
+    ("cluster.images", Level.EXTENDED, "create", "image_uri is honoured."),
+    ("cluster.notices", Level.EXTENDED, "list", "Interruptions are announced on the instance."),
+    ("cluster.quotas", Level.EXTENDED, "quotas", "Quotas are known before they are hit."),
+    ("identity.create", Level.EXTENDED, "create", "Identities can be made, not only adopted."),
+    ("identity.credentials", Level.EXTENDED, "credentials", "Short-lived credentials are handed out."),
+    ("identity.prove", Level.CORE, "prove", "A node can prove itself."),
+    ("identity.binds_instance", Level.EXTENDED, "", "A proof names the very instance."),
+    ("storage.signed_urls", Level.EXTENDED, "signed_url", "URLs that are good for one method and a time."),
+    ("storage.grants", Level.CORE, "grant", "Access is granted by prefix."),
+    ("networking.expose", Level.CORE, "expose", "A head can be reached from outside."),
+    ("networking.create", Level.EXTENDED, "create", "Networks can be made, not only adopted."),
+    ("adopt", Level.EXTENDED, "create", "What the customer already has can be adopted."),
+)
+
 CAPABILITIES: Mapping[str, Capability] = {
-    capability.id: capability
-    for capability in (
-        Capability(id="cluster.batch", slot="cluster", level=Level.CORE, says="A batch of equal specs is one call.", verb="create"),
-        Capability(id="cluster.spot", slot="cluster", level=Level.EXTENDED, says="Offerings have a SPOT market.", verb="create"),
-        Capability(id="cluster.zones", slot="cluster", level=Level.EXTENDED, says="Instances are placed in a zone of the spec.", verb="create"),
-        Capability(id="cluster.images", slot="cluster", level=Level.EXTENDED, says="image_uri is honoured.", verb="create"),
-        Capability(id="cluster.notices", slot="cluster", level=Level.EXTENDED, says="Interruptions are announced on the instance.", verb="list"),
-        Capability(id="cluster.quotas", slot="cluster", level=Level.EXTENDED, says="Quotas are known before they are hit.", verb="quotas"),
-        Capability(id="identity.create", slot="identity", level=Level.EXTENDED, says="Identities can be made, not only adopted.", verb="create"),
-        Capability(id="identity.credentials", slot="identity", level=Level.EXTENDED, says="Short-lived credentials are handed out.", verb="credentials"),
-        Capability(id="identity.prove", slot="identity", level=Level.CORE, says="A node can prove itself.", verb="prove"),
-        Capability(id="identity.binds_instance", slot="identity", level=Level.EXTENDED, says="A proof names the very instance."),
-        Capability(id="storage.signed_urls", slot="storage", level=Level.EXTENDED, says="URLs that are good for one method and a time.", verb="signed_url"),
-        Capability(id="storage.grants", slot="storage", level=Level.CORE, says="Access is granted by prefix.", verb="grant"),
-        Capability(id="networking.expose", slot="networking", level=Level.CORE, says="A head can be reached from outside.", verb="expose"),
-        Capability(id="networking.create", slot="networking", level=Level.EXTENDED, says="Networks can be made, not only adopted.", verb="create"),
-        Capability(id="adopt", slot="", level=Level.EXTENDED, says="What the customer already has can be adopted.", verb="create"),
-    )
-}  # fmt: skip
+    id: Capability(id=id, slot=id.partition(".")[0] if "." in id else "", level=level, verb=verb, says=says)
+    for id, level, verb, says in _TABLE
+}
 """Every capability of this contract, by id."""
 
 
@@ -82,8 +85,8 @@ class Capabilities:
         slots = set(slots)
         known = set(CAPABILITIES)
         claimed = self.supported | set(self.emulated)
-        out = [f"unknown capability {id!r}" for id in sorted((claimed | set(self.unsupported)) - known)]
-        out += [f"{id} is both claimed and unsupported" for id in sorted(claimed & set(self.unsupported))]
+        out = [f"unknown capability {unknown!r}" for unknown in sorted((claimed | set(self.unsupported)) - known)]
+        out += [f"{both} is both claimed and unsupported" for both in sorted(claimed & set(self.unsupported))]
         for capability in CAPABILITIES.values():
             if capability.level is Level.CORE and capability.slot in slots and capability.id not in claimed:
                 out.append(f"core capability {capability.id} is missing")

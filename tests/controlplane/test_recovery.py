@@ -150,7 +150,7 @@ def test_an_answer_lost_after_the_commit_is_asked_for_again_with_the_same_token(
 
 
 def test_a_create_that_fails_for_a_moment_is_repeated_and_said_so(world: World) -> None:
-    world.cloud.refuse("cluster.create", Transient("try again", reason="SERVER"), count=3)
+    world.cloud.refuse("cluster.create", Transient("try again", reason="SERVER"), count=9)
     world.up(a_spec("demo", workers(min_nodes=1)))
     assert "create.retry" in world.kinds()
     assert len(world.instances()) == 2

@@ -180,6 +180,25 @@ def test_a_throttled_scope_is_closed_for_as_long_as_the_cloud_says(world: Rig) -
     assert world.naps == [9 * SECOND]
 
 
+def test_a_call_that_waits_for_its_turn_also_waits_for_a_gate_that_closed_meanwhile(world: Rig) -> None:
+    slept: list[timedelta] = []
+
+    def sleep(duration: timedelta) -> None:
+        world.clock.advance(duration)
+        slept.append(duration)
+        if len(slept) == 1:
+            with pytest.raises(Throttled):
+                driver.list(OWNER, deadline=world.deadline())
+
+    driver = world.cluster(RateLimit(world.clock, sleep, rate=1.0, burst=1))
+    driver.list(OWNER, deadline=world.deadline())
+    start = world.clock.now()
+    world.cloud.throttle(1, retry_after=10 * SECOND)
+    driver.list(OWNER, deadline=world.deadline())
+    assert [call.outcome for call in world.cloud.calls] == ["ok", "Throttled", "ok"]
+    assert [call.at - start for call in world.cloud.calls[1:]] == [2 * SECOND, 12 * SECOND]
+
+
 def test_a_throttle_in_one_scope_does_not_stall_another(world: Rig) -> None:
     limit = RateLimit(world.clock, world.sleep)
     prod = world.cluster(limit)
