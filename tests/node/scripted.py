@@ -47,6 +47,7 @@ PROVIDER = """
 from anyscale_core.drivers.capability import Capabilities
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.hookspecs import Provider, hookimpl
+from anyscale_core.models.identity import Proof
 from anyscale_core.models.node import PROOF_AUDIENCE
 from anyscale_core.models.secret import Secret
 
@@ -292,10 +293,10 @@ class Cluster:
         )
         path = self.root / f"{name}.json"
         path.write_text(json.dumps(wire.unstructure_revealed(bootstrap)))
+        arguments = ("--bootstrap", str(path), "--home", str(self.home(name)), "--name", name, "--address", address)
         with (self.root / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                (sys.executable, "-m", "anyscale_core.node", "--bootstrap", str(path), "--home", str(self.home(name)))
-                + ("--name", name, "--address", address),
+                (sys.executable, "-m", "anyscale_core.node", *arguments),
                 start_new_session=True,
                 env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
                 | {"PYTHONPATH": str(self.plugins)},

@@ -144,6 +144,12 @@ def test_a_token_without_a_signature_is_refused(authority: Authority) -> None:
     assert ask(authority, bearer(forged))[0] == 401
 
 
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_a_signature_is_good_under_its_old_and_its_new_name(authority: Authority, name: str) -> None:
+    claims = {"aud": GATEWAY_AUDIENCE, "sub": "clu_1", "exp": int(time.time()) + 60}
+    assert ask(authority, bearer(jwt.encode({"alg": name}, claims, KEY, algorithms=[name])))[0] == 200
+
+
 def test_a_request_passes_with_rays_token_in_place_of_the_clients(authority: Authority) -> None:
     mine = token()
     status, seen = ask(authority, {**bearer(mine), "X-Mine": "1"}, method="PUT", body="x" * 3_000_000)

@@ -52,6 +52,15 @@ def test_a_refused_agent_ends_with_3_says_why_and_leaves_nothing(cluster: Cluste
     assert cluster.session("w1") == []
 
 
+def test_an_agent_whose_provider_is_not_installed_ends_with_2_and_says_so(
+    cluster: Cluster, plane: ControlPlane
+) -> None:
+    (cluster.plugins / "nodetest-1.0.dist-info" / "entry_points.txt").write_text("")
+    agent = cluster.start(cluster.config("w1", kind=NodeKind.WORKER, head=None), address="127.0.0.3")
+    assert agent.wait(20) == 2
+    assert "no provider 'nodetest' is installed" in cluster.log("w1")
+
+
 def test_a_server_with_a_foreign_certificate_never_gets_a_word(plane: ControlPlane) -> None:
     with pytest.raises(Away, match="CERTIFICATE_VERIFY_FAILED"):
         Link(bootstrap(plane, Authority.make().ca_pem)).register(REGISTRATION)
