@@ -110,7 +110,7 @@ class RayStatus(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Demand:
-    """``count`` equal requests that Ray cannot place now. ``labels``: label selectors that the node must meet."""
+    """``count`` equal requests that Ray cannot place now. ``labels``: Ray's label selectors (``x``, ``!in(x,y)``) by key."""
 
     resources: Resources
     count: int = 1

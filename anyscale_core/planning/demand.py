@@ -15,7 +15,7 @@ from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.records import ClusterRecord, NodeRecord, Observed, Timing
 from anyscale_core.models.resources import fits, minus, total
 from anyscale_core.planning import shapes
-from anyscale_core.planning.placement import Bin, Budget, Candidate, place
+from anyscale_core.planning.placement import Bin, Budget, Candidate, matches, place
 
 COMING = frozenset({NodePhase.RECORDED, NodePhase.LAUNCHING, NodePhase.STARTING})
 ALIVE = COMING | {NodePhase.READY, NodePhase.SUSPECT}
@@ -211,7 +211,7 @@ def _held(spec: ClusterSpec, nodes: Sequence[NodeRecord], head: HeadReport) -> l
 
 def _take(bins: list[Bin], one: Demand) -> bool:
     for candidate in bins:
-        if fits(one.resources, candidate.free) and all(candidate.labels.get(k) == v for k, v in one.labels.items()):
+        if fits(one.resources, candidate.free) and matches(one, candidate.labels):
             candidate.free = minus(candidate.free, one.resources)
             return True
     return False

@@ -116,7 +116,7 @@ def _put(
     one: Demand, bins: list[Bin], candidates: Sequence[Candidate], budget: Budget, barred: Sequence[Bin] = ()
 ) -> Bin | None:
     """Put one request into the fullest bin that has room, or into a new one; return the bin."""
-    fitting = [b for b in bins if _matches(one, b.labels) and fits(one.resources, b.free) and b not in barred]
+    fitting = [b for b in bins if matches(one, b.labels) and fits(one.resources, b.free) and b not in barred]
     if fitting:
         chosen = min(fitting, key=lambda b: _size(b.free))
         chosen.free = minus(chosen.free, one.resources)
@@ -135,7 +135,7 @@ def _cheapest(one: Demand, bins: list[Bin], candidates: Sequence[Candidate], bud
     best: tuple[float, float, str] | None = None
     choice: Candidate | None = None
     for candidate in candidates:
-        if not _matches(one, candidate.labels) or not fits(one.resources, candidate.resources):
+        if not matches(one, candidate.labels) or not fits(one.resources, candidate.resources):
             continue
         if sum(1 for other in opened if other.group == candidate.group) >= candidate.room:
             continue
@@ -153,8 +153,21 @@ def _holds(room: Resources, need: Resources, most: int) -> int:
     return max(1, min([*counts, max(1, most)]))
 
 
-def _matches(one: Demand, labels: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in one.labels.items())
+def matches(one: Demand, labels: Mapping[str, str]) -> bool:
+    """Tell whether a node with these labels meets all label selectors of a request."""
+    return all(selects(selector, labels.get(key)) for key, selector in one.labels.items())
+
+
+def selects(selector: str, value: str | None) -> bool:
+    """Tell whether a node's label meets one of Ray's label selectors: ``x``, ``!x``, ``in(x,y)`` or ``!in(x,y)``.
+
+    A node without the label meets the negative ones. Source: Ray's documentation of label selectors.
+    """
+    negative = selector.startswith("!")
+    text = selector.removeprefix("!").strip()
+    listed = text.startswith("in(") and text.endswith(")")
+    wanted = [part.strip() for part in text[3:-1].split(",")] if listed else [text]
+    return (value in wanted) is not negative
 
 
 def _size(resources: Resources) -> float:
@@ -172,7 +185,7 @@ def _show(one: Demand) -> str:
 def _why(one: Demand, candidates: Sequence[Candidate]) -> str:
     if not candidates:
         return "no worker group may grow now; raise max_nodes or add a group"
-    if not any(_matches(one, candidate.labels) for candidate in candidates):
+    if not any(matches(one, candidate.labels) for candidate in candidates):
         return "no worker group has these labels"
     if not any(fits(one.resources, candidate.resources) for candidate in candidates):
         return "no worker group that may grow has a node so large; add one"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Offering
 from anyscale_core.models.node import Demand, Gang, GangStrategy
-from anyscale_core.planning.placement import Bin, Budget, Candidate, Placement, place
+from anyscale_core.planning.placement import Bin, Budget, Candidate, Placement, place, selects
 
 
 def candidate(group: str, cpu: float, price: float, room: int = 100, gpu: float = 0.0) -> Candidate:
@@ -43,6 +43,17 @@ def test_a_request_for_cpus_does_not_start_a_gpu_node_while_there_is_a_cheaper_o
 def test_labels_choose_the_group() -> None:
     demand = Demand(resources={"CPU": 1.0}, labels={"group": "large"})
     assert groups(place([demand], (), room=(), candidates=[SMALL, LARGE], budget=Budget())) == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "value", "met"),
+    [
+        ("a", "a", True), ("a", "b", False), ("a", None, False), ("!a", "b", True), ("!a", "a", False), ("!a", None, True),
+        ("in(a, b)", "b", True), ("in(a,b)", "c", False), ("!in(a,b)", "c", True), ("!in(a,b)", "a", False),
+    ],
+)  # fmt: skip
+def test_label_selectors_mean_what_they_mean_to_ray(selector: str, value: str | None, met: bool) -> None:
+    assert selects(selector, value) is met
 
 
 def test_equal_prices_go_to_the_smaller_node() -> None:

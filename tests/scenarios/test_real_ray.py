@@ -1,0 +1,236 @@
+"""Long stories on real Ray: come up, work, lose a node, heal, go. Each ends with nothing left on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
+from tests.scenarios.machine import ENV, Machine, a_spec
+
+pytestmark = [pytest.mark.real_ray, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    try:
+        yield machine
+    finally:
+        machine.close()
+
+
+def script(folder: Path, text: str) -> str:
+    """Write a Ray script; return the command that runs it."""
+    path = folder / "job.py"
+    path.write_text("import os, sys, time, ray\n" + textwrap.dedent(text))
+    return f"python {path}"
+
+
+def test_run_prints_what_the_workers_computed_and_leaves_nothing_but_its_logs(machine: Machine) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run"]
+    command += ["-f", "examples/quickstart.yaml", "--", "python", "examples/quickstart.py"]
+    done = subprocess.run(command, cwd=root, env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "pi is about 3.140798" in done.stdout
+    assert machine.processes() == []
+    assert not list((machine.home / "local" / "instances").iterdir())
+    kept = [str(path) for path in (machine.home / "local" / "buckets").rglob("*") if path.is_file()]
+    assert [path for path in kept if "/jobs/job_" in path and path.endswith("-1.log")]
+    for part in ("quickstart-head", "quickstart-workers"):
+        assert [path for path in kept if part in path and path.endswith("raylet.out")]
+
+
+def test_a_job_that_fails_gives_run_its_exit_status_and_the_cluster_goes_all_the_same(machine: Machine, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("{name: small, cloud: local, head_node: {instance_type: local.1cpu}}")
+    command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run", "-f", str(spec), "--"]
+    command += ["sh", "-c", "echo to be read; exit 7"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
+    assert "to be read" in done.stdout
+    assert machine.processes() == []
+
+
+def test_ctrl_c_during_run_takes_the_cluster_down(machine: Machine, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("{name: small, cloud: local, head_node: {instance_type: local.1cpu}}")
+    command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run", "-f", str(spec), "--"]
+    command += ["sh", "-c", "echo begun; sleep 600"]
+    run = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert run.stdout is not None
+        while b"begun" not in run.stdout.readline():
+            assert run.poll() is None
+        os.kill(run.pid, signal.SIGINT)
+        run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert machine.processes() == []
+
+
+def test_a_killed_raylet_is_replaced_and_a_task_that_waits_for_it_then_runs(machine: Machine, tmp_path: Path) -> None:
+    machine.serve()
+    machine.up(a_spec(low=1, high=1))
+    (worker,) = machine.nodes(group="workers")
+    entrypoint = script(
+        tmp_path,
+        """
+        ray.init(log_to_driver=False)
+        mark, = sys.argv[1:]
+
+        @ray.remote(num_cpus=1, max_retries=-1, label_selector={"ray.io/node-group": "workers"})
+        def work():
+            open(mark, "a").write("began\\n")
+            time.sleep(6)
+            return "done"
+
+        print(ray.get(work.remote()))
+        """,
+    )
+    mark = tmp_path / "mark"
+    job = machine.job(f"{entrypoint} {mark}")
+    machine.wait(mark.exists, "the task to begin")
+    machine.kill_raylet(worker)
+    began = time.monotonic()
+
+    def replaced() -> bool:
+        return [node.id for node in machine.nodes(group="workers")] not in ([], [worker.id])
+
+    machine.wait(replaced, "a replacement")
+    print(f"replaced after {time.monotonic() - began:.1f} s")
+    kinds = machine.kinds(worker.name)
+    lost = kinds.index("node.lost")
+    assert kinds[lost - 1] == "node.suspect"
+    machine.succeeded(job)
+    assert mark.read_text().count("began") == 2, "once on the node that died, once on its replacement"
+    machine.down()
+
+
+@pytest.mark.parametrize("recovery", ["RESTART", "NONE"])
+def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(machine: Machine, recovery: str) -> None:
+    machine.serve()
+    machine.up(a_spec(low=1, high=1, head_recovery=recovery))
+    (head,), (worker,) = machine.nodes(group="head"), machine.nodes(group="workers")
+    machine.kill_node(head)
+    if recovery == "NONE":
+        machine.wait(lambda: machine.get().phase is ClusterPhase.FAILED, "the cluster to fail")
+        assert "head_recovery is NONE" in machine.get().reason
+        assert not list((machine.home / "local" / "instances").iterdir())
+        return
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "RECOVERING")
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING again")
+    assert [node.id for node in machine.nodes(group="head")] != [head.id]
+    assert [node.id for node in machine.nodes(group="workers")] == [worker.id], "the worker joined the new head"
+    machine.succeeded(machine.job("""python -c "import ray; ray.init(); assert len(ray.nodes()) == 2, ray.nodes()" """))
+    machine.down()
+
+
+def test_pending_tasks_grow_a_group_to_its_maximum_and_idle_nodes_go_without_losing_one(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.serve()
+    machine.up(a_spec(low=1, high=3, idle_worker_seconds=3))
+    entrypoint = script(
+        tmp_path,
+        """
+        ray.init(log_to_driver=False)
+
+        @ray.remote(num_cpus=1, max_retries=0)
+        def work(i):
+            time.sleep(4)
+            return i
+
+        got = ray.get([work.remote(i) for i in range(12)])
+        assert got == list(range(12)), got
+        time.sleep(600)
+        """,
+    )
+    job = machine.job(entrypoint)
+    seen = 0
+
+    def grown() -> bool:
+        nonlocal seen
+        alive = (NodePhase.RECORDED, NodePhase.LAUNCHING, NodePhase.STARTING, NodePhase.READY, NodePhase.SUSPECT)
+        seen = max(seen, len(machine.nodes(*alive, group="workers")))
+        return len(machine.nodes(group="workers")) == 3
+
+    machine.wait(grown, "three workers")
+    machine.wait(lambda: not grown() and len(machine.nodes(group="workers")) == 1, "the idle ones to go")
+    time.sleep(4)
+    assert len(machine.nodes(group="workers")) == 1, "the minimum stays"
+    assert seen == 3, "and never more than the maximum"
+    assert machine.job_view(job).phase is JobPhase.RUNNING, "every task came back, and none had a retry"
+    machine.down()
+
+
+def test_the_control_plane_killed_and_started_again_finds_the_same_nodes_and_the_job_goes_on(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.serve()
+    before = machine.up(a_spec(low=1, high=1))
+    entrypoint = script(
+        tmp_path,
+        """
+        ray.init(log_to_driver=False)
+        mark, go = sys.argv[1:]
+        open(mark, "a").write("began\\n")
+        while not os.path.exists(go):
+            time.sleep(0.1)
+        print("went on")
+        """,
+    )
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    job = machine.job(f"{entrypoint} {mark} {go}")
+    machine.wait(mark.exists, "the job to begin")
+    pids = {process.pid for process in machine.processes(having="raylet/raylet")}
+    machine.kill()
+    time.sleep(3)
+    machine.serve()
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING")
+    time.sleep(6)
+    after = machine.get()
+    assert [(node.id, node.name, node.phase) for node in after.nodes] == [
+        (node.id, node.name, NodePhase.READY) for node in before.nodes
+    ]
+    assert {process.pid for process in machine.processes(having="raylet/raylet")} == pids
+    go.touch()
+    machine.succeeded(job)
+    assert mark.read_text() == "began\n"
+    machine.down()
+
+
+def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine) -> None:
+    machine.serve()
+    machine.up(a_spec("one", low=0))
+    machine.up(a_spec("two", low=0))
+    one, two = machine.get("one"), machine.get("two")
+    assert {node.address for node in one.nodes}.isdisjoint({node.address for node in two.nodes})
+    access = machine.client.access("one")
+    import httpx
+
+    def ask(url: str, name: str) -> int:
+        import ssl
+
+        context = ssl.create_default_context(cadata=access.ca_pem)
+        with httpx.Client(verify=context) as client:
+            headers = {"Authorization": f"Bearer {access.token.reveal()}", "Host": name}
+            return client.get(f"{url}/api/jobs/", headers=headers, extensions={"sni_hostname": name}).status_code
+
+    assert ask(one.endpoint, access.server_name) == 200
+    assert ask(two.endpoint, machine.client.access("two").server_name) == 401
+    machine.down("one")
+    time.sleep(2)
+    assert machine.get("two").phase is ClusterPhase.RUNNING
+    assert [node.id for node in machine.nodes(name="two")] == [node.id for node in two.nodes]
+    machine.down("two")
+    machine.wait(lambda: len(machine.processes()) == 1, "only the control plane to be left", timedelta(seconds=10))
