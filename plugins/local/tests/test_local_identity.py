@@ -3,7 +3,7 @@ import getpass
 import json
 import stat
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,49 +16,36 @@ from anyscale_core.models.identity import IdentitySpec, Proof
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.secret import Secret
+from anyscale_core.testing import ManualClock
 
 AUDIENCE = "anyscale-core/register"
 
 
-class HandClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def wait(self, event: threading.Event, timeout: timedelta) -> bool:
-        self.time += timeout
-        return event.is_set()
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def driver(tmp_path: Path, clock: HandClock) -> LocalIdentity:
+def driver(tmp_path: Path, clock: ManualClock) -> LocalIdentity:
     return built(tmp_path, clock)
 
 
-def built(home: Path, clock: HandClock) -> LocalIdentity:
+def built(home: Path, clock: ManualClock) -> LocalIdentity:
     return LocalIdentity(DriverConfig(owner=owned(), home=home, clock=clock))
 
 
-def later(clock: HandClock) -> datetime:
-    return clock.time + timedelta(seconds=30)
+def later(clock: ManualClock) -> datetime:
+    return clock.now() + timedelta(seconds=30)
 
 
-def why(driver: LocalIdentity, proof: Proof, clock: HandClock, audience: str = AUDIENCE) -> str:
+def why(driver: LocalIdentity, proof: Proof, clock: ManualClock, audience: str = AUDIENCE) -> str:
     with pytest.raises(Unauthenticated) as error:
         driver.verify(proof, audience=audience, deadline=later(clock))
     return error.value.reason
 
 
-def test_a_proof_names_the_instance_and_the_machine(driver: LocalIdentity, clock: HandClock, tmp_path: Path) -> None:
+def test_a_proof_names_the_instance_and_the_machine(driver: LocalIdentity, clock: ManualClock, tmp_path: Path) -> None:
     proof = driver.prove(AUDIENCE, subject="one", deadline=later(clock))
     principal = built(tmp_path, clock).verify(proof, audience=AUDIENCE, deadline=later(clock))
     assert (principal.subject, principal.instance) == ("one", "one")
@@ -67,7 +54,7 @@ def test_a_proof_names_the_instance_and_the_machine(driver: LocalIdentity, clock
 
 
 def test_a_node_finds_the_key_of_its_machine_through_its_environment(
-    driver: LocalIdentity, clock: HandClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: LocalIdentity, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANYSCALE_LOCAL_STATE", str(tmp_path / "local"))
     on_node = built(tmp_path / "node", clock)
@@ -77,7 +64,7 @@ def test_a_node_finds_the_key_of_its_machine_through_its_environment(
 
 
 def test_a_proof_for_another_audience_or_of_another_machine_is_forged(
-    driver: LocalIdentity, clock: HandClock, tmp_path: Path
+    driver: LocalIdentity, clock: ManualClock, tmp_path: Path
 ) -> None:
     proof = driver.prove(AUDIENCE, subject="one", deadline=later(clock))
     assert why(driver, proof, clock, audience="somebody else") == "FORGED"
@@ -86,14 +73,16 @@ def test_a_proof_for_another_audience_or_of_another_machine_is_forged(
     assert why(driver, Proof(provider="aws", document=proof.document), clock) == "FORGED"
 
 
-def test_a_proof_is_good_for_five_minutes_and_not_a_second_longer(driver: LocalIdentity, clock: HandClock) -> None:
+def test_a_proof_is_good_for_five_minutes_and_not_a_second_longer(
+    driver: LocalIdentity, clock: ManualClock, tmp_path: Path
+) -> None:
     proof = driver.prove(AUDIENCE, subject="one", deadline=later(clock))
-    clock.time += timedelta(minutes=5, seconds=-1)
+    clock.advance(timedelta(minutes=5, seconds=-1))
     assert driver.verify(proof, audience=AUDIENCE, deadline=later(clock)).instance == "one"
-    clock.time += timedelta(seconds=1)
+    clock.advance(timedelta(seconds=1))
     assert why(driver, proof, clock) == "EXPIRED"
-    clock.time -= timedelta(hours=1)
-    assert why(driver, proof, clock) == "CLOCK_SKEW"
+    slow = ManualClock(clock.now() - timedelta(hours=1))
+    assert why(built(tmp_path, slow), proof, slow) == "CLOCK_SKEW"
 
 
 def encoded(body: object) -> str:
@@ -101,7 +90,7 @@ def encoded(body: object) -> str:
 
 
 def test_a_document_that_this_machine_did_not_sign_is_forged_however_it_is_broken(
-    driver: LocalIdentity, clock: HandClock
+    driver: LocalIdentity, clock: ManualClock
 ) -> None:
     real = driver.prove(AUDIENCE, subject="one", deadline=later(clock)).document.reveal()
     header, claims, signature = real.split(".")
@@ -125,18 +114,18 @@ def test_a_document_that_this_machine_did_not_sign_is_forged_however_it_is_broke
     assert why(driver, Proof(provider="local", document=Secret("")), clock) == "MISSING"
 
 
-def test_credentials_are_short_lived_and_are_no_proof(driver: LocalIdentity, clock: HandClock) -> None:
+def test_credentials_are_short_lived_and_are_no_proof(driver: LocalIdentity, clock: ManualClock) -> None:
     driver.create(IdentitySpec(name="work", owner=owned()), token=Token("t1"), deadline=later(clock))
     credentials = driver.credentials("work", owner=owned(), deadline=later(clock))
     token = credentials.values["token"]
-    assert credentials.expires_at == clock.time + timedelta(minutes=15)
+    assert credentials.expires_at == clock.now() + timedelta(minutes=15)
     assert token.reveal() not in repr(credentials)
     assert why(driver, Proof(provider="local", document=token), clock, audience="anyscale-local/workload") == "FORGED"
     with pytest.raises(NotFound):
         driver.credentials("nobody", owner=owned(), deadline=later(clock))
 
 
-def test_an_identity_is_made_once_per_token_and_is_its_owners(driver: LocalIdentity, clock: HandClock) -> None:
+def test_an_identity_is_made_once_per_token_and_is_its_owners(driver: LocalIdentity, clock: ManualClock) -> None:
     spec = IdentitySpec(name="work", owner=owned(), subjects=("a",))
     made = driver.create(spec, token=Token("t1"), deadline=later(clock))
     assert driver.create(spec, token=Token("t1"), deadline=later(clock)) == made
@@ -160,7 +149,7 @@ def test_an_identity_is_made_once_per_token_and_is_its_owners(driver: LocalIdent
     assert spent.value.reason == "TOKEN_SPENT"
 
 
-def test_only_the_user_that_processes_run_as_can_be_adopted(driver: LocalIdentity, clock: HandClock) -> None:
+def test_only_the_user_that_processes_run_as_can_be_adopted(driver: LocalIdentity, clock: ManualClock) -> None:
     def adopt(user: str) -> str:
         spec = IdentitySpec(name="work", owner=owned(), adopt=user)
         return driver.create(spec, token=Token(user), deadline=later(clock)).principal
@@ -172,7 +161,7 @@ def test_only_the_user_that_processes_run_as_can_be_adopted(driver: LocalIdentit
     assert adopt(getpass.getuser()) == f"user:{getpass.getuser()}"
 
 
-def test_eight_threads_that_need_the_key_first_make_one(tmp_path: Path, clock: HandClock) -> None:
+def test_eight_threads_that_need_the_key_first_make_one(tmp_path: Path, clock: ManualClock) -> None:
     proofs: list[Proof] = []
 
     def prove() -> None:

@@ -1,0 +1,147 @@
+"""Errors as RFC 9457 problems and back: ``error_of(problem_of(error))`` is an error of the same class that says the same."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from anyscale_core import errors
+from anyscale_core.api.protocol import Problem
+from anyscale_core.errors import (
+    CATEGORIES,
+    CloudError,
+    CoreError,
+    Fault,
+    LeaseLost,
+    NameTaken,
+    PluginError,
+    Refused,
+    SpecError,
+    UnknownName,
+)
+from anyscale_core.models import wire
+
+TYPE = "urn:anyscale-core:problem:"
+
+STATUS: Mapping[type[CoreError], int] = {
+    SpecError: 400,
+    Refused: 401,
+    UnknownName: 404,
+    NameTaken: 409,
+    LeaseLost: 409,
+    PluginError: 424,
+    errors.InvalidRequest: 400,
+    errors.Unauthenticated: 502,  # ours with the cloud, not the caller's with us
+    errors.PermissionDenied: 502,
+    errors.NotFound: 502,
+    errors.AlreadyExists: 409,
+    errors.Conflict: 409,
+    errors.QuotaExceeded: 507,
+    errors.CapacityUnavailable: 503,
+    errors.Throttled: 503,
+    errors.Transient: 503,
+    errors.DeadlineExceeded: 504,
+    errors.Unsupported: 501,
+    errors.Unclassified: 502,
+}
+"""The HTTP status of each error that may leave the plane. What is not here is internal: 500."""
+
+TITLES: Mapping[type[CoreError], str] = {
+    SpecError: "The input cannot be accepted",
+    Refused: "Not let in",
+    UnknownName: "No such thing",
+    NameTaken: "The name is taken",
+    LeaseLost: "Another control plane works on it",
+    PluginError: "A provider plugin cannot be used",
+}
+_BY_CATEGORY = {category.category: category for category in CATEGORIES}
+
+
+class TooLarge(CoreError):
+    """A body is larger than the service takes."""
+
+
+class ServerError(CoreError):
+    """The service failed in a way that nobody foresaw, or answered what this client cannot read."""
+
+
+def problem_of(error: CoreError) -> Problem:
+    """Return an error of the plane as a problem. An unknown class becomes a 500 that tells nothing of itself."""
+    cls = type(error)
+    status = next((STATUS[base] for base in cls.__mro__ if base in STATUS), 500)
+    problem = Problem(type=f"{TYPE}{cls.__name__}", title=_title(cls), status=status, detail=str(error))
+    if isinstance(error, SpecError):
+        return attrs.evolve(problem, faults=error.faults, subject=error.subject)
+    if isinstance(error, Refused):
+        return attrs.evolve(problem, why=error.why)
+    if isinstance(error, PluginError):
+        return attrs.evolve(problem, name=error.name, reason=error.reason)
+    if isinstance(error, CloudError):
+        return attrs.evolve(
+            problem, category=error.category, reason=error.reason, hint=error.hint, error=error.record()
+        )
+    if isinstance(error, TooLarge):
+        return attrs.evolve(problem, status=413)
+    return problem if status != 500 else internal("")
+
+
+def internal(id: str) -> Problem:
+    """Return the problem for a failure that nobody foresaw; ``id`` is in the service's log."""
+    where = f"; its log has the cause under {id}" if id else ""
+    return Problem(
+        type=f"{TYPE}Internal", title="Internal error", status=500, detail=f"the service failed{where}", id=id
+    )
+
+
+def error_of(problem: Problem) -> CoreError:
+    """Return the error that a problem tells of, of the class that the plane raised."""
+    name = problem.type.removeprefix(TYPE)
+    if problem.category in _BY_CATEGORY:
+        return _cloud_error(problem)
+    if name == "SpecError":
+        return SpecError(problem.faults, subject=problem.subject or "input")
+    if name == "Refused":
+        return Refused(problem.why, problem.detail)
+    if name == "PluginError":
+        return PluginError(problem.name, problem.reason)
+    plain = _PLAIN.get(name)
+    return plain(problem.detail) if plain is not None else ServerError(f"{problem.title}: {problem.detail}")
+
+
+_PLAIN: Mapping[str, type[CoreError]] = {cls.__name__: cls for cls in (UnknownName, NameTaken, LeaseLost, TooLarge)}
+
+
+def body_of(problem: Problem) -> dict[str, Any]:
+    """Return a problem as JSON: members that say nothing are left out."""
+    body: dict[str, Any] = wire.unstructure(problem)
+    return {key: value for key, value in body.items() if value not in ("", [], {})}
+
+
+def _title(cls: type[CoreError]) -> str:
+    if issubclass(cls, CloudError):
+        return f"The cloud answered: {cls.category}"
+    return TITLES.get(cls, cls.__name__)
+
+
+def _cloud_error(problem: Problem) -> CloudError:
+    record = problem.error
+    vendor = record.get("vendor")
+    after = record.get("retry_after_s")
+    extra = {key: record[key] for key in ("metric", "limit", "used") if key in record}
+    return _BY_CATEGORY[problem.category](
+        str(record.get("message", problem.detail)),
+        reason=problem.reason,
+        hint=problem.hint,
+        applied=errors.Applied(record.get("applied", errors.Applied.UNKNOWN.value)),
+        scope=errors.Scope(record.get("scope", errors.Scope.REQUEST.value)),
+        retry=errors.Retry(record.get("retry", errors.Retry.NEVER.value)),
+        retry_after=None if after is None else timedelta(seconds=after),
+        vendor=None if vendor is None else errors.Vendor(**vendor),
+        resource=str(record.get("resource", "")),
+        attempts=int(record.get("attempts", 1)),
+        **extra,
+    )
+
+
+__all__ = ["STATUS", "TYPE", "Fault", "ServerError", "TooLarge", "body_of", "error_of", "internal", "problem_of"]

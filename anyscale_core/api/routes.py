@@ -1,0 +1,174 @@
+"""The route table: every way in to the service, who may use it, what goes in and what comes out.
+
+The server, the OpenAPI document and the test of who is let in all read this one table.
+"""
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+
+from anyscale_core.api.protocol import (
+    AccessView,
+    ApplyRequest,
+    AuditView,
+    CloudView,
+    ClusterView,
+    EventView,
+    HealthView,
+    JobView,
+    PlanView,
+    ProviderView,
+    StopView,
+)
+from anyscale_core.errors import Fault, SpecError
+from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cluster import ClusterSpec
+from anyscale_core.models.job import JobSpec
+from anyscale_core.models.node import Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.secret import Secret
+from anyscale_core.models.storage import StoreAccess
+
+
+class Door(enum.Enum):
+    """Who is let in."""
+
+    OPEN = "open"
+    USER = "user"
+    """A user's token, verified here."""
+    NODE = "node"
+    """A node's credential, verified by the plane."""
+    JOIN = "join"
+    """Whoever has the join token that is in the body, verified by the plane."""
+
+
+class Show(enum.Enum):
+    """Whether secrets in an answer are shown."""
+
+    MASKED = "masked"
+    REVEALED = "revealed"
+    """The receiver is the one they are meant for."""
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One request as the service sees it. ``body`` has been structured; ``token`` is the bearer's."""
+
+    actor: str = ""
+    token: Secret[str] | None = None
+    path: Mapping[str, str] = attrs.field(factory=dict)
+    query: Mapping[str, str] = attrs.field(factory=dict)
+    body: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """An answer with a status of its own."""
+
+    value: Any
+    status: int
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """One route. ``work`` names the method of the service that does it: plain ones run in a thread, coroutines may hold.
+
+    ``answer``: the type of the answer; ``bytes`` for text that is no JSON.
+    """
+
+    method: str
+    path: str
+    says: str
+    work: str
+    answer: Any
+    body: Any = None
+    query: Mapping[str, str] = attrs.field(factory=dict)
+    """Parameter to what it means."""
+    door: Door = Door.USER
+    show: Show = Show.MASKED
+    status: int = 200
+
+
+_PAGE = {"after": "ids above this one", "limit": "how many at most, up to 1000"}
+_FOLLOW = _PAGE | {"wait_s": "seconds to wait for the first one, up to 30"}
+
+ROUTES: tuple[Route, ...] = (
+    Route(method="GET", path="/healthz", says="Tell that the service answers.", work="health", answer=HealthView,
+          door=Door.OPEN),
+    Route(method="GET", path="/schema", says="Describe this service (OpenAPI).", work="schema", answer=dict[str, Any],
+          door=Door.OPEN),
+    Route(method="GET", path="/metrics", says="Show metrics (Prometheus).", work="metrics", answer=bytes),
+    Route(method="POST", path="/v1/nodes/register", says="Admit a node.", work="register", body=Registration,
+          answer=Registered, door=Door.JOIN, show=Show.REVEALED),
+    Route(method="POST", path="/v1/nodes/heartbeat", says="Take a node's status, give its orders; held up to wait.",
+          work="heartbeat", body=Heartbeat, answer=Orders, door=Door.NODE, show=Show.REVEALED),
+    Route(method="POST", path="/v1/clusters", says="Create a cluster (201) or change a live one (200).", work="apply",
+          body=ApplyRequest, answer=ClusterView),
+    Route(method="GET", path="/v1/clusters", says="List the live clusters.", work="clusters",
+          answer=tuple[ClusterView, ...]),
+    Route(method="GET", path="/v1/clusters/{name}", says="Show a live cluster, else the last of that name.",
+          work="cluster", answer=ClusterView),
+    Route(method="DELETE", path="/v1/clusters/{name}", says="Ask for the end of a cluster.", work="delete",
+          query={"reason": "why, for the record"}, answer=ClusterView),
+    Route(method="POST", path="/v1/plan", says="Show what applying a spec would make, and its price.", work="plan",
+          body=ClusterSpec, answer=PlanView),
+    Route(method="POST", path="/v1/clusters/{name}/jobs", says="Submit a job.", work="submit", body=JobSpec,
+          answer=JobView, status=201),
+    Route(method="GET", path="/v1/clusters/{name}/events", says="List a cluster's events; held while there are none.",
+          work="events", query=_FOLLOW, answer=tuple[EventView, ...]),
+    Route(method="GET", path="/v1/events", says="List all events; held while there are none.", work="events",
+          query=_FOLLOW, answer=tuple[EventView, ...]),
+    Route(method="POST", path="/v1/clusters/{name}/access", says="Give a token for a cluster's gateway.",
+          work="access", answer=AccessView, show=Show.REVEALED),
+    Route(method="POST", path="/v1/clusters/{name}/logs", says="Give a way to read a cluster's logs.", work="logs",
+          answer=StoreAccess, show=Show.REVEALED),
+    Route(method="GET", path="/v1/clouds", says="List the clouds.", work="clouds", answer=tuple[CloudView, ...]),
+    Route(method="POST", path="/v1/clouds", says="Register a cloud.", work="register_cloud", body=CloudSpec,
+          answer=CloudView, status=201),
+    Route(method="POST", path="/v1/clouds/{cloud}/uploads", says="Give a way to upload working directories.",
+          work="uploads", answer=StoreAccess, show=Show.REVEALED),
+    Route(method="GET", path="/v1/providers", says="List the provider plugins.", work="providers",
+          answer=tuple[ProviderView, ...]),
+    Route(method="GET", path="/v1/audit", says="List who did what.", work="audit",
+          query={"after": "how many to leave out, from the first", "limit": _PAGE["limit"]},
+          answer=tuple[AuditView, ...]),
+    Route(method="POST", path="/v1/stop", says="End the service's process; clusters run on.", work="stop",
+          answer=StopView, status=202),
+)  # fmt: skip
+
+
+def read(body: object, cls: Any) -> Any:
+    """Turn a decoded body into what its route takes. Raises SpecError with every fault."""
+    return _read_apply(body) if cls is ApplyRequest else wire.structure(body, cls)
+
+
+def _read_apply(body: object) -> ApplyRequest:
+    if not isinstance(body, Mapping):
+        raise SpecError([Fault(path="", message='is not an object; send {"spec": ..., "job": ...}')], subject="request")
+    faults = [
+        Fault(path=str(key), message='unknown field; the request is {"spec": ..., "job": ...}')
+        for key in body
+        if key not in ("spec", "job")
+    ]
+    name = body["spec"].get("name") if isinstance(body.get("spec"), Mapping) else None
+    spec = _part(body.get("spec"), ClusterSpec, "", faults)
+    job = _part(body["job"], JobSpec, "job", faults) if body.get("job") is not None else None
+    if faults or spec is None:
+        raise SpecError(faults, subject=f"cluster {name!r}" if isinstance(name, str) else "cluster")
+    return ApplyRequest(spec=spec, job=job)
+
+
+def _part(body: object, cls: Callable[..., Any], prefix: str, faults: list[Fault]) -> Any:
+    try:
+        return wire.structure(body, cls)  # type: ignore[arg-type]
+    except SpecError as error:
+        for fault in error.faults:
+            path = ".".join(part for part in (prefix, fault.path) if part)
+            faults.append(attrs.evolve(fault, path=path))
+        return None
+
+
+Work = Callable[[Call], Any]
+Hold = Callable[[Call], Awaitable[Any]]
