@@ -54,9 +54,7 @@ def grow(
     # What is to be held lacks on all nodes together, free or not: only new ones can bring it. They are as good for demand.
     floor = place(held, (), room=(), candidates=candidates, budget=budget)
     added = [Bin(group=one.group, free=dict(one.resources), labels=one.labels, candidate=one) for one in floor.new]
-    placement = place(
-        head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget
-    )
+    placement = place(head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget)
     new, unmet = placement.new, (*floor.unmet, *placement.unmet)
     settled = head.demand_age >= timing.settle
     if not settled:

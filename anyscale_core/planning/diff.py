@@ -92,6 +92,9 @@ class _Diff:
                 swept_at=observed.swept_at,
                 epoch=self.epoch,
                 head_report=self.report,
+                head_seen_at=observed.status[head.id].seen_at
+                if head is not None and head.id in observed.status
+                else None,
             )
             for node in self.nodes
         }

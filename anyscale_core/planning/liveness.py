@@ -20,6 +20,8 @@ class View:
     swept_at: datetime | None
     epoch: str
     head_report: HeadReport | None = None
+    head_seen_at: datetime | None = None
+    """When that head was heard last."""
 
 
 @attrs.frozen(kw_only=True)
@@ -116,8 +118,8 @@ def _ready(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Ve
     status = view.status
     if status is None or now >= silence_ends(status, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
-    if view.epoch and status.epoch != view.epoch:
-        return _move(node, NodePhase.STARTING, "it has to join the new head")
+    if _between_heads(status, view):
+        return _move(node, NodePhase.STARTING, "its head is gone; it joins the next")
     if status.ray is not RayStatus.ALIVE:
         return _move(node, NodePhase.SUSPECT, f"Ray on it is {status.ray.value}: {status.detail}".rstrip(": "))
     return Verdict()
@@ -131,15 +133,24 @@ def _suspect(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     if now >= silent_until:
         return _move(node, NodePhase.LOST, f"no heartbeat for {timing.lost_after}")
     if now < silence_ends(status, timing):
-        if view.epoch and status.epoch != view.epoch:
-            return _move(node, NodePhase.STARTING, "it is back, and has to join the new head")
+        if _between_heads(status, view):
+            return _move(node, NodePhase.STARTING, "it is back, and its head is gone; it joins the next")
         if status.ray is RayStatus.ALIVE:
             return _move(node, NodePhase.READY, "it is back")
+        # It may have gone down with its head, which nobody has missed yet: so the head has to be heard first.
+        alone = view.head_seen_at is not None and view.head_seen_at >= node.phase_since
         down_until = node.phase_since + timing.down_grace
-        if now >= down_until:
+        if now >= down_until and (alone or view.epoch == node.id):
             return _move(node, NodePhase.LOST, node.reason)
-        return Verdict(look_at=down_until)
+        return Verdict(look_at=max(down_until, now + timing.poll))
     return Verdict(sweep_from=node.phase_since, look_at=silent_until)
+
+
+def _between_heads(status: NodeStatus, view: View) -> bool:
+    """Tell whether the Ray on a node belonged to a head that is no more: that is no fault of the node's."""
+    if view.epoch:
+        return status.epoch != view.epoch
+    return status.ray in (RayStatus.WAITING, RayStatus.STARTING, RayStatus.DOWN) and status.epoch != status.node_id
 
 
 def _draining(node: NodeRecord, view: View) -> Verdict:

@@ -198,3 +198,15 @@ def test_a_lease_that_was_taken_over_stops_its_old_holder_from_writing(world: Wo
         raise AssertionError("the fence let the old holder in")
     with store.fenced(new, now=later):
         pass
+
+
+def test_workers_whose_ray_ends_with_their_head_wait_for_the_next_and_are_not_replaced(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=2, max_nodes=2)))
+    before = {node.id for node in world.ready()}
+    head = world.head()
+    world.cloud.kill(head.name)
+    for node in world.ready():
+        world.agents.kill_ray(node.name, "the head is gone")
+    world.until(lambda: world.head().id != head.id)
+    world.until(lambda: world.phase() is ClusterPhase.RUNNING)
+    assert {node.id for node in world.ready()} == before

@@ -1,5 +1,6 @@
 """A control plane served for real on this machine, and real Ray under it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -118,13 +119,19 @@ class Machine:
         return out
 
     def kill_raylet(self, node: NodeView) -> None:
-        (raylet,) = [process for process in self.processes(node, having="raylet/raylet")]
+        (raylet,) = self.processes(node, having="raylet/raylet")
         raylet.kill()
 
     def kill_node(self, node: NodeView) -> None:
-        """SIGKILL everything on a node at once, its agent too: the power is gone."""
-        for process in self.processes(node):
-            process.kill()
+        """SIGKILL everything on a node at once, its agent too: the power is gone.
+
+        By session: processes that have set their title no longer show their environment.
+        """
+        sessions = {os.getsid(process.pid) for process in self.processes(node)}
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError, psutil.Error):
+                if os.getsid(process.pid) in sessions:
+                    process.kill()
 
     def wait(self, condition: Callable[[], bool], what: str, timeout: timedelta = timedelta(seconds=60)) -> float:
         """Wait for something real to happen; return the seconds that it took. Fails with the last events."""

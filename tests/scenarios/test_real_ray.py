@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
@@ -213,14 +215,13 @@ def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine)
     machine.serve()
     machine.up(a_spec("one", low=0))
     machine.up(a_spec("two", low=0))
+    for name in ("one", "two"):
+        machine.wait(lambda name=name: bool(machine.get(name).endpoint), f"a way in to {name}")  # type: ignore[misc]
     one, two = machine.get("one"), machine.get("two")
     assert {node.address for node in one.nodes}.isdisjoint({node.address for node in two.nodes})
     access = machine.client.access("one")
-    import httpx
 
     def ask(url: str, name: str) -> int:
-        import ssl
-
         context = ssl.create_default_context(cadata=access.ca_pem)
         with httpx.Client(verify=context) as client:
             headers = {"Authorization": f"Bearer {access.token.reveal()}", "Host": name}
