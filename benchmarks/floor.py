@@ -1,6 +1,6 @@
-"""The floor: what plain ``ray start`` needs for one head and two workers, lean, on this machine.
+"""The floor: what plain ``ray start`` needs for one head and its workers, lean, on this machine.
 
-``python -m benchmarks.floor`` prints one row. Head first; both workers together as soon as the head is ALIVE; token auth
+``python -m benchmarks.floor`` prints one row. Head first; all workers together as soon as the head is ALIVE; token auth
 on; from the first spawn to all ALIVE, then from SIGTERM to nothing left. Cleans up exactly the sessions that it started.
 """
 
@@ -13,17 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
 import psutil
 
+from benchmarks.gcs import LOOK, Gcs, until
+
 HOOK = "def lean(ray_params, head):\n    ray_params.ray_client_server_port = None\n"
-LIMIT = 120.0
-"""Seconds after which a start or a stop counts as failed."""
+HEAD_IP = "127.0.0.2"
+HEAD = ("--include-dashboard=false", "--no-monitor", "--disable-usage-stats")
+COMMON = (
+    "--num-cpus=1",
+    "--include-log-monitor=false",
+    "--object-store-memory=80000000",
+    "--min-worker-port=0",
+    "--max-worker-port=0",
+    "--dashboard-agent-listen-port=0",
+)
+GOOD_BYE = 0.5
+"""Seconds that raylets have to leave in order before everything is killed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,70 +48,85 @@ class Floor:
 
 def floor(*, workers: int = 2) -> Floor:
     """Measure once. Raises RuntimeError when Ray does not come up or does not go away."""
-    home = Path(tempfile.mkdtemp(prefix="fl", dir="/tmp"))
-    token = secrets.token_hex(16)
-    children: list[subprocess.Popen[bytes]] = []
-    try:
-        port = _free_port()
-        env = _environment(home, token)
-        see = _Gcs(f"127.0.0.2:{port}", token)
+    with RawRay() as ray:
         begin = time.perf_counter()
-        children.append(_start(home / "h", env, "--head", f"--port={port}", "--num-cpus=1", *HEAD, ip="127.0.0.2"))
-        _until(lambda: see.alive() >= 1, "the head is not ALIVE")
+        ray.start_head()
         head = time.perf_counter() - begin
-        for number in range(workers):
-            join = ("--num-cpus=1", f"--address=127.0.0.2:{port}")
-            children.append(_start(home / f"w{number}", env, *join, ip=f"127.0.0.{3 + number}"))
-        _until(lambda: see.alive() >= 1 + workers, "the workers are not ALIVE")
+        ray.start_workers(workers)
         ready = time.perf_counter() - begin
         begin = time.perf_counter()
-        _stop({child.pid for child in children})
+        ray.stop()
         return Floor(head=head, ready=ready, teardown=time.perf_counter() - begin)
-    finally:
-        with _sessions({child.pid for child in children}) as left:
-            for process in left:
-                process.kill()
+
+
+class RawRay:
+    """A Ray cluster of plain ``ray start`` processes. Methods raise RuntimeError when Ray does not do as told."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="fl"))
+        (self._home / "floorhook.py").write_text(HOOK)
+        token = secrets.token_hex(16)
+        self._env = _environment(self._home, token)
+        self._address = f"{HEAD_IP}:{_free_port(HEAD_IP)}"
+        self._gcs = Gcs(self._address, token)
+        self._head: list[subprocess.Popen[bytes]] = []
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "RawRay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start_head(self) -> float:
+        """Start the head; return the seconds until it is ALIVE."""
+        begin = time.perf_counter()
+        port = self._address.rpartition(":")[2]
+        self._head.append(self._start("h", HEAD_IP, "--head", f"--port={port}", *HEAD))
+        until(lambda: len(self._gcs.alive()) >= 1, "the head is not ALIVE")
+        return time.perf_counter() - begin
+
+    def start_workers(self, count: int = 1) -> float:
+        """Start workers, all at once; return the seconds until all are ALIVE."""
+        before = self._gcs.alive()
+        begin = time.perf_counter()
+        for _ in range(count):
+            number = len(self._workers)
+            self._workers.append(self._start(f"w{number}", f"127.0.0.{3 + number}", f"--address={self._address}"))
+        until(lambda: len(self._gcs.alive() - before) >= count, "the workers are not ALIVE")
+        return time.perf_counter() - begin
+
+    def stop_workers(self) -> None:
+        """Stop all workers, and wait until their head knows."""
+        _stop([child.pid for child in self._workers])
+        until(lambda: len(self._gcs.alive()) == 1, "the head does not see its workers go")
+
+    def stop(self) -> None:
+        """Stop everything; return when no process is left."""
+        _stop([child.pid for child in (*self._head, *self._workers)])
+
+    def close(self) -> None:
+        """Kill what is left and remove the files."""
+        children = [*self._head, *self._workers]
+        _kill(child.pid for child in children)
         for child in children:
             child.wait()
-        shutil.rmtree(home, ignore_errors=True)
+        self._gcs.close()
+        shutil.rmtree(self._home, ignore_errors=True)
 
-
-HEAD = ("--include-dashboard=false", "--no-monitor", "--disable-usage-stats")
-COMMON = (
-    "--include-log-monitor=false",
-    "--object-store-memory=80000000",
-    "--min-worker-port=0",
-    "--max-worker-port=0",
-    "--dashboard-agent-listen-port=0",
-)
-
-
-class _Gcs:
-    """Counts the nodes that are ALIVE. Ray is imported before the clock starts."""
-
-    def __init__(self, address: str, token: str) -> None:
-        import grpc
-        from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc
-
-        self._errors = grpc.RpcError
-        # Without it a first refused connection is tried again only after a second.
-        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 50)]
-        stub = autoscaler_pb2_grpc.AutoscalerStateServiceStub(grpc.insecure_channel(address, options=options))
-        self._request = autoscaler_pb2.GetClusterResourceStateRequest()
-        self._dead = autoscaler_pb2.NodeStatus.Value("DEAD")
-        self._call: Any = stub.GetClusterResourceState
-        self._metadata = (("authorization", f"Bearer {token}"),)
-
-    def alive(self) -> int:
-        try:
-            answer = self._call(self._request, timeout=1, metadata=self._metadata)
-        except self._errors:
-            return 0
-        return sum(node.status != self._dead for node in answer.cluster_resource_state.node_states)
+    def _start(self, folder: str, ip: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = (str(Path(sys.executable).parent / "ray"), "start", *arguments, *COMMON)
+        return subprocess.Popen(
+            (*command, f"--node-ip-address={ip}", f"--temp-dir={self._home / folder}"),
+            env=self._env,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def _environment(home: Path, token: str) -> dict[str, str]:
-    (home / "floorhook.py").write_text(HOOK)
     drop = {"PYTHONDONTWRITEBYTECODE"}
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") and key not in drop}
     return env | {
@@ -114,67 +140,50 @@ def _environment(home: Path, token: str) -> dict[str, str]:
     }
 
 
-def _start(temp: Path, env: Mapping[str, str], *arguments: str, ip: str) -> "subprocess.Popen[bytes]":
-    command = (str(Path(sys.executable).parent / "ray"), "start", *arguments, *COMMON)
-    return subprocess.Popen(
-        (*command, f"--node-ip-address={ip}", f"--temp-dir={temp}"),
-        env=dict(env),
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _stop(sessions: set[int]) -> None:
+def _stop(sessions: Iterable[int]) -> None:
     """Raylets first, so that they leave in order; then whatever is left."""
-    with _sessions(sessions) as processes:
-        for process in processes:
-            if process.name() == "raylet":
-                process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 0.5
-    while time.monotonic() < deadline:
-        with _sessions(sessions) as processes:
-            if not any(process.name() == "raylet" for process in processes):
-                break
-        time.sleep(0.02)
-    with _sessions(sessions) as processes:
-        for process in processes:
+    mine = frozenset(sessions)
+    for process in _raylets(mine):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GOOD_BYE
+    while _raylets(mine) and time.monotonic() < deadline:
+        time.sleep(LOOK)
+    _kill(mine)
+    until(lambda: not _members(mine), "processes are left")
+
+
+def _kill(sessions: Iterable[int]) -> None:
+    for process in _members(frozenset(sessions)):
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-    _until(lambda: not _left(sessions), "processes are left")
 
 
-def _left(sessions: set[int]) -> list[psutil.Process]:
-    with _sessions(sessions) as processes:
-        return processes
+def _raylets(sessions: frozenset[int]) -> list[psutil.Process]:
+    out = []
+    for process in _members(sessions):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == "raylet":
+                out.append(process)
+    return out
 
 
-@contextmanager
-def _sessions(sessions: set[int]) -> Iterator[list[psutil.Process]]:
-    """Yield the processes of these sessions; one that ends meanwhile is no error."""
+def _members(sessions: frozenset[int]) -> list[psutil.Process]:
+    """Return the processes of these sessions; one that ends meanwhile is no error."""
     out = []
     for pid in psutil.pids():
-        try:
-            if os.getsid(pid) in sessions and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                out.append(psutil.Process(pid))
-        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            continue
-    with suppress(psutil.NoSuchProcess):
-        yield out
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(pid) in sessions:
+                process = psutil.Process(pid)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    out.append(process)
+    return out
 
 
-def _free_port() -> int:
+def _free_port(ip: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.2", 0))
+        probe.bind((ip, 0))
         return int(probe.getsockname()[1])
-
-
-def _until(holds: Any, otherwise: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not holds():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{otherwise} after {LIMIT:.0f} s")
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":

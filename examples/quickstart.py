@@ -5,7 +5,7 @@ from collections import Counter
 
 import ray
 
-SEED, TASKS, DARTS = 42, 16, 200_000
+SEED, TASKS, DARTS = 42, 16, 1_000_000
 
 
 @ray.remote  # type: ignore[untyped-decorator]  # Ray ships no types

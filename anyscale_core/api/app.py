@@ -19,7 +19,7 @@ from anyscale_core.api.routes import ROUTES, Answer, Call, Door, Route, Show, re
 from anyscale_core.api.service import Service
 from anyscale_core.controlplane.keys import USER
 from anyscale_core.controlplane.plane import ControlPlane
-from anyscale_core.controlplane.store import AuditRecord
+from anyscale_core.controlplane.rows import AuditRecord
 from anyscale_core.errors import CoreError, Fault, Refused, SpecError, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.secret import Secret

@@ -17,7 +17,7 @@ from anyscale_core.api.protocol import (
     ProviderView,
 )
 from anyscale_core.controlplane.plane import ClusterAccess, ClusterStatus, PlanPreview
-from anyscale_core.controlplane.store import AuditRecord, Event
+from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job

@@ -8,8 +8,9 @@ from datetime import datetime
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds, Sweep
+from anyscale_core.controlplane.rows import Event
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import Event, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError
 from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import InstanceState, Notice

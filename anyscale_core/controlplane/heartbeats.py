@@ -12,8 +12,9 @@ import attrs
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.controlplane.keys import JOIN, NODE, KeyRing
+from anyscale_core.controlplane.rows import AuditRecord
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import AuditRecord, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Refused
 from anyscale_core.models import wire
 from anyscale_core.models.identity import Access
@@ -286,7 +287,7 @@ class Heartbeats:
             shared = cloud.shared()
             grant = self._grants[key] = cloud.storage.grant(
                 shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner,
-                token=Token(f"grant-{record.id}-{access.value}"), deadline=cloud.deadline(),
+                token=Token(f"grant-{record.id}-{access.value}-{prefix}"), deadline=cloud.deadline(),
             )  # fmt: skip
         return grant.store
 

@@ -17,8 +17,9 @@ from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.heartbeats import PACKAGES, Heartbeats, cluster_prefix
 from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.controlplane.reconciler import Reconciler
+from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import AuditRecord, Event, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver
 from anyscale_core.drivers.layers import Record, WireAction, layered, standard
 from anyscale_core.errors import Fault, LeaseLost, SpecError, UnknownName

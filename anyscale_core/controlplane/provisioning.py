@@ -8,11 +8,12 @@ import attrs
 from sqlalchemy import Connection
 
 from anyscale_core.clock import Clock
-from anyscale_core.controlplane import store as db
+from anyscale_core.controlplane import rows as db
 from anyscale_core.controlplane.clouds import Cloud, mint
 from anyscale_core.controlplane.heartbeats import Heartbeats
+from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import Event, Lease, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import (
     CapacityUnavailable,
     CloudError,

@@ -8,8 +8,9 @@ from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.provisioning import Work
+from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import Event, Lease, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Retry
 from anyscale_core.models.actions import Action, EndCluster, MoveCluster
 from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase

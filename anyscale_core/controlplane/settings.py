@@ -43,13 +43,13 @@ class Settings:
 
 
 def _timing(env: Mapping[str, str]) -> Timing:
-    known = {field.name: field for field in attrs.fields(Timing)}
+    known = {field.name for field in attrs.fields(Timing) if field.type is timedelta}
     values: dict[str, timedelta] = {}
     faults: list[Fault] = []
     for variable in sorted(name for name in env if name.startswith(ENV_TIMING)):
         name = variable.removeprefix(ENV_TIMING).lower()
         try:
-            if name not in known or known[name].type is not timedelta:
+            if name not in known:
                 raise ValueError(f"is not a timing; known: {', '.join(sorted(known))}")
             values[name] = timedelta(seconds=float(env[variable]))
         except ValueError as error:

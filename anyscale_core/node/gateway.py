@@ -20,7 +20,7 @@ import aiohttp
 import attrs
 from aiohttp import web
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
 from joserfc.jwk import OKPKey
 from yarl import URL
 
@@ -31,7 +31,7 @@ from anyscale_core.models.secret import Secret
 
 COOKIE = "anyscale_core_token"
 """For browsers, which cannot set a header on a page or a websocket."""
-ALGORITHMS = ["EdDSA", "Ed25519"]
+ALGORITHMS = ["Ed25519"]
 """The same signature under its old name and the one that RFC 9864 gave it."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # RFC 9110 7.6.1: these are about one connection, not about the message.
@@ -86,9 +86,14 @@ class Gateway:
             raise Refused("missing", "send Authorization: Bearer <token of this cluster>")
         try:
             self._claims.validate(jwt.decode(token, self._key, algorithms=ALGORITHMS).claims)
-        except (JoseError, ValueError, TypeError) as error:
-            why = getattr(error, "error", "") or "forged"
-            raise Refused(why, f"the token is not good for this cluster ({why}); ask the control plane for a new one")
+        except ExpiredTokenError:
+            raise Refused("expired", "the token has expired; ask the control plane for a new one") from None
+        except (InvalidClaimError, MissingClaimError):
+            raise Refused(
+                "foreign", "the token is not for this cluster; ask the control plane for one that is"
+            ) from None
+        except (JoseError, ValueError, TypeError):
+            raise Refused("forged", "the token was not signed by this cluster's control plane") from None
 
     def application(self) -> web.Application:
         """Return the web application; every path and method goes through it."""

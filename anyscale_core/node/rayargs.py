@@ -28,6 +28,8 @@ RAY_ENV = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",
+    # Under `uv run` Ray would make the node's home the working directory of every job, and hang in packaging it.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_START_HOOK": "anyscale_core.node.rayprivate.lean",
 }
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import attrs
 
 from anyscale_core.models.actions import MoveNode
-from anyscale_core.models.instance import Instance, InstanceState
+from anyscale_core.models.instance import Instance, InstanceState, NodeKind
 from anyscale_core.models.node import DrainAnswer, DrainMode, HeadReport, RayStatus
 from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.records import NodeRecord, NodeStatus, Timing
@@ -102,11 +102,12 @@ def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) ->
         return Verdict()
     if status.ray is RayStatus.ALIVE and status.epoch == view.epoch and view.epoch:
         return _move(node, NodePhase.READY, "Ray is alive on it")
-    if status.ray is RayStatus.DOWN and status.epoch in ("", view.epoch):
+    epoch = node.id if node.kind is NodeKind.HEAD else view.epoch
+    if status.ray is RayStatus.DOWN and status.epoch in ("", epoch):
         return _move(node, NodePhase.LOST, f"Ray did not start: {status.detail or 'no reason given'}")
     if now >= silence_ends(status, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
-    if not view.epoch:
+    if not epoch:
         return Verdict()  # it waits for a head: that is not its fault
     limit = max(node.phase_since, status.registered_at) + timing.ray_timeout
     if now >= limit:

@@ -210,3 +210,24 @@ def test_workers_whose_ray_ends_with_their_head_wait_for_the_next_and_are_not_re
     world.until(lambda: world.head().id != head.id)
     world.until(lambda: world.phase() is ClusterPhase.RUNNING)
     assert {node.id for node in world.ready()} == before
+
+
+def test_a_head_whose_ray_does_not_start_is_replaced_at_once_and_not_for_ever(world: World) -> None:
+    world.plane.apply(a_spec("demo"), actor="tester")
+
+    def fail_every_start() -> bool:
+        for node in world.nodes("demo", NodePhase.STARTING):
+            world.agents.kill_ray(node.name, "no shared memory")
+        return world.phase() is ClusterPhase.FAILED
+
+    world.until(fail_every_start, steps=1500)
+    assert "did not start" in world.record().reason
+    assert "no shared memory" in world.record().reason
+    assert world.instances() == []
+
+
+def test_a_head_whose_ray_hangs_at_its_start_is_given_up(world: World) -> None:
+    world.agents.ray_start = timedelta(days=1)
+    world.plane.apply(a_spec("demo"), actor="tester")
+    world.until(lambda: bool(world.nodes("demo", NodePhase.LOST, NodePhase.DELETING)))
+    assert "not alive within" in world.nodes("demo", NodePhase.LOST, NodePhase.DELETING)[0].reason

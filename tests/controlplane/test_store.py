@@ -9,9 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from anyscale_core.controlplane.rows import Lease
 from anyscale_core.controlplane.schema import Instant, metadata
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.controlplane.store import Lease, Store
+from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import SpecError
 from anyscale_core.testing.builders import a_spec
 from tests.controlplane.world import World

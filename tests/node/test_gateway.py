@@ -37,7 +37,7 @@ def public_pem(key: OKPKey) -> str:
 def token(key: OKPKey = KEY, **changed: Any) -> str:
     claims = {"aud": GATEWAY_AUDIENCE, "sub": "clu_1", "exp": int(time.time()) + 60} | changed
     kept = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode({"alg": "EdDSA"}, kept, key, algorithms=["EdDSA"])
+    return jwt.encode({"alg": "Ed25519"}, kept, key, algorithms=["Ed25519"])
 
 
 def bearer(value: str) -> dict[str, str]:
@@ -119,23 +119,23 @@ def ask(
     [
         ({}, "missing"),
         ({"Authorization": "Basic eDp5"}, "missing"),
-        (bearer("not.a.token"), None),
-        (bearer(RAY_TOKEN.reveal()), None),
-        (bearer(token(FOREIGN)), "bad_signature"),
-        (bearer(token(exp=int(time.time()) - 60)), "expired_token"),
-        (bearer(token(exp=None)), "missing_claim"),
-        (bearer(token(aud="somebody-else")), "invalid_claim"),
-        (bearer(token(sub="clu_2")), "invalid_claim"),
+        (bearer("not.a.token"), "forged"),
+        (bearer(RAY_TOKEN.reveal()), "forged"),
+        (bearer(token(FOREIGN)), "forged"),
+        (bearer(token(exp=int(time.time()) - 60)), "expired"),
+        (bearer(token(exp=None)), "foreign"),
+        (bearer(token(aud="somebody-else")), "foreign"),
+        (bearer(token(sub="clu_2")), "foreign"),
         ({"X-Ray-Authorization": f"Bearer {RAY_TOKEN.reveal()}"}, "missing"),
-        ({"Cookie": "anyscale_core_token=nonsense"}, None),
+        ({"Cookie": "anyscale_core_token=nonsense"}, "forged"),
     ],
 )
 def test_whoever_has_no_good_token_of_this_cluster_is_told_401_and_why(
-    authority: Authority, headers: dict[str, str], why: str | None
+    authority: Authority, headers: dict[str, str], why: str
 ) -> None:
     status, problem = ask(authority, headers)
     assert (status, problem["status"], problem["title"]) == (401, 401, "Unauthorized")
-    assert why is None or problem["why"] == why
+    assert problem["why"] == why
 
 
 def test_a_token_without_a_signature_is_refused(authority: Authority) -> None:
@@ -144,7 +144,7 @@ def test_a_token_without_a_signature_is_refused(authority: Authority) -> None:
     assert ask(authority, bearer(forged))[0] == 401
 
 
-@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("name", ["Ed25519"])
 def test_a_signature_is_good_under_its_old_and_its_new_name(authority: Authority, name: str) -> None:
     claims = {"aud": GATEWAY_AUDIENCE, "sub": "clu_1", "exp": int(time.time()) + 60}
     assert ask(authority, bearer(jwt.encode({"alg": name}, claims, KEY, algorithms=[name])))[0] == 200

@@ -145,7 +145,9 @@ class Machine:
     def story(self) -> str:
         """Return what happened last, for a failure's reader."""
         try:
-            lines = [f"{event.at:%H:%M:%S.%f} {event.kind} {event.message}" for event in self.client.events(limit=5000)[-40:]]
+            lines = [
+                f"{event.at:%H:%M:%S.%f} {event.kind} {event.message}" for event in self.client.events(limit=5000)[-40:]
+            ]
         except Exception as error:
             lines = [f"no events: {error}"]
         log = self.home / "serve.log"

@@ -1,0 +1,117 @@
+"""What people see of clusters, nodes, jobs and plans. Pure: values in, text out."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from anyscale_core.api.protocol import ClusterView, JobView, NodeView, PlanView, ProviderView
+from anyscale_core.cli.output import table
+from anyscale_core.models.phases import NODE_ENDED, NodePhase
+
+
+def clusters(views: Sequence[ClusterView], *, now: datetime) -> str:
+    """Return a line per cluster."""
+    return table(
+        ("NAME", "PHASE", "CLOUD", "NODES", "PRICE/H", "AGE", "REASON"),
+        [
+            {
+                "NAME": view.name, "PHASE": view.phase.value, "CLOUD": view.cloud, "NODES": _ready(view),
+                "PRICE/H": f"{view.price_per_hour:.2f}", "AGE": age(view.created_at, now=now), "REASON": view.reason,
+            }
+            for view in views
+        ],
+    )  # fmt: skip
+
+
+def cluster(view: ClusterView, *, now: datetime) -> str:
+    """Return all there is to say about one cluster: itself, its nodes, its jobs."""
+    facts = {
+        "cloud": view.cloud, "phase": view.phase.value, "reason": view.reason, "nodes ready": _ready(view),
+        "price/h": f"{view.price_per_hour:.2f}", "age": age(view.created_at, now=now), "endpoint": view.endpoint,
+        "id": view.id,
+    }  # fmt: skip
+    head = "\n".join([view.name, *(f"  {key:<12}{value}" for key, value in facts.items() if value)])
+    parts = [head]
+    if view.nodes:
+        parts.append(_nodes(view.nodes, now=now))
+    if view.jobs:
+        parts.append(_jobs(view.jobs, now=now))
+    return "\n\n".join(parts)
+
+
+def plan(view: PlanView) -> str:
+    """Return what would be made and what it would cost."""
+    lines = [
+        table(
+            ("GROUP", "COUNT", "TYPE", "MARKET", "ZONE", "PRICE/H"),
+            [
+                {
+                    "GROUP": nodes.group, "COUNT": str(nodes.count), "TYPE": nodes.instance_type,
+                    "MARKET": nodes.market_type, "ZONE": nodes.zone, "PRICE/H": f"{nodes.price_per_hour:.2f}",
+                }
+                for nodes in view.nodes
+            ],
+        )
+        if view.nodes
+        else "nothing would be made",
+        f"price per hour: {view.price_per_hour:.2f} now, {view.max_price_per_hour:.2f} at most",
+        *(f"cannot be met now: {what}" for what in view.unmet),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def providers(views: Sequence[ProviderView]) -> str:
+    """Return a line per plugin, the broken ones with the reason."""
+    return table(
+        ("NAME", "DISTRIBUTION", "VERSION", "CONTRACT", "FILLS", "STATE"),
+        [
+            {
+                "NAME": view.name, "DISTRIBUTION": view.distribution, "VERSION": view.version,
+                "CONTRACT": view.contract, "FILLS": " ".join(view.slots),
+                "STATE": f"BROKEN: {view.broken}" if view.broken else "ok",
+            }
+            for view in views
+        ],
+    )  # fmt: skip
+
+
+def age(since: datetime, *, now: datetime) -> str:
+    """Return how long ago something was: ``45s``, ``12m``, ``5h``, ``3d``."""
+    seconds = max(0, int((now - since).total_seconds()))
+    for size, unit, limit in ((1, "s", 120), (60, "m", 7200), (3600, "h", 172800)):
+        if seconds < limit:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86400}d"
+
+
+def _nodes(nodes: Sequence[NodeView], *, now: datetime) -> str:
+    return table(
+        ("NODE", "GROUP", "PHASE", "TYPE", "MARKET", "ZONE", "ADDRESS", "RAY", "AGE", "REASON"),
+        [
+            {
+                "NODE": node.name, "GROUP": node.group, "PHASE": node.phase.value, "TYPE": node.instance_type,
+                "MARKET": node.market_type.value, "ZONE": node.zone, "ADDRESS": node.address,
+                "RAY": node.ray.value if node.ray is not None else "", "AGE": age(node.created_at, now=now),
+                "REASON": node.reason,
+            }
+            for node in nodes
+        ],
+    )  # fmt: skip
+
+
+def _jobs(jobs: Sequence[JobView], *, now: datetime) -> str:
+    return table(
+        ("JOB", "PHASE", "ATTEMPT", "EXIT", "AGE", "COMMAND", "MESSAGE"),
+        [
+            {
+                "JOB": job.id, "PHASE": job.phase.value, "ATTEMPT": str(job.attempt),
+                "EXIT": "" if job.exit_code is None else str(job.exit_code), "AGE": age(job.created_at, now=now),
+                "COMMAND": job.entrypoint, "MESSAGE": job.message.partition("\n")[0],
+            }
+            for job in jobs
+        ],
+    )  # fmt: skip
+
+
+def _ready(view: ClusterView) -> str:
+    present = [node for node in view.nodes if node.phase not in NODE_ENDED]
+    return f"{sum(node.phase is NodePhase.READY for node in present)}/{len(present)}"

@@ -1,0 +1,53 @@
+"""The benchmarks by name. Listing them loads none."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import attrs
+
+from benchmarks.rows import Row
+
+Measure = Callable[[int], Iterable[Row]]
+"""Takes the number of rounds; gives one row per figure."""
+
+
+@attrs.frozen(kw_only=True)
+class Benchmark:
+    """``target``: ``module:function`` in this package, a Measure. ``rounds``: how many unless told."""
+
+    target: str
+    rounds: int
+    about: str
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "cluster-start": Benchmark(
+        target="clusters:cluster_start",
+        rounds=5,
+        about="apply to head + 2 workers ALIVE, and delete to TERMINATED (row cluster-stop); real Ray; at most 1.15 x",
+    ),
+    "scale-up": Benchmark(
+        target="clusters:scale_up", rounds=5, about="demand seen in Ray to a new worker READY; real Ray; at most 2 s"
+    ),
+    "replace": Benchmark(
+        target="clusters:replace",
+        rounds=5,
+        about="SIGKILL of a raylet to its replacement READY; real Ray; at most 5 s",
+    ),
+    "job": Benchmark(
+        target="jobs:job", rounds=5, about="submit to first output, beside Ray's own REST; real Ray; at most +0.3 s"
+    ),
+    "import": Benchmark(
+        target="startup:library", rounds=11, about="import of the library over bare Python; at most 60 ms and 20 MB"
+    ),
+    "cli-help": Benchmark(target="startup:cli_help", rounds=11, about="anyscale-core --help; at most 250 ms"),
+    "cli-status": Benchmark(
+        target="startup:cli_status",
+        rounds=11,
+        about="anyscale-core status of a running control plane; at most 200 ms",
+    ),
+    "engine": Benchmark(
+        target="engine:engine",
+        rounds=5,
+        about="clusters of 10 nodes from apply to RUNNING on a fake cloud, beside their durable commits",
+    ),
+}
