@@ -32,7 +32,7 @@ from anyscale_core.models.secret import Secret
 COOKIE = "anyscale_core_token"
 """For browsers, which cannot set a header on a page or a websocket."""
 ALGORITHMS = ["Ed25519"]
-"""The same signature under its old name and the one that RFC 9864 gave it."""
+"""The JOSE name of the signature (RFC 9864)."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # RFC 9110 7.6.1: these are about one connection, not about the message.
 HOP = frozenset({
