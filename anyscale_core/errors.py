@@ -63,13 +63,18 @@ class CoreError(Exception):
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One thing that is wrong with an input: where (``worker_nodes[2].max_nodes``) and what."""
+    """One thing that is wrong with an input: where (``worker_nodes[2].max_nodes``) and what.
+
+    ``line``: of the file that it was read from, counted from 1; 0 when there is none.
+    """
 
     path: str
     message: str
+    line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        where = [f"line {self.line}" if self.line else "", self.path]
+        return ": ".join(part for part in (*where, self.message) if part)
 
 
 class SpecError(CoreError):

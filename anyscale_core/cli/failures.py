@@ -47,7 +47,10 @@ def as_document(error: Exception) -> Mapping[str, Any]:
     """Return an error as plain values: ``type`` and ``message``, and what else its class knows."""
     document: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     if isinstance(error, SpecError):
-        document["faults"] = [{"path": fault.path, "message": fault.message} for fault in error.faults]
+        document["faults"] = [
+            {"path": fault.path, "message": fault.message} | ({"line": fault.line} if fault.line else {})
+            for fault in error.faults
+        ]
     if isinstance(error, Refused):
         document["why"] = error.why
     if isinstance(error, CloudError):

@@ -66,7 +66,7 @@ def located(name: str, lines: Mapping[str, int]) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        faults = [attrs.evolve(fault, path=_with_line(fault.path, lines)) for fault in error.faults]
+        faults = [attrs.evolve(fault, line=fault.line or _line(fault.path, lines)) for fault in error.faults]
         raise SpecError(faults, subject=name) from None
 
 
@@ -109,17 +109,15 @@ def _walk(node: Any, path: str, lines: dict[str, int], doubled: list[Fault]) -> 
             line = key.start_mark.line + 1
             if inner in lines:
                 # YAML would let the last one win without a word.
-                doubled.append(Fault(path=f"line {line}: {inner}", message=f"was set before, in line {lines[inner]}"))
+                doubled.append(Fault(path=inner, line=line, message=f"was set before, in line {lines[inner]}"))
             lines[inner] = line
             _walk(value, inner, lines, doubled)
 
 
-def _with_line(path: str, lines: Mapping[str, int]) -> str:
-    """Prefix a path with the line of the field, or of the nearest one around it."""
+def _line(path: str, lines: Mapping[str, int]) -> int:
+    """Return the line of a field, or of the nearest one around it; 0 when nothing is."""
     around = path
     while around not in lines and around:
         cut = max(around.rfind("."), around.rfind("["))
         around = around[:cut] if cut > 0 else ""
-    if not around or path.startswith("line "):
-        return path
-    return f"line {lines[around]}: {path}"
+    return lines[around] if around else 0

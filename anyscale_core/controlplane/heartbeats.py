@@ -227,7 +227,6 @@ class Heartbeats:
 
     def _config(self, view: View, node: NodeRecord) -> NodeConfig:
         record, timing = view.record, self._settings.timing
-        spec = record.spec
         head = current_head(record.nodes)
         report = head_report(head, Observed(status=view.status))
         is_head = node.kind is NodeKind.HEAD
@@ -252,7 +251,7 @@ class Heartbeats:
             env_vars=self._env(record, node),
             store=self.store_access(record, Access.WRITE),
             heartbeat_interval=timing.heartbeat_interval,
-            expected_workers=sum(group.min_nodes for group in spec.worker_nodes) if is_head else 0,
+            expected_workers=_expected_workers(record, node) if is_head else 0,
             gateway=self._gateway(node) if is_head else None,
             groups=_groups(record) if is_head else {},
         )
@@ -352,6 +351,13 @@ def _significant(status: NodeStatus) -> Any:
         settled = head.demand_age >= timedelta(seconds=1)
         report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, settled
     return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, report
+
+
+def _expected_workers(record: ClusterRecord, head: NodeRecord) -> int:
+    """Return for how many workers the head's dashboard stands back: none when a job already waits for that dashboard."""
+    if any(job.created_at <= head.created_at for job in record.jobs):
+        return 0
+    return sum(group.min_nodes for group in record.spec.worker_nodes)
 
 
 def _groups(record: ClusterRecord) -> dict[str, Mapping[str, float]]:

@@ -115,7 +115,7 @@ def test_the_faults_of_a_spec_are_in_the_json_of_the_error(cli: Cli, town: Town,
     bad.write_text("name: Bad\ncloud: fake\nhead_node: {}\n")
     error = cli("plan", "-f", str(bad), "--json").document["error"]
     assert error["type"] == "SpecError"
-    assert [fault["path"] for fault in error["faults"]] == ["line 1: name", "line 3: head_node"]
+    assert [(fault["line"], fault["path"]) for fault in error["faults"]] == [(1, "name"), (3, "head_node")]
 
 
 def test_stop_ends_the_control_plane_and_names_what_goes_on(cli: Cli, town: Town, spec: str) -> None:

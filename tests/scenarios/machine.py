@@ -35,6 +35,9 @@ class Machine:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="acs-"))
+        self.temp = Path(tempfile.mkdtemp(prefix="act-"))
+        """The only place for temporary files that anything here is given."""
+        self.env = ENV | {"TMPDIR": str(self.temp)}
         self.server: subprocess.Popen[bytes] | None = None
 
     def serve(self) -> None:
@@ -42,7 +45,7 @@ class Machine:
         log = (self.home / "serve.log").open("ab")
         self.server = subprocess.Popen(
             [sys.executable, "-m", "anyscale_core.cli", "--home", str(self.home), "serve"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENV, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True,
         )  # fmt: skip
         log.close()
         pid = self.server.pid
@@ -118,6 +121,12 @@ class Machine:
                 out.append(process)
         return out
 
+    def leftovers(self) -> list[str]:
+        """Return what a home without clusters and control plane must not have: processes, instances, temporary files."""
+        instances = self.home / "local" / "instances"
+        left = [str(path) for folder in (self.temp, instances) if folder.exists() for path in folder.iterdir()]
+        return left + [" ".join(process.cmdline()) for process in self.processes()]
+
     def kill_raylet(self, node: NodeView) -> None:
         (raylet,) = self.processes(node, having="raylet/raylet")
         raylet.kill()
@@ -164,4 +173,5 @@ class Machine:
                 self.server.wait()
         for process in self.processes():
             process.kill()
-        shutil.rmtree(self.home, ignore_errors=True)
+        for folder in (self.home, self.temp):
+            shutil.rmtree(folder, ignore_errors=True)

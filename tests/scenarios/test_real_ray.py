@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
-from tests.scenarios.machine import ENV, Machine, a_spec
+from tests.scenarios.machine import Machine, a_spec
 
 pytestmark = [pytest.mark.real_ray, pytest.mark.timeout(180)]
 
@@ -40,11 +40,10 @@ def test_run_prints_what_the_workers_computed_and_leaves_nothing_but_its_logs(ma
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run"]
     command += ["-f", "examples/quickstart.yaml", "--", "python", "examples/quickstart.py"]
-    done = subprocess.run(command, cwd=root, env=ENV, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=root, env=machine.env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "pi is about 3.141131" in done.stdout
-    assert machine.processes() == []
-    assert not list((machine.home / "local" / "instances").iterdir())
+    assert machine.leftovers() == []
     kept = [str(path) for path in (machine.home / "local" / "buckets").rglob("*") if path.is_file()]
     assert [path for path in kept if "/jobs/job_" in path and path.endswith("-1.log")]
     for part in ("quickstart-head", "quickstart-workers"):
@@ -58,10 +57,10 @@ def test_a_job_that_fails_gives_run_its_exit_status_and_the_cluster_goes_all_the
     spec.write_text("{name: small, cloud: local, head_node: {instance_type: local.1cpu}}")
     command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run", "-f", str(spec), "--"]
     command += ["sh", "-c", "echo to be read; exit 7"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=machine.env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 7, done.stderr
     assert "to be read" in done.stdout
-    assert machine.processes() == []
+    assert machine.leftovers() == []
 
 
 def test_ctrl_c_during_run_takes_the_cluster_down(machine: Machine, tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_ctrl_c_during_run_takes_the_cluster_down(machine: Machine, tmp_path: Pa
     spec.write_text("{name: small, cloud: local, head_node: {instance_type: local.1cpu}}")
     command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(machine.home), "run", "-f", str(spec), "--"]
     command += ["sh", "-c", "echo begun; sleep 600"]
-    run = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.Popen(command, cwd=tmp_path, env=machine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert run.stdout is not None
         while b"begun" not in run.stdout.readline():
@@ -79,7 +78,7 @@ def test_ctrl_c_during_run_takes_the_cluster_down(machine: Machine, tmp_path: Pa
     finally:
         run.kill()
     assert run.returncode == 130
-    assert machine.processes() == []
+    assert machine.leftovers() == []
 
 
 def test_a_killed_raylet_is_replaced_and_a_task_that_waits_for_it_then_runs(machine: Machine, tmp_path: Path) -> None:
