@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,12 +98,12 @@ class RawRay:
 
     def stop_workers(self) -> None:
         """Stop all workers, and wait until their head knows."""
-        _stop([child.pid for child in self._workers])
+        stop_sessions([child.pid for child in self._workers])
         until(lambda: len(self._gcs.alive()) == 1, "the head does not see its workers go")
 
     def stop(self) -> None:
         """Stop everything; return when no process is left."""
-        _stop([child.pid for child in (*self._head, *self._workers)])
+        stop_sessions([child.pid for child in (*self._head, *self._workers)])
 
     def close(self) -> None:
         """Kill what is left and remove the files."""
@@ -126,6 +126,31 @@ class RawRay:
         )
 
 
+def stop_sessions(sessions: Iterable[int]) -> None:
+    """Raylets first, so that they leave in order; then whatever is left."""
+    mine = frozenset(sessions)
+    for process in _raylets(mine):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GOOD_BYE
+    while _raylets(mine) and time.monotonic() < deadline:
+        time.sleep(LOOK)
+    _kill(mine)
+    until(lambda: not members(mine), "processes are left")
+
+
+def members(sessions: Collection[int]) -> list[psutil.Process]:
+    """Return the processes of these sessions; one that ends meanwhile is no error."""
+    out = []
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(pid) in sessions:
+                process = psutil.Process(pid)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    out.append(process)
+    return out
+
+
 def _environment(home: Path, token: str) -> dict[str, str]:
     drop = {"PYTHONDONTWRITEBYTECODE"}
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") and key not in drop}
@@ -140,43 +165,18 @@ def _environment(home: Path, token: str) -> dict[str, str]:
     }
 
 
-def _stop(sessions: Iterable[int]) -> None:
-    """Raylets first, so that they leave in order; then whatever is left."""
-    mine = frozenset(sessions)
-    for process in _raylets(mine):
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + GOOD_BYE
-    while _raylets(mine) and time.monotonic() < deadline:
-        time.sleep(LOOK)
-    _kill(mine)
-    until(lambda: not _members(mine), "processes are left")
-
-
 def _kill(sessions: Iterable[int]) -> None:
-    for process in _members(frozenset(sessions)):
+    for process in members(frozenset(sessions)):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-def _raylets(sessions: frozenset[int]) -> list[psutil.Process]:
+def _raylets(sessions: Collection[int]) -> list[psutil.Process]:
     out = []
-    for process in _members(sessions):
+    for process in members(sessions):
         with suppress(psutil.NoSuchProcess):
             if process.name() == "raylet":
                 out.append(process)
-    return out
-
-
-def _members(sessions: frozenset[int]) -> list[psutil.Process]:
-    """Return the processes of these sessions; one that ends meanwhile is no error."""
-    out = []
-    for pid in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getsid(pid) in sessions:
-                process = psutil.Process(pid)
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    out.append(process)
     return out
 
 

@@ -14,7 +14,7 @@ LIMIT = 120.0
 
 
 class Gcs:
-    """One head's GCS. A GCS that does not answer (yet) has no nodes and no demand."""
+    """One head's GCS. Methods wait for one that does not listen yet, and raise grpc.RpcError when it never does."""
 
     def __init__(self, address: str, token: str) -> None:
         # Without the second one a first refused connection is tried again only after a second.
@@ -39,10 +39,9 @@ class Gcs:
         self._channel.close()
 
     def _state(self) -> Any:
-        try:
-            return self._call(self._request, timeout=1, metadata=self._metadata).cluster_resource_state
-        except grpc.RpcError:
-            return autoscaler_pb2.ClusterResourceState()
+        # No answer is not the same as no nodes: on a machine whose CPUs are all taken one may need seconds.
+        answer = self._call(self._request, timeout=LIMIT, metadata=self._metadata, wait_for_ready=True)
+        return answer.cluster_resource_state
 
 
 def until(holds: Callable[[], bool], otherwise: str) -> None:

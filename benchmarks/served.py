@@ -34,7 +34,7 @@ class Plane:
         after, deadline = 0, time.monotonic() + LIMIT
         while not condition(view := self.client.get(NAME)):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{NAME} is {view.phase.value} after {LIMIT:.0f} s\n{self.machine.story()}")
+                raise RuntimeError(f"{NAME} is {view.phase.value}, and not as awaited, after {LIMIT:.0f} s")
             for event in self.client.events(NAME, after=after, wait=WAIT):
                 after = event.id
         return view
@@ -82,6 +82,9 @@ def served() -> Iterator[Plane]:
         plane = Plane(machine=machine, client=machine.client)
         try:
             yield plane
+        except Exception as error:
+            error.add_note(f"what happened last:\n{machine.story()}")
+            raise
         finally:
             with suppress(Exception):  # it is all killed next, whatever it still answers
                 plane.client.delete(NAME, "the benchmark is over")

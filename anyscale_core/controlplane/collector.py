@@ -51,10 +51,8 @@ class Collector:
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if not changed:
             return
-        for id in self._store.names(cloud=cloud.spec.name):
-            record = self._store.load(id, history_from=now)
-            if record is not None and any(node.name in changed for node in record.nodes):
-                self._store.touch(id, now=now)
+        for id in self._store.clusters_of(changed):
+            self._store.touch(id, now=now)
 
     def _orphans(self, cloud: Cloud, sweep: Sweep) -> int:
         # Read after the sweep began: a node recorded since then is known.

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,7 +37,7 @@ from anyscale_core.models.node import (
     Registered,
     Registration,
 )
-from anyscale_core.models.phases import JOB_ENDED, NODE_ENDED, ClusterPhase, NodePhase
+from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, NodePhase
 from anyscale_core.models.records import ClusterRecord, NodeRecord, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Grant, StoreAccess
@@ -55,15 +54,21 @@ class View:
     status: Mapping[NodeId, NodeStatus]
 
 
+@attrs.define(kw_only=True)
+class Kept:
+    """What is kept in memory of one live cluster; all of it can be had again."""
+
+    view: View | None = None
+    grants: dict[str, Grant] = attrs.field(factory=dict)
+    gateways: dict[NodeId, GatewayConfig] = attrs.field(factory=dict)
+
+
 class Heartbeats:
     """The machine-facing half of the control plane. Threads may share it."""
 
     def __init__(self, *, store: Store, clouds: Clouds, keys: KeyRing, clock: Clock, settings: Settings) -> None:
         self._store, self._clouds, self._keys, self._clock, self._settings = store, clouds, keys, clock, settings
-        self._views: dict[ClusterId, View] = {}
-        self._grants: dict[tuple[ClusterId, str], Grant] = {}
-        self._gateways: dict[NodeId, GatewayConfig] = {}
-        self._lock = threading.Lock()
+        self._kept: dict[ClusterId, Kept] = {}
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 
@@ -210,20 +215,22 @@ class Heartbeats:
     # -- what they are told --------------------------------------------------------------------------------------------
 
     def _view(self, cluster_id: ClusterId) -> View:
-        version = self._store.version(cluster_id)
-        view = self._views.get(cluster_id)
-        if view is not None and view.version == version:
-            return view
+        version, kept = self._store.version(cluster_id), self._kept.setdefault(cluster_id, Kept())
+        if kept.view is not None and kept.view.version == version:
+            return kept.view
         # Read after its version: at worst it is newer than the number says, and is read again next time.
         record = self._store.load(cluster_id, history_from=self._clock.now() - self._settings.timing.history)
         if record is None:
+            self.forget(cluster_id)
             raise Refused("foreign", "there is no such cluster here")
-        view = View(version=version, record=record, status=self._store.statuses(cluster_id))
-        with self._lock:
-            self._views[cluster_id] = view
-            if record.phase in (ClusterPhase.TERMINATED, ClusterPhase.FAILED):
-                self._views.pop(cluster_id, None)
-        return view
+        kept.view = View(version=version, record=record, status=self._store.statuses(cluster_id))
+        if record.phase in CLUSTER_ENDED:
+            self.forget(cluster_id)
+        return kept.view
+
+    def forget(self, cluster_id: ClusterId) -> None:
+        """Drop what is kept of a cluster that has ended."""
+        self._kept.pop(cluster_id, None)
 
     def _config(self, view: View, node: NodeRecord) -> NodeConfig:
         record, timing = view.record, self._settings.timing
@@ -269,24 +276,26 @@ class Heartbeats:
         return standard | dict(record.spec.env_vars)
 
     def _gateway(self, node: NodeRecord) -> GatewayConfig:
-        if node.id not in self._gateways:
+        kept = self._kept.setdefault(node.cluster_id, Kept()).gateways
+        if node.id not in kept:
             certificate = self._keys.issue(node.cluster_id.replace("_", "-"), hosts=(), now=self._clock.now())
-            self._gateways[node.id] = GatewayConfig(
+            kept[node.id] = GatewayConfig(
                 cert_pem=certificate.cert_pem, key_pem=certificate.key_pem, token_key_pem=self._keys.public_pem
             )
-        return self._gateways[node.id]
+        return kept[node.id]
 
     def store_access(self, record: ClusterRecord, access: Access, *, prefix: str = "") -> StoreAccess:
         """Return how to reach a cluster's prefix in its cloud's bucket (or another prefix of that bucket)."""
         prefix = prefix or cluster_prefix(record.id)
-        key = (record.id, f"{access.value}:{prefix}")
-        grant = self._grants.get(key)
-        if grant is None:
+        grants = {} if record.phase in CLUSTER_ENDED else self._kept.setdefault(record.id, Kept()).grants
+        key = f"{access.value}-{prefix}"
+        grant = grants.get(key)
+        if grant is None or _fades(grant.store, self._clock.now()):
             cloud: Cloud = self._clouds.get(record.cloud)
             shared = cloud.shared()
-            grant = self._grants[key] = cloud.storage.grant(
+            grant = grants[key] = cloud.storage.grant(
                 shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner,
-                token=Token(f"grant-{record.id}-{access.value}-{prefix}"), deadline=cloud.deadline(),
+                token=Token(f"grant-{record.id}-{key}"), deadline=cloud.deadline(),
             )  # fmt: skip
         return grant.store
 
@@ -327,12 +336,19 @@ class Heartbeats:
 PACKAGES = "packages/"
 """Where uploaded working directories lie in a cloud's bucket."""
 
+FADES = timedelta(minutes=15)
+
 _DAWN = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
 
 
 def cluster_prefix(cluster_id: ClusterId) -> str:
     """Return a cluster's own prefix in its cloud's bucket; nothing of another cluster is below it."""
     return f"clusters/{cluster_id}/"
+
+
+def _fades(store: StoreAccess, now: datetime) -> bool:
+    """Tell whether an access is to be asked for anew: a node may need it until its next heartbeat and a long upload after."""
+    return store.expires_at is not None and now >= store.expires_at - FADES
 
 
 def _digest(config: NodeConfig) -> str:

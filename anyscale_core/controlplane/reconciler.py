@@ -61,6 +61,7 @@ class Reconciler:
                 return None if plan.requeue_after is None else now + plan.requeue_after
             work.perform(plan.actions)
             if _ends(plan.actions):
+                self._heartbeats.forget(record.id)
                 return None
             fresh = self._store.load(lease.cluster_id, history_from=now - timing.history)
             assert fresh is not None, "a cluster's record is never removed while it is leased"

@@ -4,7 +4,7 @@ What must not be lost (intents, outcomes, wishes) is committed with full durabil
 machine, are not. Whoever writes status holds the cluster's lease, and every such write checks it (``fenced``).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -198,10 +198,9 @@ class Store:
             )
         return None if found is None else ClusterId(found)
 
-    def names(self, *, cloud: str | None = None) -> dict[ClusterId, str]:
+    def names(self) -> dict[ClusterId, str]:
         """Return the live clusters, by id."""
         query = select(t.clusters.c.id, t.clusters.c.name).where(t.clusters.c.ended_at.is_(None))
-        query = query if cloud is None else query.where(t.clusters.c.cloud == cloud)
         with self._reader.connect() as connection:
             return {ClusterId(row.id): row.name for row in connection.execute(query.order_by(t.clusters.c.created_at))}
 
@@ -262,6 +261,15 @@ class Store:
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
 
+    def clusters_of(self, names: Collection[str]) -> set[ClusterId]:
+        """Return the clusters that nodes of these names belong to."""
+        with self._reader.connect() as connection:
+            return {
+                ClusterId(id)
+                for batch in _batches(sorted(names), 500)
+                for id in connection.scalars(select(t.nodes.c.cluster_id).where(t.nodes.c.name.in_(batch)))
+            }
+
     # -- heartbeats ----------------------------------------------------------------------------------------------------
 
     def nonce(self, id: NodeId) -> str | None:
@@ -303,12 +311,14 @@ class Store:
     def notice_silence(self, before: datetime, *, now: datetime) -> int:
         """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
         silent = (t.node_status.c.noticed == 0) & (t.node_status.c.seen_at < before)
+        with self._reader.connect() as connection:
+            if connection.scalar(select(t.node_status.c.node_id).where(silent).limit(1)) is None:
+                return 0  # a read is cheap; taking the write lock for nothing is not
         with self._loose.begin() as connection:
             ids = set(connection.scalars(select(t.node_status.c.cluster_id).where(silent)))
-            if ids:
-                connection.execute(update(t.node_status).where(silent).values(noticed=1))
-                for id in ids:
-                    touch(connection, ClusterId(id), now)
+            connection.execute(update(t.node_status).where(silent).values(noticed=1))
+            for id in ids:
+                touch(connection, ClusterId(id), now)
         return len(ids)
 
     # -- work ----------------------------------------------------------------------------------------------------------
@@ -412,6 +422,11 @@ class Store:
     def add_audit(self, record: AuditRecord) -> None:
         with self.write() as connection:
             connection.execute(insert(t.audit).values(**attrs.asdict(record)))
+
+
+def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+    """Split a list: databases bound how many values one statement may carry."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _engine(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:

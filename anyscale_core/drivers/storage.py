@@ -41,7 +41,10 @@ class StorageDriver(Driver, ABC):
     def grant(
         self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
     ) -> Grant:
-        """Let an identity at everything below ``prefix`` (ends in '/') and nothing else; exact, repeatable."""
+        """Let an identity at everything below ``prefix`` (ends in '/') and nothing else; exact, repeatable.
+
+        Said again, the same grant stands and its ``store`` is good anew.
+        """
 
     @abstractmethod
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:

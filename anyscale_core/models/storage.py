@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Mapping
+from datetime import datetime
 
 import attrs
 
@@ -43,11 +44,13 @@ class Bucket:
 class StoreAccess:
     """All that obstore's ``from_url(url, **options)`` needs to reach one prefix; handed to nodes.
 
-    ``options`` are obstore's own keys; empty where the node's ambient identity is enough.
+    ``options`` are obstore's own keys; empty where the node's ambient identity is enough. ``expires_at``: when they stop
+    being good; asked for again well before. None: never.
     """
 
     url: str
     options: Mapping[str, Secret[str]] = attrs.field(factory=dict)
+    expires_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)
