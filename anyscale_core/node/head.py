@@ -13,7 +13,7 @@ from anyscale_core.models import wire
 from anyscale_core.models.node import Demand, Gang, GangStrategy, RayNode
 from anyscale_core.node.view import HeadView
 
-POLL = 0.25
+POLL = 0.1
 """Seconds between two looks; one costs the GCS 0.4 ms."""
 REFRESH = 1.0
 """Seconds after which a view is told although only idle durations in it have grown."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from anyscale_core.node.rayprivate import Started
+from anyscale_core.node.rayprivate import Started, warm_up
 
 
 class Launcher:
@@ -103,7 +103,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    import ray.scripts.scripts  # noqa: F401  the long import that this process exists to have behind it
+    warm_up()  # the long import that this process exists to have behind it
 
     # When the agent is gone, the next one finds Ray by its record.
     with contextlib.suppress(BrokenPipeError):

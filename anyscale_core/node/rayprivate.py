@@ -1,6 +1,7 @@
 """The only places where we reach into Ray's private parts. Ray's minor is pinned for them; tests/node/test_rayprivate.py
 fails when one of them moves."""
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,9 @@ import attrs
 
 LOOK = 0.02
 """Seconds between two looks at something that is about to happen."""
+
+OPTIONAL_COMMANDS = ("ray.util.state.state_cli", "ray.dashboard.modules.job.cli", "ray.serve.scripts")
+"""Subcommands that ray.scripts.scripts adds to `ray` if they can be imported, and does without if not; 0.3 s of CPU."""
 
 _raylets: list[Any] = []
 """The Nodes of this process whose raylet has been started."""
@@ -32,6 +36,13 @@ class Started:
     def pids(self) -> tuple[int, ...]:
         """Return the processes without which this node of Ray is no more."""
         return tuple(pid for pid in (self.raylet_pid, self.gcs_pid) if pid)
+
+
+def warm_up() -> None:
+    """Import ``ray start``, without the subcommands that nobody calls here."""
+    # None in sys.modules is Python's own way to say that a module cannot be imported.
+    sys.modules.update(dict.fromkeys(OPTIONAL_COMMANDS))  # type: ignore[arg-type]
+    import ray.scripts.scripts  # noqa: F401
 
 
 def lean(ray_params: Any, head: bool) -> None:

@@ -1,16 +1,11 @@
-"""Ray's messages in our words, and the private places of Ray that we stand on."""
+"""Ray's messages in our words."""
 
-import inspect
 from datetime import timedelta
 
-from ray._private.node import Node
-from ray._private.parameter import RayParams
-from ray._private.services import start_api_server
 from ray.core.generated import autoscaler_pb2, common_pb2
 
 from anyscale_core.models.node import Demand, Gang, GangStrategy
 from anyscale_core.node.head import read_gang, read_request, read_state
-from anyscale_core.node.rayprivate import lean, start_dashboard
 
 
 def test_demand_gangs_constraints_and_nodes_are_read() -> None:
@@ -59,29 +54,3 @@ def test_only_the_ticking_of_idle_clocks_is_no_news() -> None:
     assert read_state(state).shape() == before.shape()
     node.status = autoscaler_pb2.NodeStatus.RUNNING
     assert read_state(state).shape() != before.shape()
-
-
-def test_the_private_places_of_ray_are_where_rayprivate_expects_them() -> None:
-    assert set(inspect.signature(Node.start_api_server).parameters) == {"self", "include_dashboard", "raise_on_failure"}
-    assert set(inspect.signature(Node.start_ray_processes).parameters) == {"self"}
-    for name in ("get_gcs_client", "node_id", "node_ip_address", "gcs_address", "get_session_dir_path"):
-        assert hasattr(Node, name)
-    assert "ray_client_server_port" in vars(RayParams())
-    parameters = list(inspect.signature(start_api_server).parameters)
-    assert parameters[:9] == [
-        "include_dashboard", "raise_on_failure", "host", "gcs_address", "cluster_id_hex", "node_ip_address", "temp_dir",
-        "logdir", "session_dir",
-    ]  # fmt: skip
-    assert {"port", "fate_share", "max_bytes", "backup_count", "stdout_filepath", "stderr_filepath"} <= set(parameters)
-    assert callable(start_dashboard)
-
-
-def test_the_start_hook_of_a_worker_takes_the_client_server_away_alone() -> None:
-    params = RayParams(ray_client_server_port=10001)
-    kept = Node.start_ray_processes, Node.start_api_server
-    try:
-        lean(params, head=False)
-        assert params.ray_client_server_port is None
-        assert Node.start_api_server is kept[1]
-    finally:
-        Node.start_ray_processes, Node.start_api_server = kept
