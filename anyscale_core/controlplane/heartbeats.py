@@ -9,15 +9,16 @@ from typing import Any
 import attrs
 
 from anyscale_core.clock import Clock
-from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.controlplane.clouds import Clouds
+from anyscale_core.controlplane.grants import PACKAGES, Grants
 from anyscale_core.controlplane.keys import JOIN, NODE, KeyRing
 from anyscale_core.controlplane.rows import AuditRecord
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
-from anyscale_core.errors import CloudError, Refused
+from anyscale_core.errors import CloudError, Refused, Transient
 from anyscale_core.models import wire
 from anyscale_core.models.identity import Access
-from anyscale_core.models.ids import ClusterId, NodeId, Token
+from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.instance import Bootstrap, NodeKind
 from anyscale_core.models.job import Job
 from anyscale_core.models.node import (
@@ -40,7 +41,6 @@ from anyscale_core.models.node import (
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, NodePhase
 from anyscale_core.models.records import ClusterRecord, NodeRecord, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
-from anyscale_core.models.storage import Grant, StoreAccess
 from anyscale_core.planning.demand import PRESENT
 from anyscale_core.planning.diff import current_head, head_report
 
@@ -59,15 +59,17 @@ class Kept:
     """What is kept in memory of one live cluster; all of it can be had again."""
 
     view: View | None = None
-    grants: dict[str, Grant] = attrs.field(factory=dict)
     gateways: dict[NodeId, GatewayConfig] = attrs.field(factory=dict)
 
 
 class Heartbeats:
     """The machine-facing half of the control plane. Threads may share it."""
 
-    def __init__(self, *, store: Store, clouds: Clouds, keys: KeyRing, clock: Clock, settings: Settings) -> None:
-        self._store, self._clouds, self._keys, self._clock, self._settings = store, clouds, keys, clock, settings
+    def __init__(
+        self, *, store: Store, clouds: Clouds, grants: Grants, keys: KeyRing, clock: Clock, settings: Settings
+    ) -> None:
+        self._store, self._clouds, self._grants, self._keys = store, clouds, grants, keys
+        self._clock, self._settings = clock, settings
         self._kept: dict[ClusterId, Kept] = {}
 
     # -- tokens --------------------------------------------------------------------------------------------------------
@@ -102,7 +104,8 @@ class Heartbeats:
     def register(self, registration: Registration) -> Registered:
         """Turn a join token and a proof into a credential and a configuration.
 
-        Raises Refused (forged, expired, foreign, replayed, unexpected, unproven); each refusal is an audit record.
+        Raises Refused (forged, expired, foreign, replayed, unexpected, unproven), each refusal an audit record; Transient
+        while there is no configuration to give.
         """
         now = self._clock.now()
         subject = "unknown"
@@ -116,10 +119,13 @@ class Heartbeats:
         except Refused as refusal:
             self._audit("register", subject, refusal)
             raise
+        config = self._config(self._view(cluster_id), node)
+        if config is None:
+            self._store.touch(cluster_id, now=now)
+            raise Transient("the control plane is not ready for this node yet; try again", reason="SERVER")
         credential, expires = self._credential(node_id, cluster_id, now)
         self._audit("register", node_id, None)
-        view = self._view(cluster_id)
-        return Registered(credential=credential, expires_at=expires, config=self._config(view, node))
+        return Registered(credential=credential, expires_at=expires, config=config)
 
     def _expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
         record = self._store.load(cluster_id, history_from=self._clock.now())
@@ -202,7 +208,7 @@ class Heartbeats:
             fresh, expires = self._credential(node_id, cluster_id, now)
         head = node if current_head(view.record.nodes) == node else None
         return Orders(
-            config=config if config.version != config_version else None,
+            config=config if config is not None and config.version != config_version else None,
             drain=_drain(node),
             jobs=self._jobs(view, head) if head else (),
             stop_jobs=_stops(view, head) if head else (),
@@ -232,8 +238,12 @@ class Heartbeats:
         """Drop what is kept of a cluster that has ended."""
         self._kept.pop(cluster_id, None)
 
-    def _config(self, view: View, node: NodeRecord) -> NodeConfig:
+    def _config(self, view: View, node: NodeRecord) -> NodeConfig | None:
+        """Return a node's configuration; None while the reconciler has not got all of it, after a restart say."""
         record, timing = view.record, self._settings.timing
+        store = self._grants.known(record, Access.WRITE)
+        if store is None:
+            return None
         head = current_head(record.nodes)
         report = head_report(head, Observed(status=view.status))
         is_head = node.kind is NodeKind.HEAD
@@ -256,7 +266,7 @@ class Heartbeats:
             resources=node.resources,
             labels=node.labels,
             env_vars=self._env(record, node),
-            store=self.store_access(record, Access.WRITE),
+            store=store,
             heartbeat_interval=timing.heartbeat_interval,
             expected_workers=_expected_workers(record, node) if is_head else 0,
             gateway=self._gateway(node) if is_head else None,
@@ -284,32 +294,20 @@ class Heartbeats:
             )
         return kept[node.id]
 
-    def store_access(self, record: ClusterRecord, access: Access, *, prefix: str = "") -> StoreAccess:
-        """Return how to reach a cluster's prefix in its cloud's bucket (or another prefix of that bucket)."""
-        prefix = prefix or cluster_prefix(record.id)
-        grants = {} if record.phase in CLUSTER_ENDED else self._kept.setdefault(record.id, Kept()).grants
-        key = f"{access.value}-{prefix}"
-        grant = grants.get(key)
-        if grant is None or _fades(grant.store, self._clock.now()):
-            cloud: Cloud = self._clouds.get(record.cloud)
-            shared = cloud.shared()
-            grant = grants[key] = cloud.storage.grant(
-                shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner,
-                token=Token(f"grant-{record.id}-{key}"), deadline=cloud.deadline(),
-            )  # fmt: skip
-        return grant.store
-
     def _jobs(self, view: View, head: NodeRecord) -> tuple[JobOrder, ...]:
-        return tuple(
+        orders = (
             self._job(view.record, job)
             for job in view.record.jobs
             if job.epoch == head.id and job.phase not in JOB_ENDED
         )
+        return tuple(order for order in orders if order is not None)
 
-    def _job(self, record: ClusterRecord, job: Job) -> JobOrder:
+    def _job(self, record: ClusterRecord, job: Job) -> JobOrder | None:
         package = None
         if job.spec.package is not None:
-            store = self.store_access(record, Access.READ, prefix=PACKAGES)
+            store = self._grants.known(record, Access.READ, PACKAGES)
+            if store is None:
+                return None  # the reconciler is about to have it
             package = Package(store=store, key=job.spec.package)
         return JobOrder(
             job_id=job.id,
@@ -333,22 +331,7 @@ class Heartbeats:
         )
 
 
-PACKAGES = "packages/"
-"""Where uploaded working directories lie in a cloud's bucket."""
-
-FADES = timedelta(minutes=15)
-
 _DAWN = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
-
-
-def cluster_prefix(cluster_id: ClusterId) -> str:
-    """Return a cluster's own prefix in its cloud's bucket; nothing of another cluster is below it."""
-    return f"clusters/{cluster_id}/"
-
-
-def _fades(store: StoreAccess, now: datetime) -> bool:
-    """Tell whether an access is to be asked for anew: a node may need it until its next heartbeat and a long upload after."""
-    return store.expires_at is not None and now >= store.expires_at - FADES
 
 
 def _digest(config: NodeConfig) -> str:

@@ -14,7 +14,8 @@ import attrs
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
-from anyscale_core.controlplane.heartbeats import PACKAGES, Heartbeats, cluster_prefix
+from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
+from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.controlplane.reconciler import Reconciler
 from anyscale_core.controlplane.rows import AuditRecord, Event
@@ -30,7 +31,7 @@ from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
 from anyscale_core.models.job import Job, JobSpec
 from anyscale_core.models.node import GATEWAY_AUDIENCE, Heartbeat, Orders, Registered, Registration
-from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase, JobPhase
+from anyscale_core.models.phases import CLUSTER_ENDED, JobPhase
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -102,12 +103,19 @@ class ControlPlane:
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
             wrap=wrap or self._standard(on_call),
         )  # fmt: skip
+        self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
-            store=self.store, clouds=self.clouds, keys=self.keys, clock=self.clock, settings=settings
+            store=self.store,
+            clouds=self.clouds,
+            grants=self.grants,
+            keys=self.keys,
+            clock=self.clock,
+            settings=settings,
         )
         self.reconciler = Reconciler(
-            store=self.store, clouds=self.clouds, heartbeats=self.heartbeats, clock=self.clock, settings=settings
-        )
+            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, clock=self.clock,
+            settings=settings,
+        )  # fmt: skip
         self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
         self._listeners: list[Callable[[], None]] = []
 
@@ -240,16 +248,12 @@ class ControlPlane:
         """Return how to read a cluster's prefix in its bucket, also after its end. Raises UnknownName."""
         record = self._required(name)
         self._audit(actor, "cluster.logs", name)
-        return self.heartbeats.store_access(record, Access.READ)
+        return self.grants.access(record, Access.READ)
 
     def upload(self, cloud_name: str, *, actor: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket. Raises UnknownName, CloudError."""
         cloud = self.clouds.get(cloud_name)
-        shared = cloud.shared()
-        grant = cloud.storage.grant(
-            shared.bucket.name, PACKAGES, identity=shared.identity.name, access=Access.WRITE, owner=cloud.owner,
-            token=Token(f"grant-{cloud_name}-packages"), deadline=cloud.deadline(),
-        )  # fmt: skip
+        grant = granted(cloud, PACKAGES, Access.WRITE, token=Token(f"grant-{cloud_name}-packages"))
         self._audit(actor, "cloud.upload", cloud_name)
         return grant.store
 
@@ -409,5 +413,3 @@ def _preview(spec: ClusterSpec, plan: Plan, offerings: tuple[Any, ...], observed
 
 
 _ANY_TIME = datetime.fromisoformat("9999-01-01T00:00:00+00:00")
-
-__all__ = ["ClusterAccess", "ClusterPhase", "ClusterStatus", "ControlPlane", "PlanPreview", "cluster_prefix"]

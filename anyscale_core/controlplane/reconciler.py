@@ -6,6 +6,7 @@ import attrs
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.controlplane.grants import Grants
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.provisioning import Work
 from anyscale_core.controlplane.rows import Event, Lease
@@ -25,9 +26,9 @@ class Reconciler:
     """Works on whichever cluster it is given the lease of. Threads may share it."""
 
     def __init__(
-        self, *, store: Store, clouds: Clouds, heartbeats: Heartbeats, clock: Clock, settings: Settings
+        self, *, store: Store, clouds: Clouds, grants: Grants, heartbeats: Heartbeats, clock: Clock, settings: Settings
     ) -> None:
-        self._store, self._clouds, self._heartbeats = store, clouds, heartbeats
+        self._store, self._clouds, self._grants, self._heartbeats = store, clouds, grants, heartbeats
         self._clock, self._settings = clock, settings
 
     def reconcile(self, lease: Lease) -> datetime | None:
@@ -49,6 +50,8 @@ class Reconciler:
                 clock=self._clock, settings=self._settings,
             )  # fmt: skip
             try:
+                # An ending cluster does without: a bucket that cannot be had must not keep its nodes alive.
+                renew_at = self._grants.ensure(record) if record.goal is Goal.RUN else None
                 observed = self._observe(record, cloud, since=seen, now=now)
             except CloudError as error:
                 return self._cannot_see(work, error, now)
@@ -58,10 +61,12 @@ class Reconciler:
                 seen = plan.sweep_from
                 continue
             if not plan.actions:
-                return None if plan.requeue_after is None else now + plan.requeue_after
+                planned = None if plan.requeue_after is None else now + plan.requeue_after
+                return min((due for due in (planned, renew_at) if due is not None), default=None)
             work.perform(plan.actions)
             if _ends(plan.actions):
                 self._heartbeats.forget(record.id)
+                self._grants.forget(record.id)
                 return None
             fresh = self._store.load(lease.cluster_id, history_from=now - timing.history)
             assert fresh is not None, "a cluster's record is never removed while it is leased"

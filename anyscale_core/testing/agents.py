@@ -6,7 +6,7 @@ from typing import Protocol
 
 import attrs
 
-from anyscale_core.errors import Refused
+from anyscale_core.errors import CloudError, Refused
 from anyscale_core.models.ids import InstanceId, PlaneId
 from anyscale_core.models.instance import InstanceState, NodeKind
 from anyscale_core.models.node import (
@@ -37,7 +37,7 @@ class Plane(Protocol):
     """What a node talks to: the control plane itself, or a client of its HTTP service."""
 
     def register(self, registration: Registration) -> Registered:
-        """Take a node in. Raises Refused."""
+        """Take a node in. Raises Refused; a CloudError when it is to try again."""
         ...
 
     def heartbeat(self, credential: Secret[str], heartbeat: Heartbeat) -> Orders:
@@ -237,6 +237,8 @@ class FakeAgents:
         except Refused as refusal:
             agent.refusals.append(refusal)
             return
+        except CloudError:
+            return  # the control plane is not ready for it: it tries again
         agent.credential, agent.config = registered.credential, registered.config
 
     def _tend(self, agent: FakeAgent, now: datetime) -> None:

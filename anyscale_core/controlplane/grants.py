@@ -1,0 +1,79 @@
+"""Grants on the clouds' buckets: asked for by the reconciler and by people, only looked up by heartbeats.
+
+Heartbeats call no cloud, so what nodes are told of the bucket has to be at hand before the nodes are.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.models.identity import Access
+from anyscale_core.models.ids import ClusterId, Token
+from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED
+from anyscale_core.models.records import ClusterRecord
+from anyscale_core.models.storage import Grant, StoreAccess
+
+PACKAGES = "packages/"
+"""Where uploaded working directories lie in a cloud's bucket."""
+FADES = timedelta(minutes=15)
+"""An access is asked for anew when it has less than this left: a node may be in the middle of a long upload."""
+
+
+def cluster_prefix(cluster_id: ClusterId) -> str:
+    """Return a cluster's own prefix in its cloud's bucket; nothing of another cluster is below it."""
+    return f"clusters/{cluster_id}/"
+
+
+class Grants:
+    """The grants of this plane's clusters, kept while their clusters live. Threads may share it."""
+
+    def __init__(self, *, clouds: Clouds, clock: Clock) -> None:
+        self._clouds, self._clock = clouds, clock
+        self._kept: dict[ClusterId, dict[tuple[Access, str], Grant]] = {}
+
+    def ensure(self, record: ClusterRecord) -> datetime | None:
+        """Have all that the cluster's nodes need; return when some of it has to be asked for anew. Raises CloudError."""
+        stores = [self.access(record, access, prefix) for access, prefix in _needed(record)]
+        return min((store.expires_at - FADES for store in stores if store.expires_at is not None), default=None)
+
+    def access(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess:
+        """Return an access to a prefix of the cloud's bucket (the cluster's own by default). Raises CloudError."""
+        prefix = prefix or cluster_prefix(record.id)
+        grant = self._fresh(record.id, access, prefix)
+        if grant is None:
+            cloud = self._clouds.get(record.cloud)
+            grant = granted(cloud, prefix, access, token=Token(f"grant-{record.id}-{access.value}-{prefix}"))
+            if record.phase not in CLUSTER_ENDED:
+                self._kept.setdefault(record.id, {})[access, prefix] = grant
+        return grant.store
+
+    def known(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess | None:
+        """Return what ``ensure`` has got; None while it has not. Calls nothing."""
+        grant = self._kept.get(record.id, {}).get((access, prefix or cluster_prefix(record.id)))
+        return grant.store if grant is not None else None
+
+    def forget(self, cluster_id: ClusterId) -> None:
+        """Drop what is kept of a cluster that has ended."""
+        self._kept.pop(cluster_id, None)
+
+    def _fresh(self, cluster_id: ClusterId, access: Access, prefix: str) -> Grant | None:
+        grant = self._kept.get(cluster_id, {}).get((access, prefix))
+        if grant is None or grant.store.expires_at is None:
+            return grant
+        return grant if self._clock.now() < grant.store.expires_at - FADES else None
+
+
+def granted(cloud: Cloud, prefix: str, access: Access, *, token: Token) -> Grant:
+    """Ask a cloud for a grant to what all its clusters run as."""
+    shared = cloud.shared()
+    return cloud.storage.grant(
+        shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner, token=token,
+        deadline=cloud.deadline(),
+    )  # fmt: skip
+
+
+def _needed(record: ClusterRecord) -> Iterator[tuple[Access, str]]:
+    yield Access.WRITE, cluster_prefix(record.id)
+    if any(job.spec.package is not None and job.phase not in JOB_ENDED for job in record.jobs):
+        yield Access.READ, PACKAGES
