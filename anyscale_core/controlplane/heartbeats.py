@@ -187,8 +187,9 @@ class Heartbeats:
             before, seen_at=now, seq=beat.seq, ray=beat.ray, ray_id=beat.ray_id, epoch=beat.epoch, detail=beat.detail,
             config_version=beat.config_version, head=beat.head,
         )  # fmt: skip
-        silent = now - before.seen_at > self._settings.timing.suspect_after
-        changed = silent or _significant(status) != _significant(before)
+        timing = self._settings.timing
+        silent = now - before.seen_at > timing.suspect_after
+        changed = silent or _significant(status, timing.settle) != _significant(before, timing.settle)
         node = self._store.node(node_id) if changed else None
         self._store.beat(status, changed=node.cluster_id if node is not None else None)
 
@@ -339,15 +340,18 @@ def _digest(config: NodeConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _significant(status: NodeStatus) -> Any:
+def _significant(status: NodeStatus, settle: timedelta) -> Any:
     """Return what of a status may change a decision or an order: ages that only grow are left out."""
     head = status.head
     report: Any = None
     if head is not None:
+        wants = bool(head.demand or head.gangs)
+        # What is free matters while something waits for it; a busy cluster without demand would be decided on for nothing.
         rays = sorted(
-            (ray.ray_id, ray.instance_name, ray.status, sorted(ray.available.items())) for ray in head.ray_nodes
+            (ray.ray_id, ray.instance_name, ray.status, sorted(ray.available.items()) if wants else ())
+            for ray in head.ray_nodes
         )
-        settled = head.demand_age >= timedelta(seconds=1)
+        settled = head.demand_age >= settle
         report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, settled
     return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, report
 
