@@ -9,8 +9,10 @@ from anyscale_core.controlplane.plane import ControlPlane
 
 log = structlog.get_logger(__name__)
 
-WATCH = timedelta(milliseconds=250)
+WATCH = timedelta(milliseconds=500)
 """How often silence is looked for: one indexed query, whatever the number of nodes."""
+POLL = timedelta(seconds=2)
+"""How often a worker looks for work that nobody has rung for: that of another process on the same store."""
 
 
 class Runner:
@@ -51,11 +53,11 @@ class Runner:
             try:
                 if self._plane.work_once():
                     continue
-                due = self._plane.store.next_due()
+                due = self._plane.store.next_due(now=self._plane.clock.now())
             except Exception:
                 log.exception("a turn failed; the cluster is due again shortly")
                 due = self._plane.clock.now() + timedelta(seconds=1)
-            wait = WATCH if due is None else min(max(due - self._plane.clock.now(), timedelta(milliseconds=5)), WATCH)
+            wait = POLL if due is None else min(max(due - self._plane.clock.now(), timedelta(milliseconds=5)), POLL)
             with self._bell:
                 if self._rung == heard:
                     self._bell.wait(wait.total_seconds())

@@ -81,6 +81,7 @@ Index(
     postgresql_where=text("ended_at IS NULL"),
 )
 Index("clusters_due", clusters.c.due_at)
+Index("clusters_leased", clusters.c.lease_until)
 
 nodes = Table(
     "nodes",

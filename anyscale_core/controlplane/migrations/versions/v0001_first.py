@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("clusters_due", "clusters", ["due_at"], unique=False)
+    op.create_index("clusters_leased", "clusters", ["lease_until"], unique=False)
     op.create_index(
         "clusters_live_name",
         "clusters",
@@ -162,6 +163,7 @@ def downgrade() -> None:
         sqlite_where=sa.text("ended_at IS NULL"),
         postgresql_where=sa.text("ended_at IS NULL"),
     )
+    op.drop_index("clusters_leased", table_name="clusters")
     op.drop_index("clusters_due", table_name="clusters")
     op.drop_table("clusters")
     op.drop_table("clouds")
