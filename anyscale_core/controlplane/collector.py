@@ -1,10 +1,10 @@
-"""Sweeps each cloud now and then: wakes clusters whose instances have vanished, and deletes orphans.
+"""Sweeps each cloud now and then: wakes clusters whose instances have vanished, and deletes orphans. Forgets the old.
 
 An orphan carries this plane's owner tag and has no record: names are recorded before the cloud hears of them, so nothing
 that this plane still wants can look like one.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds, Sweep
@@ -15,16 +15,26 @@ from anyscale_core.errors import CloudError
 from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import InstanceState, Notice
 
+PRUNE = timedelta(hours=1)
+
 
 class Collector:
     """Looks after the clouds that have live clusters. One thread at a time."""
 
     def __init__(self, *, store: Store, clouds: Clouds, clock: Clock, settings: Settings) -> None:
         self._store, self._clouds, self._clock, self._settings = store, clouds, clock, settings
+        self._pruned_at: datetime | None = None
         self._seen: dict[str, dict[str, tuple[InstanceState, Notice | None]]] = {}
 
     def collect(self) -> int:
-        """Sweep every cloud whose last sweep is older than the ceiling; return how many orphans were deleted."""
+        """Sweep every cloud whose last sweep is older than the ceiling; return how many orphans were deleted.
+
+        Once an hour, forget what is older than the settings keep.
+        """
+        now = self._clock.now()
+        if self._pruned_at is None or now - self._pruned_at >= PRUNE:
+            self._pruned_at = now
+            self._store.prune(now - self._settings.retention)
         return sum(self._collect(cloud) for cloud in self._clouds.built().values() if self._due(cloud))
 
     def _due(self, cloud: Cloud) -> bool:

@@ -45,6 +45,8 @@ class Reconciler:
         seen: datetime | None = None
         for _ in range(ROUNDS):
             now = self._clock.now()
+            if lease.until - now < self._settings.lease_ttl / 2:
+                lease = self._store.renew(lease, now=now, ttl=self._settings.lease_ttl)
             work = Work(
                 record, lease=lease, store=self._store, cloud=cloud, heartbeats=self._heartbeats,
                 clock=self._clock, settings=self._settings,

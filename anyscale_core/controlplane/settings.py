@@ -34,6 +34,8 @@ class Settings:
     """A node's credential; renewed at half its life. It has to outlast the longest absence of the control plane."""
     access_ttl: timedelta = timedelta(hours=1)
     """A user's token for a cluster's gateway."""
+    retention: timedelta = timedelta(days=30)
+    """How long ended clusters, events and audit records are kept."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":

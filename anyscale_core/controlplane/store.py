@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, create_engine, event, insert, inspect, or_, select, text, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, or_, select, text, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -421,6 +421,22 @@ class Store:
                 select(t.audit).where(t.audit.c.id > after).order_by(t.audit.c.id).limit(limit)
             ).mappings()
             return tuple(AuditRecord(**{k: v for k, v in row.items() if k != "id"}) for row in rows)
+
+    def prune(self, before: datetime) -> int:
+        """Forget clusters that ended before an instant with all that belongs to them, and older events and audit records.
+
+        Returns how many rows went.
+        """
+        ended = select(t.clusters.c.id).where(t.clusters.c.ended_at < before)
+        went = 0
+        with self.write() as connection:
+            for table in (t.nodes, t.node_status, t.launches, t.jobs):
+                went += connection.execute(delete(table).where(table.c.cluster_id.in_(ended))).rowcount
+            went += connection.execute(delete(t.clusters).where(t.clusters.c.ended_at < before)).rowcount
+            for table in (t.events, t.audit):
+                went += connection.execute(delete(table).where(table.c.at < before)).rowcount
+            went += connection.execute(delete(t.shortages).where(t.shortages.c.until < before)).rowcount
+        return went
 
     def add_audit(self, record: AuditRecord) -> None:
         with self.write() as connection:

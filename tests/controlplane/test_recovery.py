@@ -231,3 +231,15 @@ def test_a_head_whose_ray_hangs_at_its_start_is_given_up(world: World) -> None:
     world.plane.apply(a_spec("demo"), actor="tester")
     world.until(lambda: bool(world.nodes("demo", NodePhase.LOST, NodePhase.DELETING)))
     assert "not alive within" in world.nodes("demo", NodePhase.LOST, NodePhase.DELETING)[0].reason
+
+
+def test_a_turn_that_takes_long_renews_its_lease_and_one_that_takes_too_long_loses_it(world: World) -> None:
+    ttl = world.plane.settings.lease_ttl
+    world.cloud.after("cluster.create", lambda: world.clock.advance(ttl * 0.7), count=2)
+    world.up(a_spec("demo", workers(min_nodes=1)))
+    assert len(world.instances()) == 2
+    world.plane.terminate("demo", actor="tester")
+    world.until(lambda: world.phase() is ClusterPhase.TERMINATED)
+    world.cloud.after("cluster.create", lambda: world.clock.advance(ttl * 2), count=1)
+    world.up(a_spec("again", workers(min_nodes=1)))
+    assert len(world.instances()) == 2, "whoever came next found the recorded call and repeated it with its token"

@@ -13,7 +13,7 @@ from anyscale_core.controlplane.rows import Lease
 from anyscale_core.controlplane.schema import Instant, metadata
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
-from anyscale_core.errors import SpecError
+from anyscale_core.errors import SpecError, UnknownName
 from anyscale_core.testing.builders import a_spec
 from tests.controlplane.world import World
 
@@ -103,3 +103,17 @@ def test_settings_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     ]
     good = Settings.from_env({"ANYSCALE_CORE_HOME": str(tmp_path), "ANYSCALE_CORE_TIMING_LOST_AFTER": "7.5"})
     assert good.timing.lost_after == timedelta(seconds=7.5)
+
+
+def test_what_has_ended_is_kept_for_its_time_and_forgotten_after_and_the_living_are_not(world: World) -> None:
+    world.up(a_spec("old"))
+    world.plane.terminate("old", actor="tester")
+    world.until(lambda: world.phase("old").value == "TERMINATED")
+    world.up(a_spec("alive", idle_termination_minutes=0))
+    world.run(steps=28, step=timedelta(days=1))
+    assert world.phase("old").value == "TERMINATED"
+    world.run(steps=4, step=timedelta(days=1))
+    with pytest.raises(UnknownName):
+        world.plane.status("old")
+    assert world.phase("alive").value in ("RUNNING", "RECOVERING")
+    assert all(world.clock.now() - event.at <= timedelta(days=31) for event in world.plane.events(limit=5000))
