@@ -1,10 +1,21 @@
-"""What all tests share."""
+"""What all tests share. No test reaches beyond this machine (``--allow-hosts`` in pyproject.toml)."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.controlplane.world import World
+
+HERMETIC = frozenset({"controlplane", "drivers", "models", "planning", "testing"})
+"""Folders whose tests may not open a socket at all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the network away from the hermetic folders."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in HERMETIC:
+            item.add_marker(pytest.mark.disable_socket)
 
 
 @pytest.fixture

@@ -2,9 +2,13 @@
 
 import ast
 import pathlib
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
+import pytest_socket
 
 import anyscale_core.planning
 from anyscale_core.models import wire
@@ -73,3 +77,8 @@ def test_planning_reads_no_clock() -> None:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 read = f"{node.value.id}.{node.attr}"
                 assert read not in CLOCKS, f"{path.name}:{node.lineno} reads a clock"
+
+
+def test_nothing_here_can_open_a_socket() -> None:
+    with pytest.raises(pytest_socket.SocketBlockedError):
+        socket.create_connection(("127.0.0.1", 9))
