@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import attrs
+import structlog
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
@@ -18,6 +19,10 @@ from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, Observed
 from anyscale_core.planning.diff import diff
 
+log = structlog.get_logger(__name__)
+
+AGAIN = timedelta(seconds=2)
+"""When a cloud that did not answer is asked again, at the earliest."""
 ROUNDS = 12
 """Plans in one sitting; a cluster that still changes then gets its next turn after the others."""
 
@@ -52,8 +57,7 @@ class Reconciler:
                 clock=self._clock, settings=self._settings,
             )  # fmt: skip
             try:
-                # An ending cluster does without: a bucket that cannot be had must not keep its nodes alive.
-                renew_at = self._grants.ensure(record) if record.goal is Goal.RUN else None
+                renew_at = self._ensure_grants(record, now)
                 observed = self._observe(record, cloud, since=seen, now=now)
             except CloudError as error:
                 return self._cannot_see(work, error, now)
@@ -74,6 +78,21 @@ class Reconciler:
             assert fresh is not None, "a cluster's record is never removed while it is leased"
             record = fresh
         return self._clock.now() + timing.poll
+
+    def _ensure_grants(self, record: ClusterRecord, now: datetime) -> datetime | None:
+        """Have what the nodes need of the bucket; return when to look after it again. Raises CloudError before the first node.
+
+        A cluster that ends does without, and one that has nodes goes on being healed meanwhile.
+        """
+        if record.goal is not Goal.RUN:
+            return None
+        try:
+            return self._grants.ensure(record)
+        except CloudError as error:
+            if not record.nodes:
+                raise
+            log.warning("a grant could not be had; it is asked for again", cluster=record.name, error=str(error))
+            return now + max(error.retry_after or timedelta(), AGAIN)
 
     def _observe(self, record: ClusterRecord, cloud: Cloud, *, since: datetime | None, now: datetime) -> Observed:
         if record.nodes or since is not None:
@@ -105,7 +124,7 @@ class Reconciler:
             self._store.add_events(
                 Event(at=now, kind="cloud.unreadable", level="WARNING", message=why, cluster_id=work.record.id)
             )
-        return now + max(error.retry_after or timedelta(), timedelta(seconds=2))
+        return now + max(error.retry_after or timedelta(), AGAIN)
 
 
 def _ends(actions: tuple[Action, ...]) -> bool:

@@ -372,8 +372,10 @@ class _Diff:
         ]
         phase = self.desired.phase
         if head_ready and not short:
-            if phase is not ClusterPhase.RUNNING:
-                self.actions.append(MoveCluster(to=ClusterPhase.RUNNING, reason=""))
+            # RUNNING too has a reason while Ray waits for what cannot be had.
+            reason = self.unmet[0] if self.unmet else ""
+            if phase is not ClusterPhase.RUNNING or self.desired.reason != reason:
+                self.actions.append(MoveCluster(to=ClusterPhase.RUNNING, reason=reason))
         elif phase is ClusterPhase.RUNNING:
             why = f"below the minimum of {', '.join(short)}" if head_ready else "its head is not ready"
             self.actions.append(MoveCluster(to=ClusterPhase.RECOVERING, reason=why))

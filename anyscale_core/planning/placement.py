@@ -82,13 +82,9 @@ def place(
         unmet += [why] if why else []
     ordered = sorted(demand, key=lambda one: (-_size(one.resources), sorted(one.resources.items())))
     for one in ordered:
-        missing = 0
-        for _ in range(one.count):
-            if missing == 0 and _put(one, bins, candidates, budget) is not None:
-                continue
-            missing += 1
-        if missing:
-            unmet.append(f"{missing} x {_show(one)}: {_why(one, candidates)}")
+        # Without a number: the reason stands on the cluster's status, and shall not change with every task that ends.
+        if any(_put(one, bins, candidates, budget) is None for _ in range(one.count)):
+            unmet.append(f"{_show(one)}: {_why(one, candidates)}")
     return Placement(new=tuple(b.candidate for b in bins if b.candidate is not None), unmet=tuple(unmet))
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from anyscale_core.models import wire
 from anyscale_core.models.cluster import ClusterSpec, HeadNode, MarketType, NodeShape, WorkerGroup
-from anyscale_core.models.instance import NodeKind, Offering
-from anyscale_core.models.records import NodeRecord, Shortage
+from anyscale_core.models.instance import Offering
+from anyscale_core.models.records import Shortage
 from anyscale_core.models.resources import Resources, fits
 
 HEAD_GROUP = "head"
@@ -104,8 +104,3 @@ def why_none(spec: ClusterSpec, shape: NodeShape, offerings: Iterable[Offering],
     if spec.zones is not None:
         return f"nothing that fits is sold in the zones {', '.join(spec.zones)}"
     return f"nothing that fits is sold as {' or '.join(market.value for market in markets(shape))} now"
-
-
-def kind_of(node: NodeRecord) -> str:
-    """Return how to call a node in a sentence."""
-    return "head" if node.kind is NodeKind.HEAD else f"worker of {node.group!r}"

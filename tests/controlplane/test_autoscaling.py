@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.node import GangStrategy
-from anyscale_core.models.phases import NodePhase
+from anyscale_core.models.phases import ClusterPhase, NodePhase
 from anyscale_core.testing.builders import a_spec, workers
 from tests.controlplane.world import World
 
@@ -46,9 +46,14 @@ def test_a_worker_that_gets_work_while_it_is_asked_to_drain_stays(world: World) 
 def test_nothing_is_started_for_what_no_group_can_hold_and_the_reason_is_told(world: World) -> None:
     world.up(a_spec("demo", workers(max_nodes=3)))
     creates = world.creates()
-    world.agents.demand("demo", {"CPU": 64.0}, 1)
+    work = world.agents.demand("demo", {"CPU": 64.0}, 1)
     world.run(steps=30)
     assert world.creates() == creates
+    assert "no worker group that may grow has a node so large" in world.record().reason
+    assert world.phase() is ClusterPhase.RUNNING
+    work.release()
+    world.run(steps=10)
+    assert world.record().reason == ""
 
 
 def test_a_small_request_waits_for_the_room_that_is_coming(world: World) -> None:

@@ -243,3 +243,27 @@ def test_a_turn_that_takes_long_renews_its_lease_and_one_that_takes_too_long_los
     world.cloud.after("cluster.create", lambda: world.clock.advance(ttl * 2), count=1)
     world.up(a_spec("again", workers(min_nodes=1)))
     assert len(world.instances()) == 2, "whoever came next found the recorded call and repeated it with its token"
+
+
+def test_a_bucket_that_cannot_be_had_keeps_no_running_cluster_from_being_healed(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=2, max_nodes=2)))
+    rule = world.cloud.refuse("storage.grant", Transient("not now", reason="SERVER"), count=None)
+    world.restart()  # what was granted is no longer at hand
+    lost = world.ready()[0]
+    world.cloud.kill(lost.name)
+    world.until(lambda: world.node(lost.id).phase is NodePhase.GONE)
+    world.until(lambda: len(world.instances()) == 3)
+    assert rule.fired
+    rule.lift()
+    world.until(lambda: len(world.ready()) == 2)
+
+
+def test_a_cloud_that_could_not_be_read_for_a_while_leaves_no_trace_on_the_status(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=1)))
+    rule = world.cloud.refuse("cluster.list", Transient("not now", reason="SERVER"), count=None)
+    world.agents.silence(world.ready()[0].name)
+    name = world.ready()[0].name
+    world.until(lambda: "cannot be read" in world.record().reason)
+    rule.lift()
+    world.agents.speak(name)
+    world.until(lambda: world.phase() is ClusterPhase.RUNNING and world.record().reason == "")
