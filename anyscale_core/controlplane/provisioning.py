@@ -18,6 +18,7 @@ from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import (
     CapacityUnavailable,
     CloudError,
+    LeaseLost,
     NotFound,
     QuotaExceeded,
     Retry,
@@ -89,6 +90,7 @@ class Work:
         with self._transaction() as connection:
             calls = [(action, self._record(connection, action)) for action in actions]
         for action, token in calls:
+            self._check_lease()
             match action:
                 case CreateNodes() | RepeatCreate() if token is not None:
                     self._create(token)
@@ -100,6 +102,16 @@ class Work:
                     self._withdraw(action.name)
                 case Revoke():
                     self._revoke()
+
+    def _check_lease(self) -> None:
+        """Make no call that is somebody else's by now: this process may have slept since it recorded what to do.
+
+        A courtesy to the cloud: what keeps the store right is its fence, and what keeps the cloud right are the tokens.
+        """
+        if self.clock.now() >= self.lease.until:
+            raise LeaseLost(
+                f"{self.lease.cluster_id}: the lease of {self.lease.holder} ran out before its calls were made"
+            )
 
     def _record(self, connection: Connection, action: Action) -> Token | None:
         """Write one action down; return the token of the create call that it stands for."""

@@ -6,13 +6,16 @@ from datetime import timedelta
 import structlog
 
 from anyscale_core.controlplane.plane import ControlPlane
+from anyscale_core.controlplane.postgres import Listener
 
 log = structlog.get_logger(__name__)
 
 WATCH = timedelta(milliseconds=500)
 """How often silence is looked for: one indexed query, whatever the number of nodes."""
 POLL = timedelta(seconds=2)
-"""How often a worker looks for work that nobody has rung for: that of another process on the same store."""
+"""How often a worker looks for work that nobody has rung for."""
+HEARING = timedelta(seconds=30)
+"""The same while the store itself tells of every change, whichever process made it."""
 
 
 class Runner:
@@ -21,6 +24,9 @@ class Runner:
     def __init__(self, plane: ControlPlane, *, workers: int = 4) -> None:
         self._plane = plane
         self._stop = threading.Event()
+        self._listener: Listener | None = None
+        # A lease that another process takes is not told of; it is seen well before it lapses.
+        self._hearing = min(HEARING, plane.settings.lease_ttl / 2)
         self._bell = threading.Condition()
         self._rung = 0
         self._threads = [
@@ -30,6 +36,7 @@ class Runner:
         plane.on_change(self.ring)
 
     def start(self) -> None:
+        self._listener = self._plane.store.listen(self._plane.wake)
         for thread in self._threads:
             thread.start()
 
@@ -39,6 +46,8 @@ class Runner:
         self.ring()
         for thread in self._threads:
             thread.join(timeout.total_seconds())
+        if self._listener is not None:
+            self._listener.close()
 
     def ring(self) -> None:
         """Say that something may be due."""
@@ -57,7 +66,8 @@ class Runner:
             except Exception:
                 log.exception("a turn failed; the cluster is due again shortly")
                 due = self._plane.clock.now() + timedelta(seconds=1)
-            wait = POLL if due is None else min(max(due - self._plane.clock.now(), timedelta(milliseconds=5)), POLL)
+            most = self._hearing if self._listener is not None and self._listener.is_connected else POLL
+            wait = most if due is None else min(max(due - self._plane.clock.now(), timedelta(milliseconds=5)), most)
             with self._bell:
                 if self._rung == heard:
                     self._bell.wait(wait.total_seconds())
