@@ -76,7 +76,8 @@ class Listener:
                     self._heard()
                     self._hear(connection)
             except psycopg.Error as error:
-                log.warning("changes by other processes are not heard; connecting again", error=str(error).strip())
+                if self._connected.is_set():  # said once, not at every attempt
+                    log.warning("changes by other processes are not heard; connecting again", error=str(error).strip())
             finally:
                 self._connected.clear()
             self._over.wait(AGAIN.total_seconds())

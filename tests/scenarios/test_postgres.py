@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from litestar.testing import TestClient
 
-from anyscale_core.controlplane.keys import SHARED
+from anyscale_core.api.app import create_app
+from anyscale_core.controlplane.keys import SHARED, USER
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.postgres import url_of
 from anyscale_core.controlplane.schema import metadata
@@ -164,3 +166,28 @@ def test_a_listener_that_was_cut_off_connects_again_and_says_so(database: str, p
     listener.close()
     first.close()
     second.close()
+
+
+def test_a_plane_that_cannot_reach_its_store_says_so_and_is_well_again_when_it_can(
+    database: str, tmp_path: Path
+) -> None:
+    import psycopg
+
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("CREATE ROLE cut_off LOGIN SUPERUSER")
+        plane, other = two_planes(tmp_path, database.replace("postgres:@", "cut_off:@"))
+        now = plane.clock.now()
+        token = plane.keys.sign(USER, {"sub": "tester"}, issued=now, expires=now + timedelta(hours=1))
+        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        with TestClient(create_app(plane)) as client:
+            assert client.get("/v1/clusters", headers=headers).status_code == 200
+            admin.execute("ALTER ROLE cut_off NOLOGIN")
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'cut_off'")
+            refused = client.get("/v1/clusters", headers=headers)
+            assert (refused.status_code, refused.json()["category"]) == (503, "Transient")
+            assert "cannot reach its store" in refused.text
+            assert "cut_off" not in refused.text, "an outage tells nothing of the database"
+            admin.execute("ALTER ROLE cut_off LOGIN")
+            assert client.get("/v1/clusters", headers=headers).status_code == 200
+        plane.close()
+        other.close()
