@@ -50,4 +50,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=5,
         about="clusters of 10 nodes from apply to RUNNING on a fake cloud, beside their durable commits",
     ),
+    "heartbeats": Benchmark(
+        target="heartbeats:heartbeats",
+        rounds=5,
+        about="a heartbeat through the real server, beside a bare Litestar route; at least 0.5 of its rate",
+    ),
 }
