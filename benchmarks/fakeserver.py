@@ -24,7 +24,7 @@ from anyscale_core.models import wire
 from anyscale_core.models.node import Heartbeat, Orders
 from anyscale_core.models.records import Timing
 from anyscale_core.registry import Registry
-from anyscale_core.testing import FakeCloud, FakeProvider, ManualClock
+from anyscale_core.testing import FakeProvider, ManualClock
 from benchmarks.seeding import a_cloud, seed
 
 NODES = "nodes.json"
@@ -72,18 +72,18 @@ def serve_seeded(home: Path, *, clusters: int, nodes: int) -> None:
     seed(attrs.evolve(settings, url="https://127.0.0.1"), cloud, clock, clusters=clusters, nodes=nodes)
 
     def ready(serving: server.Serving) -> None:
-        (home / NODES).write_text(json.dumps(list(_nodes(serving.plane, cloud))))
+        (home / NODES).write_text(json.dumps(list(_nodes(serving.plane))))
         print(serving.connection.url.rpartition(":")[2], flush=True)
 
     server.serve(settings, registry=Registry.of(FakeProvider(cloud).provider()), ready=ready)
 
 
-def _nodes(plane: ControlPlane, cloud: FakeCloud) -> Iterator[tuple[str, dict[str, Any]]]:
+def _nodes(plane: ControlPlane) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each node's credential and its last heartbeat."""
     now = plane.clock.now()
     for id in plane.store.names():
         for node_id, status in plane.store.statuses(id).items():
-            credential, _ = plane.heartbeats._credential(node_id, id, now)
+            credential, _ = plane.heartbeats.credentials.issue(node_id, id, now=now)
             beat = Heartbeat(
                 seq=status.seq, wait=timedelta(), config_version=status.config_version, epoch=status.epoch,
                 ray=status.ray, ray_id=status.ray_id, detail=status.detail, head=status.head,

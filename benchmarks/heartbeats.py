@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -73,14 +72,18 @@ class Load:
 
 def heartbeats(rounds: int) -> Iterator[Row]:
     """Measure the CPU that a heartbeat costs the server, all nodes in turn over kept connections, in rounds that alternate."""
-    with tempfile.TemporaryDirectory() as ours_home, tempfile.TemporaryDirectory() as bare_home:
-        with started(ours_home, CLUSTERS, SIZE) as ours, started(bare_home) as bare:
-            nodes = nodes_of(ours_home)
-            settle(ours, nodes)
-            mine, least = [], []
-            for _ in range(rounds):
-                mine.append(load(ours, nodes))
-                least.append(load(bare, nodes))
+    mine, least = [], []
+    with (
+        tempfile.TemporaryDirectory() as ours_home,
+        tempfile.TemporaryDirectory() as bare_home,
+        started(ours_home, CLUSTERS, SIZE) as ours,
+        started(bare_home) as bare,
+    ):
+        nodes = nodes_of(ours_home)
+        settle(ours, nodes)
+        for _ in range(rounds):
+            mine.append(load(ours, nodes))
+            least.append(load(bare, nodes))
     rate = sum(one.beats for one in mine) / sum(one.cpu for one in mine)
     floor_rate = sum(one.beats for one in least) / sum(one.cpu for one in least)
     yield row(
@@ -97,7 +100,10 @@ def started(home: str, *numbers: int) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.fakeserver", home, *map(str, numbers)]
     root = Path(__file__).parents[1]
     log = Path(home) / "server.log"
-    with log.open("wb") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=ENV, cwd=root) as child:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=ENV, cwd=root) as child,
+    ):
         try:
             assert child.stdout is not None
             said = child.stdout.readline()

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Table, insert, select
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.models.ids import InstanceId, NodeId
+from anyscale_core.models.ids import ClusterId, InstanceId, NodeId
 from anyscale_core.models.phases import ClusterPhase
 from anyscale_core.models.records import ClusterRecord
 from anyscale_core.registry import Registry
@@ -34,7 +34,7 @@ def a_cloud(clock: ManualClock) -> FakeCloud:
 
 
 def seed(settings: Settings, cloud: FakeCloud, clock: ManualClock, *, clusters: int, nodes: int) -> None:
-    """Fill the store of ``settings`` and the cloud with RUNNING clusters ``c0``, ``c1``, ... of a head and ``nodes - 1`` workers."""
+    """Fill the store of ``settings`` and the cloud with RUNNING clusters ``c0``, ``c1``, ...: a head and ``nodes - 1`` workers."""
     plane = ControlPlane(settings, registry=Registry.of(FakeProvider(cloud).provider()), clock=clock)
     try:
         first = bring_up(plane, cloud, clock, nodes)
@@ -77,7 +77,7 @@ def _rows(plane: ControlPlane, table: Table, cluster: ClusterRecord) -> list[dic
 
 def _renaming(first: ClusterRecord, number: int) -> dict[str, str]:
     """Return what to write instead of each id and name of the first cluster; ids keep their length."""
-    names = {first.id: f"{first.id[:-6]}{number:06x}"}
+    names: dict[str, str] = {first.id: f"{first.id[:-6]}{number:06x}"}
     for index, node in enumerate(first.nodes):
         names[node.id] = f"{node.id[:-8]}{number:06x}{index:02x}"
         names[node.name] = node.name.replace(FIRST, f"c{number}", 1)
@@ -98,7 +98,7 @@ def _copy(table: Table, row: dict[str, Any], names: dict[str, str]) -> dict[str,
 
 
 def _machine(machine: Machine, names: dict[str, str], number: int) -> Machine:
-    cluster = names[str(machine.spec.owner.cluster)]
+    cluster = ClusterId(names[str(machine.spec.owner.cluster)])
     spec = attrs.evolve(
         machine.spec, name=names[machine.spec.name], node_id=NodeId(names[machine.spec.node_id]),
         owner=attrs.evolve(machine.spec.owner, cluster=cluster),

@@ -4,7 +4,7 @@ What must not be lost (intents, outcomes, wishes) is committed with full durabil
 machine, are not. Whoever writes status holds the cluster's lease, and every such write checks it (``fenced``).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ from anyscale_core.models.records import (
     Shortage,
 )
 
-MIGRATION = "0001"
+MIGRATION = "0002"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -215,6 +215,16 @@ class Store:
         with self._reader.connect() as connection:
             return connection.scalar(select(t.clusters.c.version).where(t.clusters.c.id == id)) or 0
 
+    def versions(self, ids: Collection[ClusterId]) -> dict[ClusterId, int]:
+        """Return the versions of many clusters; those that are not there are left out."""
+        c = t.clusters.c
+        with self._reader.connect() as connection:
+            return {
+                ClusterId(row.id): row.version
+                for batch in _batches(sorted(ids), 500)
+                for row in connection.execute(select(c.id, c.version).where(c.id.in_(batch)))
+            }
+
     def load(self, id: ClusterId, *, history_from: datetime | None = None) -> ClusterRecord | None:
         """Return one cluster whole, ended nodes only since ``history_from`` (None: all)."""
         with self._reader.connect() as connection:
@@ -238,11 +248,11 @@ class Store:
         )
 
     def statuses(self, id: ClusterId) -> dict[NodeId, NodeStatus]:
+        s = t.node_status.c
         with self._reader.connect() as connection:
-            docs = connection.execute(
-                select(t.node_status.c.doc, t.node_status.c.seen_at).where(t.node_status.c.cluster_id == id)
-            ).all()
-        found = [attrs.evolve(wire.structure(row.doc, NodeStatus), seen_at=row.seen_at) for row in docs]
+            rows = connection.execute(select(s.doc, s.seen_at, s.seq).where(s.cluster_id == id)).all()
+        # The document is written when it says something new, these two every time.
+        found = [attrs.evolve(wire.structure(doc, NodeStatus), seen_at=seen_at, seq=seq) for doc, seen_at, seq in rows]
         return {status.node_id: status for status in found}
 
     def node(self, id: NodeId) -> NodeRecord | None:
@@ -291,22 +301,11 @@ class Store:
             return False
         return True
 
-    def status(self, id: NodeId) -> NodeStatus | None:
-        with self._reader.connect() as connection:
-            row = connection.execute(select(t.node_status).where(t.node_status.c.node_id == id)).mappings().first()
-        return None if row is None else attrs.evolve(wire.structure(row["doc"], NodeStatus), seen_at=row["seen_at"])
-
-    def beat(self, status: NodeStatus, *, changed: ClusterId | None) -> None:
-        """Record a heartbeat; with ``changed`` the cluster is due at once, else only the time is written."""
-        where = t.node_status.c.node_id == status.node_id
+    @contextmanager
+    def telemetry(self) -> Iterator[Connection]:
+        """A transaction that may be lost with the machine, though not with the process."""
         with self._loose.begin() as connection:
-            connection.execute(
-                update(t.node_status)
-                .where(where)
-                .values(seen_at=status.seen_at, noticed=0, doc=wire.unstructure(status))
-            )
-            if changed is not None:
-                touch(connection, changed, status.seen_at)
+            yield connection
 
     def notice_silence(self, before: datetime, *, now: datetime) -> int:
         """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
@@ -443,7 +442,7 @@ class Store:
             connection.execute(insert(t.audit).values(**attrs.asdict(record)))
 
 
-def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Split a list: databases bound how many values one statement may carry."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
