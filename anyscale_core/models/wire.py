@@ -40,9 +40,9 @@ def structure(body: object, cls: type[T], *, subject: str = "") -> T:
     faults: list[Fault] = []
     value: T | None = None
     try:
-        value = _CONVERTER.structure(body, cls)
-    except Exception as error:
-        faults += (attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, ""))
+        value = _PLAIN.structure(body, cls)
+    except Exception:  # what is wrong is worth the time of looking for all of it
+        value, faults = _in_detail(body, cls)
     check = CHECKS.get(cls)
     if check is not None and isinstance(body, Mapping):
         faults += check(body)
@@ -59,6 +59,13 @@ def unstructure(value: object) -> Any:
 def unstructure_revealed(value: object) -> Any:
     """Turn a value into plain JSON types with its secrets in clear: for the wire to the one who may have them."""
     return _CONVERTER.unstructure(value)
+
+
+def _in_detail(body: object, cls: type[T]) -> tuple[T | None, list[Fault]]:
+    try:
+        return _CONVERTER.structure(body, cls), []
+    except Exception as error:
+        return None, [attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, "")]
 
 
 def _faults(error: BaseException, path: str) -> list[Fault]:
@@ -235,8 +242,8 @@ def _optional_hooks(converter: cattrs.Converter) -> None:
     converter.register_structure_hook_factory(is_optional, factory)
 
 
-def _build(*, reveal: bool) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+def _build(*, reveal: bool, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=detailed)
     _class_hooks(converter)
     _sequence_hooks(converter)
     _optional_hooks(converter)
@@ -260,5 +267,7 @@ def _build(*, reveal: bool) -> cattrs.Converter:
     return converter
 
 
-_CONVERTER = _build(reveal=True)
-_MASKED = _build(reveal=False)
+_CONVERTER = _build(reveal=True, detailed=True)
+_PLAIN = _build(reveal=True, detailed=False)
+"""The same rules; stops at the first fault, in half the time."""
+_MASKED = _build(reveal=False, detailed=True)
