@@ -34,7 +34,7 @@ def a_cloud(clock: ManualClock) -> FakeCloud:
 
 
 def seed(settings: Settings, cloud: FakeCloud, clock: ManualClock, *, clusters: int, nodes: int) -> None:
-    """Fill the store of ``settings`` and the cloud with RUNNING clusters ``c0``, ``c1``, ...: a head and ``nodes - 1`` workers."""
+    """Fill the store of ``settings`` and the cloud with RUNNING clusters ``c0``, ``c1``, ...: a head, ``nodes - 1`` workers."""
     plane = ControlPlane(settings, registry=Registry.of(FakeProvider(cloud).provider()), clock=clock)
     try:
         first = bring_up(plane, cloud, clock, nodes)

@@ -25,6 +25,20 @@ TRIES = 5
 """How often a transaction is made anew because another control plane wrote the same nodes between its read and its write."""
 
 
+_S, _C = t.node_status.c, t.clusters.c
+_READ = (
+    select(_S.node_id, _S.cluster_id, _C.version, _S.seen_at, _S.seq, _S.mark, _S.doc["registered_at"].as_string())
+    .join(t.clusters, _C.id == _S.cluster_id)
+    .where(_S.node_id.in_(bindparam("ids", expanding=True)))
+)
+_SEEN = (
+    update(t.node_status)
+    .where(_S.node_id == bindparam("id"), _S.seq == bindparam("read_seq"))
+    .values(seq=bindparam("new_seq"), seen_at=bindparam("now"), noticed=0)
+)
+_WHOLE = _SEEN.values(mark=bindparam("new_mark"), doc=bindparam("new_doc"))
+
+
 @attrs.frozen(kw_only=True)
 class Said:
     """One heartbeat of one node."""
@@ -109,18 +123,12 @@ def _record(connection: Connection, said: Sequence[Said], now: datetime, timing:
 
 
 def _read(connection: Connection, ids: Sequence[NodeId]) -> dict[NodeId, _Row]:
-    s, c = t.node_status.c, t.clusters.c
-    query = (
-        select(s.node_id, s.cluster_id, c.version, s.seen_at, s.seq, s.mark, s.doc["registered_at"].as_string())
-        .join(t.clusters, c.id == s.cluster_id)
-        .where(s.node_id.in_(ids))
-    )
     return {
         NodeId(id): _Row(
             cluster_id=ClusterId(cluster_id), version=version, registered_at=datetime.fromisoformat(registered_at),
             seen_at=seen_at, read_seq=seq, seq=seq, mark=mark,
         )
-        for id, cluster_id, version, seen_at, seq, mark, registered_at in connection.execute(query)
+        for id, cluster_id, version, seen_at, seq, mark, registered_at in connection.execute(_READ, {"ids": ids})
     }  # fmt: skip
 
 
@@ -138,19 +146,15 @@ def _believe(row: _Row | None, beat: Heartbeat, now: datetime, timing: Timing) -
 
 def _write(connection: Connection, rows: Mapping[NodeId, _Row], now: datetime) -> None:
     """Write what was believed. Raises _Overtaken unless every row is as it was read."""
-    s = t.node_status.c
-    as_read = (s.node_id == bindparam("id")) & (s.seq == bindparam("read_seq"))
-    seen = update(t.node_status).where(as_read).values(seq=bindparam("new_seq"), seen_at=now, noticed=0)
-    whole = seen.values(mark=bindparam("new_mark"), doc=bindparam("new_doc"))
     believed = sorted((id, row) for id, row in rows.items() if row.last is not None)
-    for statement, rewrite in ((seen, False), (whole, True)):
-        values = [_values(id, row) for id, row in believed if row.rewrite is rewrite]
+    for statement, rewrite in ((_SEEN, False), (_WHOLE, True)):
+        values = [_values(id, row, now) for id, row in believed if row.rewrite is rewrite]
         if values and connection.execute(statement, values).rowcount != len(values):
             raise _Overtaken
 
 
-def _values(id: NodeId, row: _Row) -> dict[str, object]:
-    values: dict[str, object] = {"id": id, "read_seq": row.read_seq, "new_seq": row.seq}
+def _values(id: NodeId, row: _Row, now: datetime) -> dict[str, object]:
+    values: dict[str, object] = {"id": id, "read_seq": row.read_seq, "new_seq": row.seq, "now": now}
     if row.rewrite:
         values |= {"new_mark": row.mark, "new_doc": wire.unstructure(_status(id, row))}
     return values

@@ -115,6 +115,9 @@ def _expect(kind: str, *types: type) -> Callable[[Any, Any], Any]:
     return hook
 
 
+PRIMITIVES = frozenset({str, int, float, bool})
+
+
 def _show(value: object) -> str:
     if value is None:
         return "null"
@@ -201,6 +204,7 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
 
     def mapping_factory(cls: Any) -> Callable[[Any, Any], Any]:
         _, element = get_args(cls)
+        inner = converter.get_structure_hook(element)
 
         def hook(value: Any, _: Any) -> Any:
             if not isinstance(value, Mapping):
@@ -211,7 +215,7 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
                 try:
                     if not isinstance(key, str):
                         raise ValueError(f"the key {key!r} is not a string")
-                    out[key] = converter.structure(item, element)
+                    out[key] = inner(item, element)
                 except Exception as error:
                     error.__notes__ = [
                         *getattr(error, "__notes__", []),
@@ -224,10 +228,15 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
 
         return hook
 
+    def plain_mapping_factory(cls: Any) -> Callable[[Any], Any]:
+        _, element = get_args(cls)
+        if element in PRIMITIVES:
+            return lambda value: {str(key): item for key, item in value.items()}
+        inner = converter.unstructure if element is Any else converter.get_unstructure_hook(element)
+        return lambda value: {str(key): inner(item) for key, item in value.items()}
+
     converter.register_structure_hook_factory(is_mapping, mapping_factory)
-    converter.register_unstructure_hook_factory(
-        is_mapping, lambda _: lambda value: {str(key): converter.unstructure(item) for key, item in value.items()}
-    )
+    converter.register_unstructure_hook_factory(is_mapping, plain_mapping_factory)
     converter.register_unstructure_hook(tuple, lambda value: [converter.unstructure(item) for item in value])
 
 
@@ -237,7 +246,8 @@ def _optional_hooks(converter: cattrs.Converter) -> None:
 
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
         inner = next(arg for arg in get_args(cls) if arg is not type(None))
-        return lambda value, _: None if value is None else converter.structure(value, inner)
+        hook = converter.get_structure_hook(inner)
+        return lambda value, _: None if value is None else hook(value, inner)
 
     converter.register_structure_hook_factory(is_optional, factory)
 
