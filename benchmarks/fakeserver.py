@@ -59,6 +59,7 @@ def serve_bare(home: Path) -> None:
     app = Litestar(route_handlers=[bare], openapi_config=None, logging_config=None)
     with server._listener(home, "127.0.0.1", 0) as listener:
         config = server._config(app, server._tls(plane, "127.0.0.1", SystemClock()))
+        server._settle_in()
         print(listener.getsockname()[1], flush=True)
         asyncio.run(server._Server(config).serve(sockets=[listener]))
 
