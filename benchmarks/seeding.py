@@ -1,6 +1,8 @@
 """Many clusters at once: one is brought up by the engine, the others are its rows and its machines under other names."""
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -38,18 +40,19 @@ def seed(settings: Settings, cloud: FakeCloud, clock: ManualClock, *, clusters: 
     plane = ControlPlane(settings, registry=Registry.of(FakeProvider(cloud).provider()), clock=clock)
     try:
         first = bring_up(plane, cloud, clock, nodes)
-        rows = {table.name: _rows(plane, table, first) for table in TABLES}
+        names = re.compile("|".join(map(re.escape, _renaming(first, 0))))
+        rows = {table: [_Template.of(table, row, names) for row in _rows(plane, table, first)] for table in TABLES}
         machines = tuple(cloud.machines.values())
         for start in range(1, clusters, BATCH):
             renamings = [_renaming(first, number) for number in range(start, min(start + BATCH, clusters))]
             with plane.store.write() as connection:
-                for table in TABLES:
-                    copies = [_copy(table, row, names) for names in renamings for row in rows[table.name]]
+                for table, templates in rows.items():
+                    copies = [template.copy(names) for names in renamings for template in templates]
                     if copies:
                         connection.execute(insert(table), copies)
-            for names in renamings:
+            for renaming in renamings:
                 for machine in machines:
-                    cloud.add(_machine(machine, names, cloud.serial()))
+                    cloud.add(_machine(machine, renaming, cloud.serial()))
     finally:
         plane.close()
 
@@ -84,17 +87,33 @@ def _renaming(first: ClusterRecord, number: int) -> dict[str, str]:
     return names | {f'"{FIRST}"': f'"c{number}"'}
 
 
-def _copy(table: Table, row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    out = {}
-    for column in table.columns:
-        value = row[column.name]
-        if isinstance(column.type, JSON):
-            out[column.name] = json.loads(_renamed(json.dumps(value), names))
-        elif column.name == "name" and value == FIRST:
-            out[column.name] = names[f'"{FIRST}"'].strip('"')
-        else:
-            out[column.name] = names.get(value, value) if isinstance(value, str) else value
-    return out
+@attrs.frozen(kw_only=True)
+class _Template:
+    """A row of the first cluster, its texts cut where a name of that cluster stands."""
+
+    plain: Mapping[str, Any]
+    texts: Mapping[str, list[str]]
+    documents: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, table: Table, row: Mapping[str, Any], names: re.Pattern[str]) -> "_Template":
+        kinds = {column.name: isinstance(column.type, JSON) for column in table.columns}
+        texts = {key: value for key, value in row.items() if isinstance(value, str) and not kinds[key]}
+        cut = re.compile(f"({names.pattern}|^{FIRST}$)")
+        return cls(
+            plain={key: value for key, value in row.items() if not kinds[key] and key not in texts},
+            texts={key: cut.split(text) for key, text in texts.items()},
+            documents={key: cut.split(json.dumps(row[key])) for key, is_json in kinds.items() if is_json},
+        )
+
+    def copy(self, names: Mapping[str, str]) -> dict[str, Any]:
+        """Return the row of another cluster."""
+        bare = {**names, FIRST: names[f'"{FIRST}"'].strip('"')}
+        texts = {key: "".join(bare.get(part, part) for part in parts) for key, parts in self.texts.items()}
+        documents = {
+            key: json.loads("".join(names.get(part, part) for part in parts)) for key, parts in self.documents.items()
+        }
+        return {**self.plain, **texts, **documents}
 
 
 def _machine(machine: Machine, names: dict[str, str], number: int) -> Machine:
@@ -105,9 +124,3 @@ def _machine(machine: Machine, names: dict[str, str], number: int) -> Machine:
     )  # fmt: skip
     tags = {key: names.get(value, value) for key, value in machine.tags.items()}
     return attrs.evolve(machine, id=InstanceId(f"{machine.id}-{number}"), spec=spec, tags=tags)
-
-
-def _renamed(text: str, names: dict[str, str]) -> str:
-    for before, after in names.items():
-        text = text.replace(before, after)
-    return text

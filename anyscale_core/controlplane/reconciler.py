@@ -103,9 +103,9 @@ class Reconciler:
                 sweep = cloud.sweep()
         else:
             sweep = None
-        instances = sweep.instances if sweep is not None else ()
+        instances = sweep.by_cluster.get(record.id, ()) if sweep is not None else ()
         return Observed(
-            instances={instance.name: instance for instance in instances if instance.owner.cluster == record.id},
+            instances={instance.name: instance for instance in instances},
             swept_at=sweep.began_at if sweep is not None else None,
             status=self._store.statuses(record.id),
             offerings=cloud.offerings() if record.goal is Goal.RUN else (),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, or_, select, text, update
+from sqlalchemy import Connection, create_engine, delete, event, func, insert, inspect, or_, select, text, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -270,6 +270,20 @@ class Store:
         )
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
+
+    def phases(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many live clusters, and nodes of live clusters, are in each phase."""
+        c, n = t.clusters.c, t.nodes.c
+        clusters = select(c.phase, func.count()).where(c.ended_at.is_(None)).group_by(c.phase)
+        nodes = (
+            select(n.phase, func.count())
+            .join(t.clusters, c.id == n.cluster_id)
+            .where(c.ended_at.is_(None))
+            .group_by(n.phase)
+        )
+        with self._reader.connect() as connection:
+            found = [connection.execute(query).all() for query in (clusters, nodes)]
+        return {row[0]: row[1] for row in found[0]}, {row[0]: row[1] for row in found[1]}
 
     def clusters_of(self, names: Collection[str]) -> set[ClusterId]:
         """Return the clusters that nodes of these names belong to."""
