@@ -3,11 +3,9 @@
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-
-import psutil
 
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.settings import Settings
@@ -20,7 +18,7 @@ from benchmarks.seeding import a_cloud, seed
 from benchmarks.startup import COMMAND, warm
 from tests.scenarios.machine import ENV
 
-SIZES = (100, 1_000)
+SIZES = (100, 1_000, 10_000)
 NODES = 10
 CLUSTERS = 1_000
 TICKS = 50
@@ -53,20 +51,30 @@ def idle_tick(rounds: int) -> Iterator[Row]:
 def rest(rounds: int) -> Iterator[Row]:
     """Measure a server process with 1,000 clusters to which nothing happens, beside one with a single cluster."""
     warm()
-    with tempfile.TemporaryDirectory() as full, tempfile.TemporaryDirectory() as bare:
-        with started(full, CLUSTERS, NODES) as ours, started(bare, 1, NODES) as least:
-            _quiet(ours)
-            _quiet(least)
-            used = [(_share(ours), _share(least)) for _ in range(rounds)]
-            yield row("rest-cpu", "% of a core", [100 * mine for mine, _ in used], [100 * one for _, one in used],
-                      f"{CLUSTERS} clusters of {NODES} nodes, target 1 %")  # fmt: skip
-            memory = ours.process.memory_info().rss / 2**20, least.process.memory_info().rss / 2**20
-            alone = len(psutil.Process(ours.process.pid).children(recursive=True)) == 0
-            yield row("rest-rss", "MB", [memory[0]], [memory[1]], f"{'one process' if alone else 'SEVERAL PROCESSES'}",
-                      "target 150 MB; the fake cloud and its machines are in it")  # fmt: skip
-            took = [(_status(full, "c500"), _status(bare, "c0")) for _ in range(rounds)]
-            yield row("rest-status", "ms", [mine for mine, _ in took], [one for _, one in took],
-                      "anyscale-core status of one cluster, cold; target 200 ms")  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as full,
+        tempfile.TemporaryDirectory() as bare,
+        started(full, CLUSTERS, NODES) as ours,
+        started(bare, 1, NODES) as least,
+    ):
+        _quiet(ours)
+        _quiet(least)
+        used = [(100 * _share(ours), 100 * _share(least)) for _ in range(rounds)]
+        yield row("rest-cpu", "% of a core", *_columns(used), f"{CLUSTERS} clusters of {NODES} nodes, target 1 %")
+        memory = [(_rss(ours), _rss(least))]
+        processes = 1 + len(ours.process.children(recursive=True))
+        notes = f"processes: {processes}", "target 150 MB; the fake cloud and its machines are in it"
+        yield row("rest-rss", "MB", *_columns(memory), *notes)
+        took = [(_status(full, "c500"), _status(bare, "c0")) for _ in range(rounds)]
+        yield row("rest-status", "ms", *_columns(took), "anyscale-core status NAME, cold; target 200 ms")
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [ours for ours, _ in pairs], [floor for _, floor in pairs]
+
+
+def _rss(server: Server) -> float:
+    return float(server.process.memory_info().rss / 2**20)
 
 
 def _at_rest(home: Path, clusters: int) -> tuple[ControlPlane, ManualClock]:
