@@ -59,13 +59,13 @@ def rest(rounds: int) -> Iterator[Row]:
     ):
         _quiet(ours)
         _quiet(least)
-        used = [(100 * _share(ours), 100 * _share(least)) for _ in range(rounds)]
+        used = [(100 * _share(ours, SECONDS), 100 * _share(least, SECONDS)) for _ in range(rounds)]
         yield row("rest-cpu", "% of a core", *_columns(used), f"{CLUSTERS} clusters of {NODES} nodes, target 1 %")
         memory = [(_rss(ours), _rss(least))]
         processes = 1 + len(ours.process.children(recursive=True))
         notes = f"processes: {processes}", "target 150 MB; the fake cloud and its machines are in it"
         yield row("rest-rss", "MB", *_columns(memory), *notes)
-        took = [(_status(full, "c500"), _status(bare, "c0")) for _ in range(rounds)]
+        took = [(_status(full, f"c{CLUSTERS // 2}"), _status(bare, "c0")) for _ in range(rounds)]
         yield row("rest-status", "ms", *_columns(took), "anyscale-core status NAME, cold; target 200 ms")
 
 
@@ -116,7 +116,7 @@ def _quiet(server: Server) -> None:
             raise RuntimeError("the server does not come to rest")
 
 
-def _share(server: Server, seconds: float = SECONDS) -> float:
+def _share(server: Server, seconds: float) -> float:
     before, began = server.cpu(), time.perf_counter()
     time.sleep(seconds)
     return (server.cpu() - before) / (time.perf_counter() - began)
