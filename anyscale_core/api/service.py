@@ -1,7 +1,6 @@
 """What each route does: one call of the plane, and the plane's value as a view."""
 
 import asyncio
-import collections
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -184,10 +183,10 @@ class Service:
         return schema.document(ROUTES)
 
     def metrics(self, call: Call) -> bytes:  # noqa: ARG002
-        records = self.plane.clusters()
+        clusters, nodes = self.plane.store.phases()
         return metrics.render(
-            clusters=collections.Counter(record.phase.value for record in records),
-            nodes=collections.Counter(node.phase.value for record in records for node in record.nodes),
+            clusters=clusters,
+            nodes=nodes,
             calls=self._calls.counts(),
             heartbeats=self._heartbeating.total,
         )
@@ -195,7 +194,7 @@ class Service:
     def _view(self, status: ClusterStatus) -> ClusterView:
         cloud = self.plane.clouds.built().get(status.record.cloud)
         sweep = cloud.last_sweep() if cloud is not None else None
-        return views.cluster_view(status, sweep.instances if sweep is not None else ())
+        return views.cluster_view(status, sweep.by_cluster.get(status.record.id, ()) if sweep is not None else ())
 
 
 async def _in(executor: Executor, function: Callable[..., Any], *args: Any) -> Any:

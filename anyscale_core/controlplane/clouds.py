@@ -1,6 +1,7 @@
 """Clouds as the engine uses them: four drivers behind their layers, what clusters share, and one sweep for all."""
 
 import contextlib
+import functools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,14 @@ class Sweep:
 
     began_at: datetime
     instances: tuple[Instance, ...]
+
+    @functools.cached_property
+    def by_cluster(self) -> Mapping[ClusterId | None, tuple[Instance, ...]]:
+        """The instances of each cluster: worked out once, so that a turn looks at its own cluster's alone."""
+        out: dict[ClusterId | None, list[Instance]] = {}
+        for instance in self.instances:
+            out.setdefault(instance.owner.cluster, []).append(instance)
+        return {cluster: tuple(instances) for cluster, instances in out.items()}
 
 
 @attrs.frozen(kw_only=True)

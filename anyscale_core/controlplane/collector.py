@@ -16,6 +16,8 @@ from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import InstanceState, Notice
 
 PRUNE = timedelta(hours=1)
+SOUND = (InstanceState.RUNNING, None)
+"""An instance that needs no decision."""
 
 
 class Collector:
@@ -50,13 +52,15 @@ class Collector:
         except CloudError as error:
             self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
             return 0
-        self._wake(cloud, sweep, now)
-        return self._orphans(cloud, sweep)
+        # Read after the sweep began: a node recorded since then is known.
+        known = self._store.node_names(cloud.spec.name)
+        self._wake(cloud, sweep, known, now)
+        return self._orphans(cloud, sweep, known)
 
-    def _wake(self, cloud: Cloud, sweep: Sweep, now: datetime) -> None:
-        """Whatever the list shows differently from last time may need a decision."""
+    def _wake(self, cloud: Cloud, sweep: Sweep, known: set[str], now: datetime) -> None:
+        """Whatever the list shows differently from last time may need a decision; at first, whatever is not as it should be."""
         after = {instance.name: (instance.state, instance.notice) for instance in sweep.instances}
-        before = self._seen.get(cloud.spec.name, {})
+        before = self._seen.get(cloud.spec.name, dict.fromkeys(known, SOUND))
         self._seen[cloud.spec.name] = after
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if not changed:
@@ -64,9 +68,7 @@ class Collector:
         for id in self._store.clusters_of(changed):
             self._store.touch(id, now=now)
 
-    def _orphans(self, cloud: Cloud, sweep: Sweep) -> int:
-        # Read after the sweep began: a node recorded since then is known.
-        known = self._store.node_names(cloud.spec.name)
+    def _orphans(self, cloud: Cloud, sweep: Sweep, known: set[str]) -> int:
         grace = cloud.list_window
         orphans = [
             instance

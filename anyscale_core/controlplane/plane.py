@@ -42,6 +42,8 @@ from anyscale_core.registry import Registry
 
 log = structlog.get_logger(__name__)
 
+RETURN = timedelta(seconds=5)
+"""How long nodes may take to come back to a control plane that was away: the longest pause of their agents."""
 Wrap = Callable[[Driver, str], Driver]
 """Puts a driver of a cloud (by name) behind its layers."""
 
@@ -123,6 +125,8 @@ class ControlPlane:
         )  # fmt: skip
         self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
         self._listeners: list[Callable[[], None]] = []
+        self._attended: datetime | None = None
+        self.attend()
 
     # -- clouds --------------------------------------------------------------------------------------------------------
 
@@ -285,14 +289,32 @@ class ControlPlane:
 
     def tick(self) -> int:
         """Do all that is due now, in this thread; return how many clusters were worked on."""
-        now = self.clock.now()
-        self.store.notice_silence(now - self.settings.timing.suspect_after, now=now)
+        self.notice_silence()
         worked = 0
         while self.work_once():
             worked += 1
             if worked >= 1000:
                 break
         return worked
+
+    def attend(self) -> None:
+        """Say, at least every ``suspect_after``, that this process runs and can hear nodes.
+
+        After its start, and after a longer time without (it was stopped, or the clock has jumped), no silence counts until
+        the nodes have had the time to come back.
+        """
+        now = self.clock.now()
+        if self._attended is None or now - self._attended > self.settings.timing.suspect_after:
+            self.reconciler.listening_since = now + RETURN
+        self._attended = now
+
+    def notice_silence(self) -> int:
+        """Make the clusters due in which a node has fallen silent; return how many."""
+        now = self.clock.now()
+        before = now - self.settings.timing.suspect_after
+        if before < self.reconciler.listening_since:
+            return 0  # it would be noticed once, and count for nothing
+        return self.store.notice_silence(before, now=now)
 
     def work_once(self) -> bool:
         """Do one thing that is due: have the grants that a node waits for, or take a cluster's lease and work on it.

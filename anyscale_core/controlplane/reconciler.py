@@ -35,6 +35,8 @@ class Reconciler:
     ) -> None:
         self._store, self._clouds, self._grants, self._heartbeats = store, clouds, grants, heartbeats
         self._clock, self._settings = clock, settings
+        self.listening_since = clock.now()
+        """Since when nodes can be heard; set by the plane."""
 
     def reconcile(self, lease: Lease) -> datetime | None:
         """Bring one cluster closer to its wish; return when it is due next (None: when something changes).
@@ -101,13 +103,14 @@ class Reconciler:
                 sweep = cloud.sweep()
         else:
             sweep = None
-        instances = sweep.instances if sweep is not None else ()
+        instances = sweep.by_cluster.get(record.id, ()) if sweep is not None else ()
         return Observed(
-            instances={instance.name: instance for instance in instances if instance.owner.cluster == record.id},
+            instances={instance.name: instance for instance in instances},
             swept_at=sweep.began_at if sweep is not None else None,
             status=self._store.statuses(record.id),
             offerings=cloud.offerings() if record.goal is Goal.RUN else (),
             shortages=self._store.shortages(record.cloud, now=now),
+            listening_since=self.listening_since,
         )
 
     def _cannot_see(self, work: Work, error: CloudError, now: datetime) -> datetime:

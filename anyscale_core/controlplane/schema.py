@@ -111,6 +111,8 @@ node_status = Table(
     Column("seen_at", Instant, nullable=False),
     Column("noticed", Integer, nullable=False, server_default="0"),  # 1: its silence has been passed on already
     Column("nonce", String(64), nullable=False),  # sha256 of the agent's nonce
+    Column("seq", BigInteger, nullable=False, server_default="0"),  # of the last heartbeat that was believed
+    Column("mark", String(32), nullable=False, server_default=""),  # of what it said (``beats.mark_of``)
     Column("doc", JSON, nullable=False),
 )
 Index("node_status_silence", node_status.c.noticed, node_status.c.seen_at)

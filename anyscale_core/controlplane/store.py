@@ -7,7 +7,7 @@ On PostgreSQL several control planes may share a store. Writes run at READ COMMI
 on; reads of several rows run at REPEATABLE READ, so that what is read together was true together.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     insert,
     inspect,
     or_,
@@ -53,7 +54,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0001"
+MIGRATION = "0002"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -266,6 +267,16 @@ class Store:
         with self._reader.connect() as connection:
             return connection.scalar(select(t.clusters.c.version).where(t.clusters.c.id == id)) or 0
 
+    def versions(self, ids: Collection[ClusterId]) -> dict[ClusterId, int]:
+        """Return the versions of many clusters; those that are not there are left out."""
+        c = t.clusters.c
+        with self._reader.connect() as connection:
+            return {
+                ClusterId(row.id): row.version
+                for batch in _batches(sorted(ids), 500)
+                for row in connection.execute(select(c.id, c.version).where(c.id.in_(batch)))
+            }
+
     def load(self, id: ClusterId, *, history_from: datetime | None = None) -> ClusterRecord | None:
         """Return one cluster whole, ended nodes only since ``history_from`` (None: all)."""
         with self._reader.connect() as connection:
@@ -289,11 +300,11 @@ class Store:
         )
 
     def statuses(self, id: ClusterId) -> dict[NodeId, NodeStatus]:
+        s = t.node_status.c
         with self._reader.connect() as connection:
-            docs = connection.execute(
-                select(t.node_status.c.doc, t.node_status.c.seen_at).where(t.node_status.c.cluster_id == id)
-            ).all()
-        found = [attrs.evolve(wire.structure(row.doc, NodeStatus), seen_at=row.seen_at) for row in docs]
+            rows = connection.execute(select(s.doc, s.seen_at, s.seq).where(s.cluster_id == id)).all()
+        # The document is written when it says something new, these two every time.
+        found = [attrs.evolve(wire.structure(doc, NodeStatus), seen_at=seen_at, seq=seq) for doc, seen_at, seq in rows]
         return {status.node_id: status for status in found}
 
     def node(self, id: NodeId) -> NodeRecord | None:
@@ -311,6 +322,20 @@ class Store:
         )
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
+
+    def phases(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many live clusters, and nodes of live clusters, are in each phase."""
+        c, n = t.clusters.c, t.nodes.c
+        clusters = select(c.phase, func.count()).where(c.ended_at.is_(None)).group_by(c.phase)
+        nodes = (
+            select(n.phase, func.count())
+            .join(t.clusters, c.id == n.cluster_id)
+            .where(c.ended_at.is_(None))
+            .group_by(n.phase)
+        )
+        with self._reader.connect() as connection:
+            found = [connection.execute(query).all() for query in (clusters, nodes)]
+        return {row[0]: row[1] for row in found[0]}, {row[0]: row[1] for row in found[1]}
 
     def clusters_of(self, names: Collection[str]) -> set[ClusterId]:
         """Return the clusters that nodes of these names belong to."""
@@ -342,22 +367,11 @@ class Store:
             return False
         return True
 
-    def status(self, id: NodeId) -> NodeStatus | None:
-        with self._reader.connect() as connection:
-            row = connection.execute(select(t.node_status).where(t.node_status.c.node_id == id)).mappings().first()
-        return None if row is None else attrs.evolve(wire.structure(row["doc"], NodeStatus), seen_at=row["seen_at"])
-
-    def beat(self, status: NodeStatus, *, changed: ClusterId | None) -> None:
-        """Record a heartbeat; with ``changed`` the cluster is due at once, else only the time is written."""
-        where = t.node_status.c.node_id == status.node_id
+    @contextmanager
+    def telemetry(self) -> Iterator[Connection]:
+        """A transaction that may be lost with the machine, though not with the process."""
         with self._loose.begin() as connection:
-            if changed is not None:
-                touch(connection, changed, status.seen_at)
-            connection.execute(
-                update(t.node_status)
-                .where(where)
-                .values(seen_at=status.seen_at, noticed=0, doc=wire.unstructure(status))
-            )
+            yield connection
 
     def notice_silence(self, before: datetime, *, now: datetime) -> int:
         """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
@@ -499,7 +513,7 @@ class Store:
             connection.execute(insert(t.audit).values(**attrs.asdict(record)))
 
 
-def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Split a list: databases bound how many values one statement may carry."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

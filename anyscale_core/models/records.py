@@ -184,6 +184,8 @@ class Observed:
     endpoint: Endpoint | None = None
     endpoint_known: bool = False
     """Whether ``endpoint`` was looked for at ``swept_at``; when not, None means nothing."""
+    listening_since: datetime | None = None
+    """Since when the control plane can hear nodes (None: always): no silence and no idleness counts from before."""
 
 
 @attrs.frozen(kw_only=True)

@@ -83,7 +83,7 @@ class _Diff:
         self.unmet: list[str] = []
         head = current_head(self.nodes)
         report = head_report(head, observed)
-        self.report = aged(report, now - observed.status[head.id].seen_at) if report and head else None
+        self.report = aged(report, now - self._heard(observed.status[head.id].seen_at)) if report and head else None
         self.epoch = epoch_of(head, observed)
         self.views = {
             node.id: View(
@@ -95,6 +95,7 @@ class _Diff:
                 head_seen_at=observed.status[head.id].seen_at
                 if head is not None and head.id in observed.status
                 else None,
+                listening_since=observed.listening_since,
             )
             for node in self.nodes
         }
@@ -120,6 +121,10 @@ class _Diff:
         self._jobs()
         self._activity()
         return self._finish(tuple(self.actions))
+
+    def _heard(self, at: datetime) -> datetime:
+        """Return from when on something may be taken to have held: not for the time in which nobody listened."""
+        return max(at, self.observed.listening_since or at)
 
     def _finish(self, actions: tuple[Action, ...]) -> Plan:
         requeue = teardown.soonest(*self.looks, now=self.now, at_least=timedelta(milliseconds=20))
@@ -200,7 +205,7 @@ class _Diff:
         since = self.desired.active_at or self.desired.running_at
         if minutes <= 0 or since is None or self._busy():
             return None
-        limit = since + timedelta(minutes=minutes)
+        limit = self._heard(since) + timedelta(minutes=minutes)
         if self.now >= limit:
             return EndCluster(cause=EndCause.IDLE, reason=f"it has been idle for {minutes:g} min")
         self.looks.append(limit)

@@ -151,7 +151,7 @@ def _drained(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     status = view.status
     if status is None or status.ray is RayStatus.STOPPED:
         return True
-    return now >= status.seen_at + timing.lost_after
+    return now >= view.heard(status.seen_at) + timing.lost_after
 
 
 def _unborn(node: NodeRecord, view: View, launch: Launch | None, *, timing: Timing) -> MoveNode | datetime:
