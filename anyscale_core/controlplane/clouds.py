@@ -81,6 +81,8 @@ class Cloud:
         self.networking = _typed(drivers["networking"], NetworkingDriver)  # type: ignore[type-abstract]
         self._sweep: Sweep | None = None
         self._sweeping = threading.Lock()
+        self.is_settled = False
+        """Whether the last list that was looked through showed every node's instance running; a create ends that."""
         self._shared: Shared | None = None
         self._catalogue: tuple[datetime, tuple[Offering, ...]] | None = None
 

@@ -16,6 +16,8 @@ from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import InstanceState, Notice
 
 PRUNE = timedelta(hours=1)
+UNSETTLED = timedelta(seconds=2)
+"""How old a list may be while instances are on their way."""
 SOUND = (InstanceState.RUNNING, None)
 """An instance that needs no decision."""
 
@@ -43,7 +45,9 @@ class Collector:
         sweep = cloud.last_sweep()
         if sweep is None:
             return True
-        return self._clock.now() - sweep.began_at >= self._settings.timing.sweep_ceiling
+        ceiling = self._settings.timing.sweep_ceiling
+        # While something starts or goes, lists are worth more: they tell addresses, and what will never come up.
+        return self._clock.now() - sweep.began_at >= (ceiling if cloud.is_settled else min(ceiling, UNSETTLED))
 
     def _collect(self, cloud: Cloud) -> int:
         now = self._clock.now()
@@ -54,6 +58,7 @@ class Collector:
             return 0
         # Read after the sweep began: a node recorded since then is known.
         known = self._store.node_names(cloud.spec.name)
+        cloud.is_settled = known <= {one.name for one in sweep.instances if one.state is InstanceState.RUNNING}
         self._wake(cloud, sweep, known, now)
         return self._orphans(cloud, sweep, known)
 

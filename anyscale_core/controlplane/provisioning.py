@@ -215,6 +215,7 @@ class Work:
         try:
             shared = self.cloud.shared()
             specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
+            self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
             self._create_failed(token, error)

@@ -27,7 +27,7 @@ def test_a_cluster_is_applied_runs_shows_its_nodes_and_price_and_is_deleted(serv
     eventually(running, what="life is RUNNING")
     seen = client.get("life")
     assert [node.phase for node in seen.nodes] == [NodePhase.READY] * 3
-    assert all(node.address for node in seen.nodes)
+    eventually(lambda: all(node.address for node in client.get("life").nodes), what="every node's address is known")
     assert seen.price_per_hour == pytest.approx(sum(node.price_per_hour for node in seen.nodes))
     assert seen.price_per_hour > 0
     assert seen.spec.worker_nodes[0].min_nodes == 2
