@@ -54,18 +54,20 @@ def grow(
         return Growth()
     candidates = candidates_of(desired, nodes, observed, barred=barred, now=now)
     budget = budget_of(desired.spec, nodes)
-    wish = _placed(held, nodes, head, candidates, budget)
-    new = _settled(wish.new, nodes, head, timing)
     reason = f"Ray waits for {_summary([*head.demand, *held], head)}"
-    actions = _actions(desired.spec, candidates, new, reason=reason)
-    short = quotas.admit_whole(usage, desired.spec, actions).held
+    wish = placed = _placed(held, nodes, head, candidates, budget)
+    wanted = _actions(desired.spec, candidates, wish.new, reason=reason)
+    short = quotas.admit_whole(usage, desired.spec, wanted, what="all that Ray waits for").held
     if short:
         # What the quotas leave may do for other nodes, or for fewer; a gang starts whole all the same.
         candidates = quotas.within(candidates, desired.spec, usage)
-        fewer = _placed(held, nodes, head, candidates, quotas.bound(budget, usage))
-        actions = _actions(desired.spec, candidates, _settled(fewer.new, nodes, head, timing), reason=reason)
-    settled = head.demand_age >= timing.settle
+        placed = _placed(held, nodes, head, candidates, quotas.bound(budget, usage))
+    new, settled = placed.new, head.demand_age >= timing.settle
+    if not settled:
+        on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
+        new, short = () if on_the_way else new[:1], {}
     wait = None if settled or not wish.new else now + (timing.settle - head.demand_age)
+    actions = _actions(desired.spec, candidates, new, reason=reason)
     return Growth(actions=actions, unmet=wish.unmet, held=short, settle_at=wait)
 
 
@@ -84,16 +86,6 @@ def _placed(
     added = [Bin(group=one.group, free=dict(one.resources), labels=one.labels, candidate=one) for one in floor.new]
     placement = place(head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget)
     return attrs.evolve(placement, unmet=(*floor.unmet, *placement.unmet))
-
-
-def _settled(
-    new: tuple[Candidate, ...], nodes: Sequence[NodeRecord], head: HeadReport, timing: Timing
-) -> tuple[Candidate, ...]:
-    """Return what to start now of what is wanted: one node while the demand is too fresh to size the fleet by."""
-    if head.demand_age >= timing.settle:
-        return new
-    on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
-    return () if on_the_way else new[:1]
 
 
 def _actions(

@@ -75,11 +75,17 @@ def admit(usage: Sequence[QuotaUsage], spec: ClusterSpec, wanted: Iterable[Creat
     return Admitted(actions=tuple(actions), usage=now, held=held)
 
 
-def admit_whole(usage: Sequence[QuotaUsage], spec: ClusterSpec, wanted: Iterable[CreateNodes]) -> Admitted:
+def admit_whole(
+    usage: Sequence[QuotaUsage],
+    spec: ClusterSpec,
+    wanted: Iterable[CreateNodes],
+    *,
+    what: str = "the head and the minimums together",
+) -> Admitted:
     """Admit all actions together or none: two clusters that each hold a part and wait for the rest would wait for ever."""
     wanted = tuple(wanted)
     together = total(takes(spec, action, action.count) for action in wanted)
-    held = lacking(usage, together, "the head and the minimums together")
+    held = lacking(usage, together, what)
     if held:
         return Admitted(actions=(), usage=tuple(usage), held=held)
     return Admitted(actions=wanted, usage=tuple(add(one, together, 1) for one in usage))
@@ -94,8 +100,8 @@ def lacking(usage: Iterable[QuotaUsage], each: Mapping[str, float], what: str) -
             held[one.quota.name] = _spent(one)
         elif path:
             amounts = show(path, one.used.get(path, 0.0), one.quota.limits[path])
-            text = f"{amounts} in use, too little left for {what} ({show(path, each[path])})"
-            held[one.quota.name] = f"quota {one.quota.name!r}: {text}; {RAISE}"
+            # Not what is wanted: the reason stands on the cluster's status, and shall not change with every task that ends.
+            held[one.quota.name] = f"quota {one.quota.name!r}: {amounts} in use, too little left for {what}; {RAISE}"
     return held
 
 
