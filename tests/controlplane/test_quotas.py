@@ -3,6 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, inspect
 
 from anyscale_core.errors import CapacityUnavailable, Scope, SpecError, UnknownName
 from anyscale_core.models.node import GangStrategy
@@ -321,3 +324,25 @@ def test_a_restart_changes_nothing_about_what_waits_and_says_nothing_again(world
     assert world.phase() is ClusterPhase.RUNNING
     quota(world, nodes=2)
     world.until(lambda: len(world.ready()) == 1)
+
+
+def test_a_store_from_before_there_were_quotas_counts_the_nodes_that_it_has(world: World) -> None:
+    world.up(a_spec("demo", workers(min_nodes=2, resources={"CPU": 4.0, "slot": 1.0})))
+    world.cloud.kill(world.ready()[0].name)
+    world.until(lambda: bool(world.nodes("demo", NodePhase.GONE)) and len(world.ready()) == 2)
+    quota(world, nodes=10, budget=50.0, resources={"CPU": 100.0, "slot": 9.0})
+    before = used(world)
+    world.plane.close()
+    config = Config()
+    config.set_main_option("script_location", "anyscale_core.controlplane:migrations")
+    engine = create_engine(f"sqlite:///{world.home / 'plane.db'}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        assert "charge" not in {column["name"] for column in inspect(connection).get_columns("nodes")}
+    engine.dispose()
+    world.restart()
+    quota(world, nodes=10, budget=50.0, resources={"CPU": 100.0, "slot": 9.0})
+    assert used(world) == pytest.approx(before)
+    world.run(steps=30)
+    assert world.phase() is ClusterPhase.RUNNING
