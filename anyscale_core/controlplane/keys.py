@@ -6,6 +6,7 @@ the same claims give the same bytes, so a create call that is repeated after a c
 
 import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -39,6 +40,11 @@ class Certificate:
 
     cert_pem: str
     key_pem: Secret[str]
+
+
+def local_user() -> str:
+    """Return the actor that whoever may read the home of a control plane on this machine is."""
+    return f"admin@{socket.gethostname()}"
 
 
 class KeyRing:

@@ -91,6 +91,13 @@ class Quotas:
             for usage in usages
         )
 
+    def get(self, name: str) -> QuotaStatus:
+        """Return a quota with its usage now. Raises UnknownName with the nearest name."""
+        found = {status.usage.quota.name: status for status in self.all()}
+        if name not in found:
+            raise UnknownName(f"no quota {name!r}{nearest(name, list(found))}")
+        return found[name]
+
     # -- what the engine asks ------------------------------------------------------------------------------------------
 
     def specs_over(self, *, cloud: str, user: str, project: str | None) -> list[QuotaSpec]:
