@@ -152,7 +152,7 @@ def test_a_quota_is_set_shown_with_its_usage_and_deleted(cli: Cli, town: Town, s
     assert [one["path"] for one in shown["limits"]] == ["budget", "resources.CPU", "resources.memory"]
     assert cli("quota", "delete", "team-a").text == "quota team-a is forgotten\n"
     wrong = cli("quota", "delete", "team-a")
-    assert (wrong.code, wrong.err) == (2, "anyscale-core: no quota 'team-a'\n")
+    assert (wrong.code, wrong.err) == (2, "error: no quota 'team-a'\n")
 
 
 def test_a_fault_of_a_quota_names_its_line(cli: Cli, town: Town, tmp_path: Path) -> None:
