@@ -136,7 +136,11 @@ class ControlPlane:
     # -- quotas --------------------------------------------------------------------------------------------------------
 
     def set_quota(self, spec: QuotaSpec, *, actor: str) -> bool:
-        """Make or change a quota; return whether it is new. What runs goes on, also beyond it. Raises NameTaken."""
+        """Make or change a quota; return whether it is new. What runs goes on, also beyond it.
+
+        Raises SpecError for a cloud that there is not: nothing would ever count against it.
+        """
+        self.clouds.check_name(spec.cloud, subject=f"quota {spec.name!r}")
         is_new = self.quotas.set(spec)
         self._audit(actor, "quota.set", spec.name)
         self.wake()

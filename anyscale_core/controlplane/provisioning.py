@@ -413,7 +413,11 @@ class Work:
             raise AssertionError(f"{self.record.name}: {before.value} -> {to.value} is no legal move")
         running_at = now if to is ClusterPhase.RUNNING and self.record.running_at is None else self.record.running_at
         ended_at = now if to in CLUSTER_ENDED else None
-        self._save(connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at)
+        held_by = () if to is ClusterPhase.TERMINATING else self.record.held_by
+        self._save(
+            connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at,
+            held_by=held_by,
+        )  # fmt: skip
         level = "ERROR" if to is ClusterPhase.FAILED else "INFO"
         text = f"{self.record.name} is {to.value}{f': {reason}' if reason else ''}"
         self._say(f"cluster.{to.value.lower()}", text, level)

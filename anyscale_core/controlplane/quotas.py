@@ -56,7 +56,7 @@ class Quotas:
         try:
             with self._store.write() as connection:
                 self._wake_held(connection, now)
-                changed = update(t.quotas).where(t.quotas.c.name == spec.name).values(spec=doc, levels={})
+                changed = update(t.quotas).where(t.quotas.c.name == spec.name).values(spec=doc)
                 is_new = connection.execute(changed).rowcount == 0
                 if is_new:
                     connection.execute(insert(t.quotas).values(name=spec.name, spec=doc, created_at=now, levels={}))

@@ -5,9 +5,12 @@ from datetime import timedelta
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, update
 
+from anyscale_core.controlplane import schema
 from anyscale_core.errors import CapacityUnavailable, Scope, SpecError, UnknownName
+from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.node import GangStrategy
 from anyscale_core.models.phases import ClusterPhase, NodePhase
 from anyscale_core.models.quota import BudgetPeriod, QuotaMode, QuotaSpec
@@ -76,6 +79,30 @@ def test_the_end_of_one_cluster_lets_another_that_waits_start_at_once(world: Wor
     world.until(lambda: ended(world, "first"))
     assert len(world.nodes("second")) == 3, "in the same turn"
     world.until(lambda: world.phase("second") is ClusterPhase.RUNNING)
+
+
+def test_room_that_nobody_told_of_is_found_all_the_same(world: World) -> None:
+    """As when the control plane that made the room died before it could tell."""
+    quota(world, nodes=5)
+    world.up(a_spec("first", workers(min_nodes=3)))
+    world.plane.apply(a_spec("second", workers(min_nodes=1)), actor="tester")
+    world.run(steps=5)
+    assert world.record("second").held_by == ("team-a",)
+    with world.plane.store.write() as connection:
+        connection.execute(update(schema.quotas).values(spec=wire.unstructure(QuotaSpec(name="team-a", nodes=6))))
+    world.until(lambda: len(world.nodes("second")) == 2, steps=40)
+
+
+def test_a_cluster_that_ends_while_it_waits_is_held_no_more(world: World) -> None:
+    quota(world, nodes=1)
+    world.up(a_spec("first"))
+    world.plane.apply(a_spec("second"), actor="tester")
+    world.run(steps=5)
+    assert [one.holds for one in world.plane.quotas.all()] == [("second",)]
+    world.plane.terminate("second", actor="tester")
+    world.until(lambda: ended(world, "second"))
+    assert world.record("second").held_by == ()
+    assert [one.holds for one in world.plane.quotas.all()] == [()]
 
 
 def test_a_cluster_starts_whole_or_not_at_all_so_that_no_two_wait_for_each_other(world: World) -> None:
@@ -168,7 +195,10 @@ def test_telling_ray_of_less_than_a_machine_has_saves_nothing(world: World) -> N
 def test_a_quota_counts_its_own_cloud_user_and_project_and_no_other(world: World) -> None:
     quota(world, "alice", user="alice", nodes=1)
     quota(world, "vision", project="vision", nodes=10)
+    world.plane.register_cloud(CloudSpec(name="other", provider="fake"), actor="admin")
     quota(world, "elsewhere", cloud="other", nodes=0)
+    with pytest.raises(SpecError, match="cloud: no cloud 'otter' is registered; known: fake, other"):
+        quota(world, "elsewhere", cloud="otter", nodes=0)
     quota(world, "alice-vision", project="vision", user="alice", nodes=10)
     for name, actor, project in (("a", "alice", None), ("b", "alice", "vision"), ("c", "bob", "vision")):
         world.plane.apply(a_spec(name, project=project), actor=actor)
