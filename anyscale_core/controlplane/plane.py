@@ -39,7 +39,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
-from anyscale_core.planning.quotas import never
+from anyscale_core.planning.quotas import least, never
 from anyscale_core.registry import Registry
 
 Wrap = Callable[[Driver, str], Driver]
@@ -163,7 +163,7 @@ class ControlPlane:
         now = self.clock.now()
         self.check(spec)
         live = self._live(spec.name)
-        self._check_quotas(spec, live.created_by if live is not None else actor)
+        self._check_quotas(spec, live, actor)
         if live is None:
             record = ClusterRecord(
                 id=ClusterId(mint("clu")), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
@@ -238,7 +238,7 @@ class ControlPlane:
             id=ClusterId("clu_planned"), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
             created_at=now, created_by=actor, phase_since=now,
         )  # fmt: skip
-        self._check_quotas(spec, record.created_by)
+        self._check_quotas(spec, live, actor)
         offerings = cloud.offerings()
         shortages = self.store.shortages(spec.cloud, now=now)
         wanted = attrs.evolve(record, spec=spec)
@@ -377,13 +377,16 @@ class ControlPlane:
         self._audit(actor, "cluster.change", spec.name)
         self._say(live.id, "cluster.changed", f"{spec.name} was changed by {actor}")
 
-    def _check_quotas(self, spec: ClusterSpec, user: str) -> None:
+    def _check_quotas(self, spec: ClusterSpec, live: ClusterRecord | None, actor: str) -> None:
         """Raise SpecError when what a spec needs at least could not exist under a hard quota even if nothing else did."""
+        user = actor if live is None else live.created_by
         over = self.quotas.specs_over(cloud=spec.cloud, user=user, project=spec.project)
         hard = [quota for quota in over if quota.mode is QuotaMode.HARD]
         if not hard:
             return
-        faults = never(hard, spec, self.clouds.get(spec.cloud).offerings(), now=self.clock.now())
+        offerings, now = self.clouds.get(spec.cloud).offerings(), self.clock.now()
+        had = {} if live is None else least(live.spec, offerings, now=now)
+        faults = never(hard, least(spec, offerings, now=now), had=had)
         if faults:
             raise SpecError(faults, subject=f"cluster {spec.name!r}")
 

@@ -144,26 +144,32 @@ def bound(budget: Budget, usage: Iterable[QuotaUsage]) -> Budget:
     return Budget(resources=resources or None, price=price, nodes=nodes)
 
 
-def never(
-    quotas: Iterable[QuotaSpec], spec: ClusterSpec, offerings: Iterable[Offering], *, now: datetime
-) -> list[Fault]:
-    """Return why the head and the minimum of every group could not exist even if nothing else did; empty when they can."""
+def least(spec: ClusterSpec, offerings: Iterable[Offering], *, now: datetime) -> dict[str, float]:
+    """Return the least that the head and the minimum of every group take together, by path."""
     catalogue = [attrs.evolve(offering, available=True) for offering in offerings]
-    least: dict[str, float] = {}
+    need: dict[str, float] = {}
     for shape, count in [(spec.head_node, 1), *((group, group.min_nodes) for group in spec.worker_nodes)]:
         each = _least(spec, shape, catalogue, now)
-        least = plus(least, {path: amount * count for path, amount in each.items()})
+        need = plus(need, {path: amount * count for path, amount in each.items()})
     for name, amount in (spec.min_resources or {}).items():
-        least[f"{RESOURCES}{name}"] = max(least.get(f"{RESOURCES}{name}", 0.0), amount)
+        need[f"{RESOURCES}{name}"] = max(need.get(f"{RESOURCES}{name}", 0.0), amount)
+    return need
+
+
+def never(quotas: Iterable[QuotaSpec], need: Mapping[str, float], *, had: Mapping[str, float]) -> list[Fault]:
+    """Return why so much could not exist even if nothing else did; empty when it could.
+
+    ``had``: what was wanted before. Who asks for no more than that may, though a quota has been lowered since.
+    """
     return [
         Fault(
             path="",
             message=f"quota {quota.name!r} allows {show(path, limit)}, and the head and the minimums need "
-            f"{show(path, least[path])}; ask for less, or raise it with `anyscale-core quota set`",
+            f"{show(path, need[path])}; ask for less, or raise it with `anyscale-core quota set`",
         )
         for quota in quotas
         for path, limit in quota.limits.items()
-        if path != BUDGET and least.get(path, 0.0) > limit + EPSILON
+        if path != BUDGET and need.get(path, 0.0) > max(limit, had.get(path, 0.0)) + EPSILON
     ]
 
 
@@ -186,8 +192,8 @@ def _left(usage: QuotaUsage, each: Mapping[str, float]) -> Iterator[tuple[str, f
 
 
 def _short_of(usage: QuotaUsage, each: Mapping[str, float]) -> str:
-    """Return the first limit that has no room for ``each``; empty when there is room."""
-    if usage.spent:
+    """Return the first limit that has no room for ``each``; empty when there is room, as there is for nothing."""
+    if usage.spent and each:
         return BUDGET
     return next((path for path, left in _left(usage, each) if each[path] > left + EPSILON), "")
 

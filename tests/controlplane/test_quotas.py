@@ -133,6 +133,9 @@ def test_a_minimum_that_could_never_fit_is_refused_with_the_quota_and_what_it_ne
     with pytest.raises(SpecError, match="need 16 CPU"):
         world.plane.apply(spec, actor="tester")
     world.plane.apply(a_spec("other", workers(min_nodes=3)), actor="tester")
+    quota(world, resources={"CPU": 8.0}, project="vision")
+    tagged = a_spec("demo", workers(min_nodes=2), project="vision", tags={"team": "a"})
+    assert world.plane.apply(tagged, actor="tester").generation == 2, "it needs no more than before"
 
 
 def test_a_lost_node_is_replaced_within_the_quota_when_its_share_is_free(world: World) -> None:

@@ -86,6 +86,12 @@ def test_a_spent_budget_admits_nothing_and_one_that_is_not_spent_limits_no_numbe
     )
 
 
+def test_a_spent_budget_holds_nothing_back_when_nothing_is_wanted() -> None:
+    spent = usage(budget=5.0, used={"budget": 5.0})
+    assert quotas.admit_whole([spent], SPEC, []).held == {}
+    assert list(quotas.admit_whole([spent], SPEC, [create("cpu")]).held) == ["q"]
+
+
 def test_the_budget_of_a_placement_is_the_narrowest_of_all_limits() -> None:
     limits = [usage(nodes=9, resources={"CPU": 8.0, "GPU": 1.0}, price_per_hour=3.0, used={"nodes": 2.0})]
     own = Budget(resources={"CPU": 6.0, "slot": 1.0}, price=4.0)
@@ -98,7 +104,8 @@ def test_what_could_never_fit_is_named_with_the_cheapest_that_would_do() -> None
     spec = ClusterSpec(name="demo", cloud="fake", head_node=HeadNode(instance_type="cpu-2"), worker_nodes=(any_type,))
     fits = QuotaSpec(name="fits", resources={"CPU": 10.0}, nodes=3, budget=0.0)
     small = QuotaSpec(name="small", resources={"CPU": 9.0}, nodes=2)
-    faults = quotas.never([fits, small], spec, OFFERINGS, now=NOW)
+    need = quotas.least(spec, OFFERINGS, now=NOW)
+    faults = quotas.never([fits, small], need, had={})
     assert [fault.message.partition(";")[0] for fault in faults] == [
         "quota 'small' allows 2 nodes, and the head and the minimums need 3 nodes",
         "quota 'small' allows 9 CPU, and the head and the minimums need 10 CPU",
