@@ -67,9 +67,9 @@ class Collector:
             self._store.touch(id, now=now)
 
     def _orphans(self, cloud: Cloud, sweep: Sweep) -> int:
-        # Read after the sweep began: a node recorded since then is known.
-        known = self._store.node_names(cloud.spec.name)
+        # Read after the sweep began: a node that was recorded since then is known, and so is one that has ended since.
         grace = cloud.list_window
+        known = self._store.node_names(cloud.spec.name, since=sweep.began_at - grace)
         orphans = [
             instance
             for instance in sweep.instances

@@ -258,13 +258,12 @@ class Store:
             doc = connection.scalar(select(t.nodes.c.doc).where(t.nodes.c.id == id))
         return None if doc is None else wire.structure(doc, NodeRecord)
 
-    def node_names(self, cloud: str) -> set[str]:
-        """Return the names of all nodes that may exist in a cloud: for the collector of orphans."""
-        ended = [phase.value for phase in NODE_ENDED]
+    def node_names(self, cloud: str, *, since: datetime) -> set[str]:
+        """Return the names of all nodes that may have existed in a cloud since an instant: for the collector of orphans."""
         query = (
             select(t.nodes.c.name)
             .join(t.clusters, t.clusters.c.id == t.nodes.c.cluster_id)
-            .where(t.clusters.c.cloud == cloud, t.nodes.c.phase.not_in(ended))
+            .where(t.clusters.c.cloud == cloud, or_(t.nodes.c.ended_at.is_(None), t.nodes.c.ended_at >= since))
         )
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
