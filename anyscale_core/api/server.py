@@ -28,7 +28,7 @@ from anyscale_core.api.client import CONNECTION_FILE, Connection, write_connecti
 from anyscale_core.api.metrics import DriverCalls
 from anyscale_core.api.service import Service
 from anyscale_core.clock import Clock, SystemClock
-from anyscale_core.controlplane.keys import CERTIFICATE_DAYS, USER, write_private
+from anyscale_core.controlplane.keys import CERTIFICATE_DAYS, USER, local_user, write_private
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.runner import Runner
 from anyscale_core.controlplane.settings import Settings
@@ -194,7 +194,7 @@ def _connection(plane: ControlPlane) -> Connection:
     return Connection(
         url=plane.settings.url,
         pid=os.getpid(),
-        token=plane.keys.sign(USER, {"sub": f"admin@{socket.gethostname()}"}, issued=now, expires=expires),
+        token=plane.keys.sign(USER, {"sub": local_user()}, issued=now, expires=expires),
         ca_pem=plane.keys.ca_pem,
         started_at=now,
     )

@@ -22,12 +22,14 @@ from anyscale_core.api.protocol import (
     JobView,
     PlanView,
     ProviderView,
+    QuotaView,
     StopView,
 )
 from anyscale_core.api.routes import ROUTES, Answer, Call
 from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
 from anyscale_core.models.node import Orders, Registered
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.storage import StoreAccess
 
 PEOPLE, MACHINES = 8, 4
@@ -116,7 +118,7 @@ class Service:
         return self._view(self.plane.status(name))
 
     def plan(self, call: Call) -> PlanView:
-        return views.plan_view(self.plane.plan(call.body))
+        return views.plan_view(self.plane.plan(call.body, actor=call.actor))
 
     def submit(self, call: Call) -> JobView:
         return views.job_view(self.plane.submit(call.path["name"], call.body, actor=call.actor))
@@ -157,6 +159,17 @@ class Service:
     def register_cloud(self, call: Call) -> CloudView:
         self.plane.register_cloud(call.body, actor=call.actor)
         return views.cloud_view(call.body)
+
+    def quotas(self, call: Call) -> tuple[QuotaView, ...]:  # noqa: ARG002
+        return tuple(views.quota_view(status) for status in self.plane.quotas.all())
+
+    def set_quota(self, call: Call) -> Answer:
+        is_new = self.plane.set_quota(call.body, actor=call.actor)
+        view = views.quota_view(self.plane.quotas.get(call.body.name))
+        return Answer(value=view, status=201 if is_new else 200)
+
+    def delete_quota(self, call: Call) -> QuotaSpec:
+        return self.plane.delete_quota(call.path["name"], actor=call.actor)
 
     def uploads(self, call: Call) -> StoreAccess:
         return self.plane.upload(call.path["cloud"], actor=call.actor)

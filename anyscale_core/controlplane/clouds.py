@@ -259,6 +259,13 @@ class Clouds:
         if faults:
             raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
 
+    def check_name(self, name: str | None, *, subject: str) -> None:
+        """Raise SpecError for the name of a cloud that is neither registered nor a provider's default; None is none."""
+        known = {spec.name for spec in self._store.clouds()} | set(self.defaults())
+        if name is not None and name not in known:
+            message = f"no cloud {name!r} is registered; known: {', '.join(sorted(known)) or 'none'}"
+            raise SpecError([SpecFault(path="cloud", message=message)], subject=subject)
+
     def built(self) -> Mapping[str, Cloud]:
         return dict(self._built)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds, Sweep
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.rows import Event
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
@@ -25,20 +26,21 @@ SOUND = (InstanceState.RUNNING, None)
 class Collector:
     """Looks after the clouds that have live clusters. One thread at a time."""
 
-    def __init__(self, *, store: Store, clouds: Clouds, clock: Clock, settings: Settings) -> None:
-        self._store, self._clouds, self._clock, self._settings = store, clouds, clock, settings
+    def __init__(self, *, store: Store, clouds: Clouds, quotas: Quotas, clock: Clock, settings: Settings) -> None:
+        self._store, self._clouds, self._quotas, self._clock, self._settings = store, clouds, quotas, clock, settings
         self._pruned_at: datetime | None = None
         self._seen: dict[str, dict[str, tuple[InstanceState, Notice | None]]] = {}
 
     def collect(self) -> int:
         """Sweep every cloud whose last sweep is older than the ceiling; return how many orphans were deleted.
 
-        Once an hour, forget what is older than the settings keep.
+        Once an hour, forget what is older than the settings keep. Now and then, see how far quotas are used up.
         """
         now = self._clock.now()
         if self._pruned_at is None or now - self._pruned_at >= PRUNE:
             self._pruned_at = now
             self._store.prune(now - self._settings.retention)
+        self._quotas.watch()
         return sum(self._collect(cloud) for cloud in self._clouds.built().values() if self._due(cloud))
 
     def _due(self, cloud: Cloud) -> bool:
@@ -57,10 +59,10 @@ class Collector:
             self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
             return 0
         # Read after the sweep began: a node recorded since then is known.
-        known = self._store.node_names(cloud.spec.name)
+        known = self._store.node_names(cloud.spec.name, since=now)
         cloud.is_settled = known <= {one.name for one in sweep.instances if one.state is InstanceState.RUNNING}
         self._wake(cloud, sweep, known, now)
-        return self._orphans(cloud, sweep, known)
+        return self._orphans(cloud, sweep)
 
     def _wake(self, cloud: Cloud, sweep: Sweep, known: set[str], now: datetime) -> None:
         """Whatever the list shows differently from last time may need a decision; at first, whatever is not as it should be."""
@@ -73,8 +75,10 @@ class Collector:
         for id in self._store.clusters_of(changed):
             self._store.touch(id, now=now)
 
-    def _orphans(self, cloud: Cloud, sweep: Sweep, known: set[str]) -> int:
+    def _orphans(self, cloud: Cloud, sweep: Sweep) -> int:
+        # Read after the sweep began: a node that was recorded since then is known, and so is one that has ended since.
         grace = cloud.list_window
+        known = self._store.node_names(cloud.spec.name, since=sweep.began_at - grace)
         orphans = [
             instance
             for instance in sweep.instances

@@ -7,6 +7,7 @@ the same claims give the same bytes, so a create call that is repeated after a c
 import ipaddress
 import json
 import os
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -58,6 +59,11 @@ def share(folder: Path, once: Callable[[str, str], str], *, now: datetime) -> No
     if theirs != mine:
         for name, text in json.loads(theirs).items():
             write_private(folder / name, text)
+
+
+def local_user() -> str:
+    """Return the actor that whoever may read the home of a control plane on this machine is."""
+    return f"admin@{socket.gethostname()}"
 
 
 class KeyRing:

@@ -18,6 +18,7 @@ from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.keys import KeyRing, share
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.reconciler import Reconciler
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.controlplane.settings import Settings
@@ -33,11 +34,13 @@ from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
 from anyscale_core.models.job import Job, JobSpec
 from anyscale_core.models.node import GATEWAY_AUDIENCE, Heartbeat, Orders, Registered, Registration
 from anyscale_core.models.phases import CLUSTER_ENDED, JobPhase
+from anyscale_core.models.quota import QuotaMode, QuotaSpec
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
+from anyscale_core.planning.quotas import least, never
 from anyscale_core.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -110,6 +113,7 @@ class ControlPlane:
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
             wrap=wrap or self._standard(on_call),
         )  # fmt: skip
+        self.quotas = Quotas(store=self.store, clock=self.clock, every=settings.timing.sweep_ceiling)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
             store=self.store,
@@ -120,10 +124,12 @@ class ControlPlane:
             settings=settings,
         )
         self.reconciler = Reconciler(
-            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, clock=self.clock,
-            settings=settings,
+            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, quotas=self.quotas,
+            clock=self.clock, settings=settings,
         )  # fmt: skip
-        self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
+        self.collector = Collector(
+            store=self.store, clouds=self.clouds, quotas=self.quotas, clock=self.clock, settings=settings
+        )
         self._listeners: list[Callable[[], None]] = []
         self._attended: datetime | None = None
         self.attend()
@@ -136,6 +142,26 @@ class ControlPlane:
         self.store.add_cloud(spec, now=self.clock.now())
         self._audit(actor, "cloud.register", spec.name)
 
+    # -- quotas --------------------------------------------------------------------------------------------------------
+
+    def set_quota(self, spec: QuotaSpec, *, actor: str) -> bool:
+        """Make or change a quota; return whether it is new. What runs goes on, also beyond it.
+
+        Raises SpecError for a cloud that there is not: nothing would ever count against it.
+        """
+        self.clouds.check_name(spec.cloud, subject=f"quota {spec.name!r}")
+        is_new = self.quotas.set(spec)
+        self._audit(actor, "quota.set", spec.name)
+        self.wake()
+        return is_new
+
+    def delete_quota(self, name: str, *, actor: str) -> QuotaSpec:
+        """Forget a quota and return it; what it held back goes on at once. Raises UnknownName with the nearest name."""
+        spec = self.quotas.delete(name)
+        self._audit(actor, "quota.delete", name)
+        self.wake()
+        return spec
+
     # -- clusters ------------------------------------------------------------------------------------------------------
 
     def apply(self, spec: ClusterSpec, *, actor: str, job: JobSpec | None = None) -> ClusterRecord:
@@ -146,6 +172,7 @@ class ControlPlane:
         now = self.clock.now()
         self.check(spec)
         live = self._live(spec.name)
+        self._check_quotas(spec, live, actor)
         if live is None:
             record = ClusterRecord(
                 id=ClusterId(mint("clu")), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
@@ -207,20 +234,27 @@ class ControlPlane:
         found = (self.store.load(id) for id in self.store.names())
         return tuple(record for record in found if record is not None)
 
-    def plan(self, spec: ClusterSpec) -> PlanPreview:
-        """Return what applying the spec would make now, and its price; nothing is recorded or made. Raises as apply."""
+    def plan(self, spec: ClusterSpec, *, actor: str = "") -> PlanPreview:
+        """Return what applying the spec would make now, and its price; nothing is recorded or made. Raises as apply.
+
+        ``actor``: whose quotas a new cluster would count against, beside those of its cloud and project.
+        """
         self.check(spec)
         cloud = self.clouds.get(spec.cloud)
         now = self.clock.now()
         live = self._live(spec.name)
         record = live or ClusterRecord(
             id=ClusterId("clu_planned"), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
-            created_at=now, phase_since=now,
+            created_at=now, created_by=actor, phase_since=now,
         )  # fmt: skip
+        self._check_quotas(spec, live, actor)
         offerings = cloud.offerings()
         shortages = self.store.shortages(spec.cloud, now=now)
-        observed = Observed(offerings=offerings, shortages=shortages, status=self.store.statuses(record.id))
         wanted = attrs.evolve(record, spec=spec)
+        observed = Observed(
+            offerings=offerings, shortages=shortages, status=self.store.statuses(record.id),
+            usage=self.quotas.usage_over(wanted),
+        )  # fmt: skip
         plan = diff(wanted, observed, now=now, timing=self.settings.timing)
         return _preview(spec, plan, offerings, observed)
 
@@ -362,6 +396,7 @@ class ControlPlane:
             Fault(path=path, message="cannot be changed while the cluster is alive; take it down first")
             for path, differs in (
                 ("cloud", spec.cloud != live.spec.cloud),
+                ("project", spec.project != live.spec.project),
                 ("head_node", spec.head_node != live.spec.head_node),
                 ("image_uri", spec.image_uri != live.spec.image_uri),
                 ("env_vars", spec.env_vars != live.spec.env_vars),
@@ -387,6 +422,19 @@ class ControlPlane:
             log.warning("a grant could not be had; its nodes ask again", cluster=record.name, error=str(error))
             return
         self.store.touch(id, now=self.clock.now())  # a new version: nodes that are held are looked at again
+
+    def _check_quotas(self, spec: ClusterSpec, live: ClusterRecord | None, actor: str) -> None:
+        """Raise SpecError when what a spec needs at least could not exist under a hard quota even if nothing else did."""
+        user = actor if live is None else live.created_by
+        over = self.quotas.specs_over(cloud=spec.cloud, user=user, project=spec.project)
+        hard = [quota for quota in over if quota.mode is QuotaMode.HARD]
+        if not hard:
+            return
+        offerings, now = self.clouds.get(spec.cloud).offerings(), self.clock.now()
+        had = {} if live is None else least(live.spec, offerings, now=now)
+        faults = never(hard, least(spec, offerings, now=now), had=had)
+        if faults:
+            raise SpecError(faults, subject=f"cluster {spec.name!r}")
 
     def _job(self, cluster_id: ClusterId, spec: JobSpec, now: datetime) -> Job:
         id = JobId(mint("job"))

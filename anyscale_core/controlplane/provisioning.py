@@ -1,6 +1,6 @@
 """Carries actions out: record what is about to be done, call the cloud, record what came of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,6 +12,7 @@ from anyscale_core.controlplane import rows as db
 from anyscale_core.controlplane.clouds import Cloud, mint
 from anyscale_core.controlplane.grants import cluster_prefix, revoked
 from anyscale_core.controlplane.heartbeats import Heartbeats
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
@@ -32,6 +33,7 @@ from anyscale_core.models.actions import (
     DrainNode,
     EndCluster,
     Expose,
+    Hold,
     MoveCluster,
     MoveJob,
     MoveNode,
@@ -48,6 +50,7 @@ from anyscale_core.models.phases import (
     CLUSTER_MOVES,
     JOB_ENDED,
     JOB_MOVES,
+    NODE_ENDED,
     NODE_MOVES,
     ClusterPhase,
     JobPhase,
@@ -74,21 +77,25 @@ class Work:
 
     def __init__(
         self, record: ClusterRecord, *, lease: Lease, store: Store, cloud: Cloud, heartbeats: Heartbeats,
-        clock: Clock, settings: Settings,
+        quotas: Quotas, clock: Clock, settings: Settings,
     ) -> None:  # fmt: skip
         self.record, self.lease, self.store, self.cloud = record, lease, store, cloud
-        self.heartbeats, self.clock, self.settings = heartbeats, clock, settings
+        self.heartbeats, self.quotas, self.clock, self.settings = heartbeats, quotas, clock, settings
         self.events: list[Event] = []
+        self.has_ended_nodes = False
+        """Whether a node has ended under this work: what it took is free."""
 
     # -- record, then call ---------------------------------------------------------------------------------------------
 
     def perform(self, actions: Sequence[Action]) -> None:
         """Record all actions in one transaction, then make their calls one by one, recording each outcome.
 
-        Raises LeaseLost when somebody else has taken over; whatever was recorded is theirs to go on from.
+        New nodes that a hard quota has no room for any more are left out: the next plan sees what it has room for. Raises
+        LeaseLost when somebody else has taken over; whatever was recorded is theirs to go on from.
         """
         with self._transaction() as connection:
-            calls = [(action, self._record(connection, action)) for action in actions]
+            admitted = self._admitted(connection, actions)
+            calls = [(action, self._record(connection, action)) for action in admitted]
         for action, token in calls:
             self._check_lease()
             match action:
@@ -112,6 +119,17 @@ class Work:
             raise LeaseLost(
                 f"{self.lease.cluster_id}: the lease of {self.lease.holder} ran out before its calls were made"
             )
+
+    def _admitted(self, connection: Connection, actions: Sequence[Action]) -> Sequence[Action]:
+        """Return the actions, without the new nodes if others have taken the room since they were planned."""
+        creates = [action for action in actions if isinstance(action, CreateNodes)]
+        if not creates:
+            return actions
+        usage = self.quotas.admit(connection, self.record, creates)
+        if usage is None:
+            return [action for action in actions if action not in creates]
+        self.events += self.quotas.crossed(connection, usage, self.record.id)
+        return actions
 
     def _record(self, connection: Connection, action: Action) -> Token | None:
         """Write one action down; return the token of the create call that it stands for."""
@@ -149,6 +167,8 @@ class Work:
                 self._move_job(connection, action)
             case Touch():
                 self._save(connection, active_at=action.active_at)
+            case Hold():
+                self._hold(connection, action.quotas)
             case Converge():
                 self._save(connection, observed_generation=action.generation)
         return None
@@ -157,8 +177,7 @@ class Work:
 
     def _record_create(self, connection: Connection, action: CreateNodes) -> Token:
         now, spec, offering = self.clock.now(), self.record.spec, action.offering
-        shape = spec.head_node if action.group == shapes.HEAD_GROUP else spec.group(action.group)
-        assert shape is not None, f"{action.group} is a group of the spec that the plan was made from"
+        shape = shapes.shape_of(spec, action.group)
         token = Token(mint("tok"))
         nodes = []
         for _ in range(action.count):
@@ -181,6 +200,7 @@ class Work:
                     price_per_hour=offering.price_per_hour,
                     resources=shapes.resources_of(shape, offering),
                     labels=shapes.labels_of(shape, action.group, offering),
+                    capacity=offering.resources,
                     reason=action.reason,
                 )
             )
@@ -330,6 +350,7 @@ class Work:
         nodes = tuple(moved if other.id == id else other for other in self.record.nodes)
         self.record = attrs.evolve(self.record, nodes=nodes)
         db.save_node(connection, moved)
+        self.has_ended_nodes |= to in NODE_ENDED
         level = "WARNING" if to in LOUD else "INFO"
         self._say(
             f"node.{to.value.lower()}", f"{node.name} is {to.value}{f': {reason}' if reason else ''}", level, node
@@ -422,10 +443,22 @@ class Work:
             raise AssertionError(f"{self.record.name}: {before.value} -> {to.value} is no legal move")
         running_at = now if to is ClusterPhase.RUNNING and self.record.running_at is None else self.record.running_at
         ended_at = now if to in CLUSTER_ENDED else None
-        self._save(connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at)
+        held_by = () if to is ClusterPhase.TERMINATING else self.record.held_by
+        self._save(
+            connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at,
+            held_by=held_by,
+        )  # fmt: skip
         level = "ERROR" if to is ClusterPhase.FAILED else "INFO"
         text = f"{self.record.name} is {to.value}{f': {reason}' if reason else ''}"
         self._say(f"cluster.{to.value.lower()}", text, level)
+
+    def _hold(self, connection: Connection, quotas: Mapping[str, str]) -> None:
+        before = self.record.held_by
+        self._save(connection, held_by=tuple(sorted(quotas)))
+        for name in sorted(set(quotas) - set(before)):
+            self._say("quota.reached", quotas[name], "WARNING", fields={"quota": name})
+        for name in sorted(set(before) - set(quotas)):
+            self._say("quota.room", f"quota {name!r} holds nothing back here any more", fields={"quota": name})
 
     def _move_job(self, connection: Connection, action: MoveJob) -> None:
         job = next(job for job in self.record.jobs if job.id == action.job_id)

@@ -36,7 +36,7 @@ class Settings:
     access_ttl: timedelta = timedelta(hours=1)
     """A user's token for a cluster's gateway."""
     retention: timedelta = timedelta(days=30)
-    """How long ended clusters, events and audit records are kept."""
+    """How long ended clusters and nodes, events and audit records are kept."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":

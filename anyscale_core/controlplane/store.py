@@ -34,6 +34,7 @@ from sqlalchemy.exc import IntegrityError
 
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.rows import AuditRecord, Event, Lease, Status, add_event, record_of, save_job, touch
+from anyscale_core.controlplane.spending import settle
 from anyscale_core.errors import LeaseLost, NameTaken
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
@@ -54,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0002"
+MIGRATION = "0003"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -116,6 +117,12 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A durable transaction."""
         with self._durable.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One view of the store, for looking only."""
+        with self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -204,6 +211,7 @@ class Store:
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
             "created_at": record.created_at, "created_by": record.created_by, "phase": record.phase.value,
+            "project": record.spec.project or "",
             "status": wire.unstructure(Status.of(record)), "due_at": record.created_at,
         }  # fmt: skip
         try:
@@ -312,13 +320,12 @@ class Store:
             doc = connection.scalar(select(t.nodes.c.doc).where(t.nodes.c.id == id))
         return None if doc is None else wire.structure(doc, NodeRecord)
 
-    def node_names(self, cloud: str) -> set[str]:
-        """Return the names of all nodes that may exist in a cloud: for the collector of orphans."""
-        ended = [phase.value for phase in NODE_ENDED]
+    def node_names(self, cloud: str, *, since: datetime) -> set[str]:
+        """Return the names of all nodes that may have existed in a cloud since an instant: for the collector of orphans."""
         query = (
             select(t.nodes.c.name)
             .join(t.clusters, t.clusters.c.id == t.nodes.c.cluster_id)
-            .where(t.clusters.c.cloud == cloud, t.nodes.c.phase.not_in(ended))
+            .where(t.clusters.c.cloud == cloud, or_(t.nodes.c.ended_at.is_(None), t.nodes.c.ended_at >= since))
         )
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
@@ -493,14 +500,19 @@ class Store:
             return tuple(AuditRecord(**{k: v for k, v in row.items() if k != "id"}) for row in rows)
 
     def prune(self, before: datetime) -> int:
-        """Forget clusters that ended before an instant with all that belongs to them, and older events and audit records.
+        """Forget what ended before an instant, clusters with all that belongs to them, and older events and audit records.
 
-        Returns how many rows went.
+        What the nodes cost stays known. Returns how many rows went.
         """
         ended = select(t.clusters.c.id).where(t.clusters.c.ended_at < before)
+        old = or_(t.nodes.c.ended_at < before, t.nodes.c.cluster_id.in_(ended))
         went = 0
         with self.write() as connection:
-            for table in (t.nodes, t.node_status, t.launches, t.jobs):
+            settle(connection, old)
+            nodes = select(t.nodes.c.id).where(old)
+            went += connection.execute(delete(t.node_status).where(t.node_status.c.node_id.in_(nodes))).rowcount
+            went += connection.execute(delete(t.nodes).where(old)).rowcount
+            for table in (t.node_status, t.launches, t.jobs):
                 went += connection.execute(delete(table).where(table.c.cluster_id.in_(ended))).rowcount
             went += connection.execute(delete(t.clusters).where(t.clusters.c.ended_at < before)).rowcount
             for table in (t.events, t.audit):

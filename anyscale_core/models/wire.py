@@ -23,12 +23,15 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from anyscale_core.errors import Fault, SpecError
+from anyscale_core.models import quota
 from anyscale_core.models.cluster import ClusterSpec, contradictions, nearest
 from anyscale_core.models.secret import Secret
 
 T = TypeVar("T")
 
-CHECKS: Mapping[type, Callable[[Mapping[str, Any]], Any]] = {ClusterSpec: contradictions}
+CHECKS: Mapping[type, Callable[[Mapping[str, Any]], Any]] = {
+    ClusterSpec: contradictions, quota.QuotaSpec: quota.contradictions,
+}  # fmt: skip
 """What else can be wrong with a body of a type, beyond the types of its fields; reads the raw mapping."""
 
 

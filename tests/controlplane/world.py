@@ -105,6 +105,11 @@ class World:
         return sum(1 for call in self.cloud.calls if call.action == "cluster.create")
 
 
+def plane_on(world: World) -> ControlPlane:
+    """Return another control plane on the same store, as a second process would open it."""
+    return _plane(world.home, world.clock, world.cloud, world.timing, world.database)
+
+
 def _plane(home: Path, clock: ManualClock, cloud: FakeCloud, timing: Timing, database: str | None) -> ControlPlane:
     registry = Registry.of(FakeProvider(cloud).provider())
     settings = Settings(home=home, timing=timing, url="https://plane.test", database=database)
