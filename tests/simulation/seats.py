@@ -1,0 +1,73 @@
+"""Control planes that can be killed, frozen, slowed and cut off, at any call and any durable transaction."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, Engine
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane.plane import ControlPlane, Wrap
+from anyscale_core.drivers.layers import Call, DeadlineLayer, Next, RateLimit, RetryLayer, layered
+from anyscale_core.errors import Transient
+
+
+class Killed(BaseException):
+    """A control plane dies here: nothing catches it."""
+
+
+class WatchedEngine:
+    """An engine whose every transaction passes by a hook before it begins and after it was committed."""
+
+    def __init__(self, engine: Engine, pass_by: Callable[[], None]) -> None:
+        self._engine, self._pass_by = engine, pass_by
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        self._pass_by()
+        with self._engine.begin() as connection:
+            yield connection
+        self._pass_by()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+@attrs.define(kw_only=True, eq=False)
+class Seat:
+    """The place of one control plane: the process in it comes and goes."""
+
+    number: int
+    plane: ControlPlane | None = None
+    busy: bool = False
+    """It is in the middle of something; one that is busy while others act is frozen."""
+    dies_in: int | None = None
+    """Positions until it is killed."""
+    freezes_in: int | None = None
+    freezes_for: int = 0
+    """Steps of the others while it is frozen."""
+    cloudless: bool = False
+    """It reaches no cloud."""
+    nodeless: bool = False
+    """No node reaches it."""
+    lag: timedelta = timedelta()
+    """How much longer each of its calls takes."""
+
+    def wrap(self, clock: Clock, dice: random.Random, pass_by: Callable[["Seat"], None]) -> Wrap:
+        """Return what puts a driver behind the standard layers, with this seat's fate innermost: next to the wire."""
+
+        def fate(call: Call, next: Next, /) -> Any:
+            pass_by(self)
+            if self.cloudless:
+                raise Transient("the network is unreachable", reason="NETWORK")
+            clock.sleep(self.lag)
+            answer = next(call)
+            pass_by(self)
+            return answer
+
+        retry = RetryLayer(clock, clock.sleep, chance=dice.random)
+        layers = (DeadlineLayer(clock), retry, RateLimit(clock, clock.sleep), fate)
+        return lambda driver, cloud: layered(driver, *layers, cloud=cloud)
