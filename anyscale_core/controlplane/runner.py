@@ -53,7 +53,7 @@ class Runner:
             try:
                 if self._plane.work_once():
                     continue
-                due = self._plane.store.next_due(now=self._plane.clock.now())
+                due = self._plane.store.next_due()
             except Exception:
                 log.exception("a turn failed; the cluster is due again shortly")
                 due = self._plane.clock.now() + timedelta(seconds=1)

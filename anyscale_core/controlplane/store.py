@@ -329,11 +329,15 @@ class Store:
             touch(connection, id, now)
 
     def claim(self, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
-        """Take the lease of the cluster that has been due longest; None when none is."""
-        first = self.next_due(now=now)
+        """Take the lease of the cluster that has been due longest; None when none is.
+
+        A lease that lapsed without being given back makes its cluster due: its holder died in the middle of a turn.
+        """
+        first = self.next_due()
         if first is None or first > now:
             return None  # a read is cheap; taking the write lock for nothing is not
-        due = (t.clusters.c.due_at <= now) & or_(t.clusters.c.lease_until.is_(None), t.clusters.c.lease_until <= now)
+        free = t.clusters.c.lease_until.is_(None)
+        due = or_(free & (t.clusters.c.due_at <= now), t.clusters.c.lease_until <= now)
         with self._durable.begin() as connection:
             row = connection.execute(
                 select(t.clusters.c.id, t.clusters.c.lease_token)
@@ -371,16 +375,11 @@ class Store:
                 later = or_(c.due_at.is_(None), c.due_at > due_at)
                 connection.execute(update(t.clusters).where(c.id == lease.cluster_id, later).values(due_at=due_at))
 
-    def next_due(self, *, now: datetime) -> datetime | None:
-        """Return when there is next something to claim: a due cluster that is held counts from the end of its lease."""
+    def next_due(self) -> datetime | None:
+        """Return when there is next something to claim: a cluster that is held counts from the end of its lease."""
         c = t.clusters.c
-        free = (
-            select(c.due_at)
-            .where(c.due_at.is_not(None), or_(c.lease_until.is_(None), c.lease_until <= now))
-            .order_by(c.due_at)
-            .limit(1)
-        )
-        held = select(c.lease_until).where(c.lease_until > now, c.due_at <= now).order_by(c.lease_until).limit(1)
+        free = select(c.due_at).where(c.due_at.is_not(None), c.lease_until.is_(None)).order_by(c.due_at).limit(1)
+        held = select(c.lease_until).where(c.lease_until.is_not(None)).order_by(c.lease_until).limit(1)
         with self._reader.connect() as connection:
             times = [connection.scalar(free), connection.scalar(held)]
         return min((time for time in times if isinstance(time, datetime)), default=None)

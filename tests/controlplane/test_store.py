@@ -66,7 +66,7 @@ def test_a_wish_made_while_a_cluster_is_being_worked_on_is_not_slept_over(world:
     assert lease is not None
     world.plane.terminate("demo", actor="tester")
     store.release(lease, due_at=now + timedelta(hours=1))
-    assert store.next_due(now=now) == now
+    assert store.next_due() == now
 
 
 def test_a_cluster_that_somebody_works_on_keeps_nobody_else_awake(world: World) -> None:
@@ -75,10 +75,22 @@ def test_a_cluster_that_somebody_works_on_keeps_nobody_else_awake(world: World) 
     lease = store.claim("worker", now=now, ttl=timedelta(seconds=60))
     assert lease is not None
     store.touch(lease.cluster_id, now=now)
-    assert store.next_due(now=now) == lease.until, "due, but not to be had before its lease ends"
+    assert store.next_due() == lease.until, "due, but not to be had before its lease ends"
     assert store.claim("other", now=now, ttl=timedelta(seconds=60)) is None
     store.release(lease, due_at=None)
-    assert store.next_due(now=now) == now
+    assert store.next_due() == now
+
+
+def test_a_cluster_whose_worker_died_in_the_middle_of_a_turn_is_due_when_its_lease_lapses(world: World) -> None:
+    world.plane.apply(a_spec("demo"), actor="tester")
+    store, now, ttl = world.plane.store, world.clock.now(), timedelta(seconds=60)
+    lease = store.claim("dies", now=now, ttl=ttl)
+    assert lease is not None
+    assert store.next_due() == lease.until
+    assert store.claim("other", now=lease.until - timedelta(seconds=1), ttl=ttl) is None
+    taken = store.claim("other", now=lease.until, ttl=ttl)
+    assert taken is not None
+    assert taken.token > lease.token
 
 
 def test_the_store_and_its_keys_are_for_their_owner_alone(world: World) -> None:
