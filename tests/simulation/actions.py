@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Play = Callable[["Sim", int, int], str]
 
-MOMENTS = (*(0.25, 0.5, 1, 1, 2, 2, 2, 3, 3, 5) * 4, 10, 15, 30, 60, 90, 300, 1200, 3 * 3600, 13 * 3600)
-"""Seconds by which the clock moves: mostly less than a node may be silent, now and then far more."""
+MOMENTS = (0.25, 0.5, 1, 1, 2, 2, 3, 5)
+"""Seconds by which the clock moves: less than a node may be silent."""
+AGES = (15, 30, 30, 60, 60, 90, 300, 1200, 3 * 3600, 13 * 3600)
+"""And now and then far more."""
 WRITES = (
     "cluster.create", "cluster.create", "cluster.delete", "cluster.delete", "cluster.list", "networking.create",
     "networking.expose", "networking.withdraw", "storage.create", "storage.grant", "identity.create", "cluster.offerings",
@@ -63,14 +65,21 @@ def pick(things: Sequence[T], which: int) -> T | None:
 # -- time and turns ----------------------------------------------------------------------------------------------------
 
 
-@action(20)
+@action(30)
 def time_passes(sim: "Sim", which: int, how: int) -> str:
     by = timedelta(seconds=MOMENTS[how % len(MOMENTS)])
     sim.clock.advance(by)
     return f"{by} pass"
 
 
-@action(26)
+@action(1)
+def ages_pass(sim: "Sim", which: int, how: int) -> str:
+    by = timedelta(seconds=AGES[how % len(AGES)])
+    sim.clock.advance(by)
+    return f"{by} pass"
+
+
+@action(40)
 def turn(sim: "Sim", which: int, how: int) -> str:
     seat = sim.seats[which % len(sim.seats)]
     worked = sim.at(seat, lambda plane: plane.work_once())
@@ -84,7 +93,7 @@ def watch(sim: "Sim", which: int, how: int) -> str:
     return f"plane {seat.number} looks for silence and orphans"
 
 
-@action(20)
+@action(40)
 def nodes_speak(sim: "Sim", which: int, how: int) -> str:
     cluster = pick(sim.clusters_with_nodes(), which)
     if cluster is None:

@@ -15,6 +15,10 @@ from anyscale_core.drivers.layers import Call, DeadlineLayer, Next, RateLimit, R
 from anyscale_core.errors import Transient
 
 
+CALL = timedelta(milliseconds=1)
+"""What every call takes at least: what happens in order has instants in that order."""
+
+
 class Killed(BaseException):
     """A control plane dies here: nothing catches it."""
 
@@ -63,7 +67,7 @@ class Seat:
             pass_by(self)
             if self.cloudless:
                 raise Transient("the network is unreachable", reason="NETWORK")
-            clock.sleep(self.lag)
+            clock.sleep(CALL + self.lag)
             answer = next(call)
             pass_by(self)
             return answer

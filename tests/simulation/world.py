@@ -38,10 +38,11 @@ TIMING = Timing(
     lost_after=timedelta(seconds=60),
     boot_timeout=timedelta(minutes=3),
     call_timeout=timedelta(seconds=20),
+    history=timedelta(minutes=5),
 )
 LEASE = timedelta(seconds=30)
 JOBS = {"short": JobScript(takes=timedelta(seconds=15)), "long": JobScript(takes=timedelta(seconds=90))}
-ROUND = timedelta(seconds=5)
+ROUND = timedelta(seconds=10)
 QUIET = timedelta(minutes=60)
 """How long everything may take to be as it is wanted once nothing disturbs it: the longest shortage is believed for half of it."""
 SHARED = frozenset({"network", "bucket", "identity", "grant"})
