@@ -295,7 +295,7 @@ def a_wish(sim: "Sim", which: int, how: int) -> ClusterSpec:
         name, *groups, cloud=sim.cloud_of(name), idle_worker_seconds=20,
         idle_termination_minutes=10 if how % 11 == 0 else 0,
         max_uptime_minutes=30 if how % 13 == 0 else 0,
-        head_recovery=HeadRecovery.NONE if how % 7 == 0 else HeadRecovery.RESTART,
+        tags={"try": str(how % 2)}, head_recovery=HeadRecovery.NONE if how % 7 == 0 else HeadRecovery.RESTART,
     )  # fmt: skip
 
 
