@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Play = Callable[["Sim", int, int], str]
 
-MOMENTS = (0.25, 0.5, 1, 1, 2, 2, 3, 5)
+MOMENTS = (0.25, 1, 1, 2, 3, 5, 5, 10)
 """Seconds by which the clock moves: less than a node may be silent."""
 AGES = (15, 30, 30, 60, 60, 90, 300, 1200, 3 * 3600, 13 * 3600)
 """And now and then far more."""
-WRITES = (
-    "cluster.create", "cluster.create", "cluster.delete", "cluster.delete", "cluster.list", "networking.create",
-    "networking.expose", "networking.withdraw", "storage.create", "storage.grant", "identity.create", "cluster.offerings",
+CALLS = (
+    *("cluster.create",) * 6, "cluster.delete", "cluster.delete", "cluster.list", "cluster.offerings", "networking.create",
+    "networking.expose", "networking.withdraw", "storage.create", "storage.grant", "identity.create",
 )  # fmt: skip
 ERRORS: tuple[CloudError, ...] = (
     Throttled("slow down", reason="RATE", retry_after=timedelta(seconds=3)),
@@ -106,7 +106,7 @@ def nodes_speak(sim: "Sim", which: int, how: int) -> str:
 # -- wishes ------------------------------------------------------------------------------------------------------------
 
 
-@action(4)
+@action(7)
 def apply(sim: "Sim", which: int, how: int) -> str:
     spec = a_wish(sim, which, how)
     done = sim.ask(which, lambda plane: plane.apply(spec, actor="user"))
@@ -119,7 +119,7 @@ def terminate(sim: "Sim", which: int, how: int) -> str:
     return f"{name} is to end: {sim.ask(how, lambda plane: plane.terminate(name, actor='user'))}"
 
 
-@action(3)
+@action(4)
 def submit(sim: "Sim", which: int, how: int) -> str:
     name = sim.names[which % len(sim.names)]
     after = AfterJob.TERMINATE if how % 17 == 0 else AfterJob.KEEP
@@ -128,7 +128,7 @@ def submit(sim: "Sim", which: int, how: int) -> str:
     return f"a {job.entrypoint} job for {name}: {sim.ask(how, lambda plane: plane.submit(name, job, actor='user'))}"
 
 
-@action(2)
+@action(3)
 def work_comes(sim: "Sim", which: int, how: int) -> str:
     name = sim.names[which % len(sim.names)]
     sim.agents[sim.cloud_of(name)].demand(name, {"CPU": 4.0}, 1 + how % 4)
@@ -147,7 +147,7 @@ def work_goes(sim: "Sim", which: int, how: int) -> str:
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
 
-@action(2)
+@action(3)
 def node_is_lost(sim: "Sim", which: int, how: int) -> str:
     def kill(cloud: FakeCloud, _: FakeAgents, name: str) -> str:
         remains = Remains.STOPPED if how % 3 == 0 else Remains.NOTHING
@@ -157,7 +157,7 @@ def node_is_lost(sim: "Sim", which: int, how: int) -> str:
     return _on_a_node(sim, which, kill)
 
 
-@action(1)
+@action(2)
 def spot_notice(sim: "Sim", which: int, how: int) -> str:
     def announce(cloud: FakeCloud, _: FakeAgents, name: str) -> str:
         cloud.announce(name, Notice(kind=NoticeKind.PREEMPTION, at=sim.clock.now() + timedelta(seconds=how % 120)))
@@ -207,14 +207,14 @@ def answers_are_lost(sim: "Sim", which: int, how: int) -> str:
 
 @action(3)
 def call_fails(sim: "Sim", which: int, how: int) -> str:
-    cloud, verb, error = sim.a_cloud(which), WRITES[how % len(WRITES)], ERRORS[which % len(ERRORS)]
+    cloud, verb, error = sim.a_cloud(which), CALLS[how % len(CALLS)], ERRORS[which % len(ERRORS)]
     sim.rules.append(cloud.refuse(verb, error, 1 + how % 6))
     return f"the next {1 + how % 6} {verb} fail: {error}"
 
 
 @action(3)
 def answer_is_lost(sim: "Sim", which: int, how: int) -> str:
-    cloud, verb = sim.a_cloud(which), WRITES[how % len(WRITES)]
+    cloud, verb = sim.a_cloud(which), CALLS[how % len(CALLS)]
     sim.rules.append(cloud.lose_response(verb, 1 + which % 6))
     return f"the answers to the next {1 + which % 6} {verb} are lost"
 

@@ -72,6 +72,6 @@ class Seat:
             pass_by(self)
             return answer
 
-        retry = RetryLayer(clock, clock.sleep, chance=dice.random)
+        retry = RetryLayer(clock, clock.sleep, attempts=2, chance=dice.random)
         layers = (DeadlineLayer(clock), retry, RateLimit(clock, clock.sleep), fate)
         return lambda driver, cloud: layered(driver, *layers, cloud=cloud)

@@ -34,13 +34,13 @@ from tests.simulation.judge import TRIGGERS, Broken, Judge, Rule
 from tests.simulation.seats import Killed, Seat, WatchedEngine
 
 TIMING = Timing(
-    suspect_after=timedelta(seconds=20),
-    lost_after=timedelta(seconds=60),
-    boot_timeout=timedelta(minutes=3),
-    call_timeout=timedelta(seconds=20),
+    suspect_after=timedelta(seconds=40),
+    lost_after=timedelta(seconds=120),
+    boot_timeout=timedelta(minutes=4),
+    call_timeout=timedelta(seconds=15),
     history=timedelta(minutes=5),
 )
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(seconds=20)
 JOBS = {"short": JobScript(takes=timedelta(seconds=15)), "long": JobScript(takes=timedelta(seconds=90))}
 ROUND = timedelta(seconds=10)
 QUIET = timedelta(minutes=60)
@@ -142,14 +142,14 @@ class Door:
 class Sim:
     """One world. ``play`` a history, then let it come to rest with ``quiet``."""
 
-    def __init__(self, bench: Bench, *, planes: int = 3, names: int = 6) -> None:
+    def __init__(self, bench: Bench, *, planes: int = 3, names: int = 5) -> None:
         self.clock = ManualClock()
         self.dice = random.Random(0)
         self.tally = Tally()
         self.story: list[str] = []
         self.clouds = {
             "near": FakeCloud(self.clock, boot=timedelta(seconds=6), delete_takes=timedelta(seconds=4)),
-            "far": FakeCloud(self.clock, boot=timedelta(seconds=20), delete_takes=timedelta(seconds=15)),
+            "far": FakeCloud(self.clock, boot=timedelta(seconds=15), delete_takes=timedelta(seconds=15)),
         }
         self.names = [f"c{number}" for number in range(names)]
         self.seats = [Seat(number=number) for number in range(planes)]
