@@ -11,6 +11,7 @@ import structlog
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from sqlalchemy.exc import OperationalError
 
 from anyscale_core.api.metrics import CONTENT_TYPE, DriverCalls
 from anyscale_core.api.problems import TooLarge, body_of, internal, problem_of
@@ -20,7 +21,7 @@ from anyscale_core.api.service import Service
 from anyscale_core.controlplane.keys import USER
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.rows import AuditRecord
-from anyscale_core.errors import CoreError, Fault, Refused, SpecError, UnknownName
+from anyscale_core.errors import CoreError, Fault, Refused, SpecError, Transient, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.secret import Secret
 
@@ -67,6 +68,10 @@ def _handler(service: Service, route: Route) -> HTTPRouteHandler:
         except CoreError as error:
             problem = problem_of(error)
             return _problem(problem) if problem.status != 500 else _internal(route)
+        except OperationalError:
+            return _problem(
+                problem_of(Transient("the control plane cannot reach its store; try again", reason="SERVER"))
+            )
         except Exception:
             return _internal(route)
 

@@ -1,5 +1,6 @@
 """Clouds as the engine uses them: four drivers behind their layers, what clusters share, and one sweep for all."""
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import Fault as SpecFault
-from anyscale_core.errors import PluginError, SpecError, UnknownName
+from anyscale_core.errors import NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.identity import Identity, IdentitySpec
@@ -128,6 +129,13 @@ class Cloud:
             )
         return self._shared
 
+    def made(self) -> tuple[Bucket, Identity] | None:
+        """Return the cloud's bucket and identity as recorded; None while one of them was never made. Makes nothing."""
+        bucket, identity = (self._store.made(self.spec.name, kind) for kind in ("bucket", "identity"))
+        if bucket is None or identity is None:
+            return None
+        return wire.structure(bucket, Bucket), wire.structure(identity, Identity)
+
     def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
         name = f"{self.spec.name}-{suffix}"
@@ -209,8 +217,9 @@ class Clouds:
         if default is None:
             known = sorted({spec.name for spec in self._store.clouds()} | set(self.defaults()))
             raise UnknownName(f"no cloud {name!r} is registered; known: {', '.join(known) or 'none'}")
-        self._store.add_cloud(default, now=self._clock.now())
-        return default
+        with contextlib.suppress(NameTaken):  # another process was first
+            self._store.add_cloud(default, now=self._clock.now())
+        return self._store.cloud(name) or default
 
     def defaults(self) -> Iterable[str]:
         """Return the names of clouds that can be used without being registered."""

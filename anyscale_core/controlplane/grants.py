@@ -10,6 +10,7 @@ from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, Token
+from anyscale_core.models.instance import Deletion
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED
 from anyscale_core.models.records import ClusterRecord
 from anyscale_core.models.storage import Grant, StoreAccess
@@ -31,6 +32,7 @@ class Grants:
     def __init__(self, *, clouds: Clouds, clock: Clock) -> None:
         self._clouds, self._clock = clouds, clock
         self._kept: dict[ClusterId, dict[tuple[Access, str], Grant]] = {}
+        self._wanted: dict[ClusterId, None] = {}
 
     def ensure(self, record: ClusterRecord) -> datetime | None:
         """Have all that the cluster's nodes need; return when some of it has to be asked for anew. Raises CloudError."""
@@ -53,6 +55,17 @@ class Grants:
         grant = self._kept.get(record.id, {}).get((access, prefix or cluster_prefix(record.id)))
         return grant.store if grant is not None else None
 
+    def want(self, cluster_id: ClusterId) -> None:
+        """Note that a node asks for what is not at hand here: the process has just started, or another works on the cluster."""
+        self._wanted[cluster_id] = None
+
+    def wanted(self) -> ClusterId | None:
+        """Return, once, a cluster whose grants are wanted; None when none are."""
+        try:
+            return self._wanted.popitem()[0]
+        except KeyError:
+            return None
+
     def forget(self, cluster_id: ClusterId) -> None:
         """Drop what is kept of a cluster that has ended."""
         self._kept.pop(cluster_id, None)
@@ -71,6 +84,17 @@ def granted(cloud: Cloud, prefix: str, access: Access, *, token: Token) -> Grant
         shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner, token=token,
         deadline=cloud.deadline(),
     )  # fmt: skip
+
+
+def revoked(cloud: Cloud, prefix: str) -> Deletion:
+    """Take away what was granted at a prefix; a cloud that never made its bucket and identity has granted nothing."""
+    made = cloud.made()
+    if made is None:
+        return Deletion.ALREADY_ABSENT
+    bucket, identity = made
+    return cloud.storage.revoke(
+        bucket.name, prefix, identity=identity.name, owner=cloud.owner, deadline=cloud.deadline()
+    )
 
 
 def _needed(record: ClusterRecord) -> Iterator[tuple[Access, str]]:

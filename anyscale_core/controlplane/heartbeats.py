@@ -121,7 +121,6 @@ class Heartbeats:
             raise
         config = self._config(self._view(cluster_id), node)
         if config is None:
-            self._store.touch(cluster_id, now=now)
             raise Transient("the control plane is not ready for this node yet; try again", reason="SERVER")
         credential, expires = self._credential(node_id, cluster_id, now)
         self._audit("register", node_id, None)
@@ -240,10 +239,11 @@ class Heartbeats:
         self._kept.pop(cluster_id, None)
 
     def _config(self, view: View, node: NodeRecord) -> NodeConfig | None:
-        """Return a node's configuration; None while the reconciler has not got all of it, after a restart say."""
+        """Return a node's configuration; None while not all of it is at hand in this process (it is wanted then)."""
         record, timing = view.record, self._settings.timing
         store = self._grants.known(record, Access.WRITE)
         if store is None:
+            self._grants.want(record.id)
             return None
         head = current_head(record.nodes)
         report = head_report(head, Observed(status=view.status))
@@ -308,7 +308,8 @@ class Heartbeats:
         if job.spec.package is not None:
             store = self._grants.known(record, Access.READ, PACKAGES)
             if store is None:
-                return None  # the reconciler is about to have it
+                self._grants.want(record.id)
+                return None
             package = Package(store=store, key=job.spec.package)
         return JobOrder(
             job_id=job.id,

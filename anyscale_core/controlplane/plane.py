@@ -10,20 +10,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
+import structlog
 
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
 from anyscale_core.controlplane.heartbeats import Heartbeats
-from anyscale_core.controlplane.keys import KeyRing
+from anyscale_core.controlplane.keys import KeyRing, share
 from anyscale_core.controlplane.reconciler import Reconciler
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver
 from anyscale_core.drivers.layers import Record, WireAction, layered, standard
-from anyscale_core.errors import Fault, LeaseLost, SpecError, UnknownName
+from anyscale_core.errors import CloudError, Fault, LeaseLost, SpecError, UnknownName
 from anyscale_core.models.actions import CreateNodes, Plan
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec, nearest
@@ -38,6 +39,8 @@ from anyscale_core.models.storage import StoreAccess
 from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
 from anyscale_core.registry import Registry
+
+log = structlog.get_logger(__name__)
 
 Wrap = Callable[[Driver, str], Driver]
 """Puts a driver of a cloud (by name) behind its layers."""
@@ -98,6 +101,8 @@ class ControlPlane:
         self.store = store or _store(settings)
         self.id = PlaneId(self.store.meta("plane", mint("pln")))
         self.holder = f"{socket.gethostname()}-{os.getpid()}-{mint('hld')[-6:]}"
+        if settings.database is not None:
+            share(settings.home / "keys", self.store.meta, now=self.clock.now())
         self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
@@ -290,7 +295,14 @@ class ControlPlane:
         return worked
 
     def work_once(self) -> bool:
-        """Take the lease of one due cluster and work on it; return False when none is due."""
+        """Do one thing that is due: have the grants that a node waits for, or take a cluster's lease and work on it.
+
+        Returns False when nothing is due.
+        """
+        wanted = self.grants.wanted()
+        if wanted is not None:
+            self._fetch_grants(wanted)
+            return True
         now = self.clock.now()
         lease = self.store.claim(self.holder, now=now, ttl=self.settings.lease_ttl)
         if lease is None:
@@ -341,6 +353,18 @@ class ControlPlane:
         self.store.change_spec(live.id, spec, now=now)
         self._audit(actor, "cluster.change", spec.name)
         self._say(live.id, "cluster.changed", f"{spec.name} was changed by {actor}")
+
+    def _fetch_grants(self, id: ClusterId) -> None:
+        """Have what a cluster's nodes are told of its bucket; a node that still waits asks again."""
+        record = self.store.load(id, history_from=self.clock.now())
+        if record is None or record.goal is not Goal.RUN:
+            return
+        try:
+            self.grants.ensure(record)
+        except CloudError as error:
+            log.warning("a grant could not be had; its nodes ask again", cluster=record.name, error=str(error))
+            return
+        self.store.touch(id, now=self.clock.now())  # a new version: nodes that are held are looked at again
 
     def _job(self, cluster_id: ClusterId, spec: JobSpec, now: datetime) -> Job:
         id = JobId(mint("job"))

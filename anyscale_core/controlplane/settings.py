@@ -20,11 +20,12 @@ ENV_TIMING = "ANYSCALE_CORE_TIMING_"
 class Settings:
     """``home``: the folder of the plane on this machine (keys, embedded store, local provider). ``url``: how nodes reach it.
 
-    ``database``: an SQLAlchemy URL; None is the embedded SQLite store in ``home``.
+    ``database``: the URL of a PostgreSQL database that several control planes may share; None is the embedded SQLite store in
+    ``home``, which belongs to one.
     """
 
     home: Path
-    database: str | None = None
+    database: str | None = attrs.field(default=None, repr=False)
     url: str = ""
     timing: Timing = attrs.field(factory=Timing)
     lease_ttl: timedelta = timedelta(seconds=90)

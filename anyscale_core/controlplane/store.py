@@ -2,16 +2,32 @@
 
 What must not be lost (intents, outcomes, wishes) is committed with full durability; heartbeats, which may be lost with the
 machine, are not. Whoever writes status holds the cluster's lease, and every such write checks it (``fenced``).
+
+On PostgreSQL several control planes may share a store. Writes run at READ COMMITTED and begin with the row that they depend
+on; reads of several rows run at REPEATABLE READ, so that what is read together was true together.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -34,6 +50,9 @@ from anyscale_core.models.records import (
     Shortage,
 )
 
+if TYPE_CHECKING:
+    from anyscale_core.controlplane.postgres import Listener
+
 MIGRATION = "0001"
 """The newest migration; the store is brought up to it when it is opened."""
 
@@ -42,10 +61,15 @@ class Store:
     """One database. Threads may share it; ``close`` gives its connections back."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._durable = _engine(url, synchronous="FULL")
-        self._loose = _engine(url, synchronous="NORMAL")
-        self._reader = _engine(url, begin="BEGIN")
+        self._is_embedded = url.startswith("sqlite")
+        if self._is_embedded:
+            self._durable = _embedded(url, synchronous="FULL")
+            self._loose = _embedded(url, synchronous="NORMAL")
+            self._reader = _embedded(url, begin="BEGIN")
+        else:
+            self._durable = _server(url)
+            self._loose = _server(url, options="-c synchronous_commit=off")
+            self._reader = _server(url, isolation_level="REPEATABLE READ")
 
     @classmethod
     def at(cls, path: Path) -> "Store":
@@ -67,6 +91,10 @@ class Store:
         config = Config()
         config.set_main_option("script_location", "anyscale_core.controlplane:migrations")
         with self._durable.begin() as connection:
+            if not self._is_embedded:
+                from anyscale_core.controlplane.postgres import lock_migrations
+
+                lock_migrations(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -74,6 +102,14 @@ class Store:
         self._durable.dispose()
         self._loose.dispose()
         self._reader.dispose()
+
+    def listen(self, heard: Callable[[], object]) -> "Listener | None":
+        """Call ``heard`` from now on when any process has changed a cluster; None on an embedded store, which has but one."""
+        if self._is_embedded:
+            return None
+        from anyscale_core.controlplane.postgres import Listener
+
+        return Listener(self._durable.url, heard)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -102,12 +138,17 @@ class Store:
 
     def meta(self, key: str, default: str) -> str:
         """Return a value that is set once: the first default wins, in any process."""
-        with self.write() as connection:
-            found = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == key))
-            if found is not None:
-                return str(found)
-            connection.execute(insert(t.meta).values(key=key, value=default))
-            return default
+        query = select(t.meta.c.value).where(t.meta.c.key == key)
+        try:
+            with self.write() as connection:
+                found = connection.scalar(query)
+                if found is not None:
+                    return str(found)
+                connection.execute(insert(t.meta).values(key=key, value=default))
+                return default
+        except IntegrityError:  # another process was first
+            with self._reader.connect() as connection:
+                return str(connection.scalar(query))
 
     def cloud(self, name: str) -> CloudSpec | None:
         with self._reader.connect() as connection:
@@ -132,12 +173,22 @@ class Store:
         """Return the recorded (name, token, doc) of a cloud's resource, recording the ones given if there is none."""
         table = t.cloud_resources
         key = (table.c.cloud == cloud) & (table.c.kind == kind)
-        with self.write() as connection:
-            row = connection.execute(select(table).where(key)).mappings().first()
-            if row is not None:
-                return row["name"], Token(row["token"]), row["doc"]
-            connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
-            return name, token, None
+        try:
+            with self.write() as connection:
+                row = connection.execute(select(table).where(key)).mappings().first()
+                if row is None:
+                    connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
+                    return name, token, None
+        except IntegrityError:  # another process was first
+            with self._reader.connect() as connection:
+                row = connection.execute(select(table).where(key)).mappings().one()
+        return row["name"], Token(row["token"]), row["doc"]
+
+    def made(self, cloud: str, kind: str) -> Any:
+        """Return the doc of a cloud's resource; None while the cloud has not answered."""
+        table = t.cloud_resources
+        with self._reader.connect() as connection:
+            return connection.scalar(select(table.c.doc).where(table.c.cloud == cloud, table.c.kind == kind))
 
     def set_cloud_resource(self, cloud: str, kind: str, doc: Any) -> None:
         table = t.cloud_resources
@@ -285,8 +336,8 @@ class Store:
         }  # fmt: skip
         try:
             with self.write() as connection:
+                touch(connection, cluster_id, now)  # the cluster's row first, as everywhere: nobody waits in a circle
                 connection.execute(insert(t.node_status).values(**values))
-                touch(connection, cluster_id, now)
         except IntegrityError:
             return False
         return True
@@ -300,13 +351,13 @@ class Store:
         """Record a heartbeat; with ``changed`` the cluster is due at once, else only the time is written."""
         where = t.node_status.c.node_id == status.node_id
         with self._loose.begin() as connection:
+            if changed is not None:
+                touch(connection, changed, status.seen_at)
             connection.execute(
                 update(t.node_status)
                 .where(where)
                 .values(seen_at=status.seen_at, noticed=0, doc=wire.unstructure(status))
             )
-            if changed is not None:
-                touch(connection, changed, status.seen_at)
 
     def notice_silence(self, before: datetime, *, now: datetime) -> int:
         """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
@@ -316,9 +367,10 @@ class Store:
                 return 0  # a read is cheap; taking the write lock for nothing is not
         with self._loose.begin() as connection:
             ids = set(connection.scalars(select(t.node_status.c.cluster_id).where(silent)))
-            connection.execute(update(t.node_status).where(silent).values(noticed=1))
-            for id in ids:
+            for id in sorted(ids):  # in one order everywhere: two processes never wait for each other
                 touch(connection, ClusterId(id), now)
+            told = silent & t.node_status.c.cluster_id.in_(ids)
+            connection.execute(update(t.node_status).where(told).values(noticed=1))
         return len(ids)
 
     # -- work ----------------------------------------------------------------------------------------------------------
@@ -331,13 +383,12 @@ class Store:
     def claim(self, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
         """Take the lease of the cluster that has been due longest; None when none is.
 
-        A lease that lapsed without being given back makes its cluster due: its holder died in the middle of a turn.
+        While it is held the cluster is due when the lease lapses: should its holder die, somebody else goes on.
         """
-        first = self.next_due()
+        first = self.next_due(now=now)
         if first is None or first > now:
             return None  # a read is cheap; taking the write lock for nothing is not
-        free = t.clusters.c.lease_until.is_(None)
-        due = or_(free & (t.clusters.c.due_at <= now), t.clusters.c.lease_until <= now)
+        due = (t.clusters.c.due_at <= now) & or_(t.clusters.c.lease_until.is_(None), t.clusters.c.lease_until <= now)
         with self._durable.begin() as connection:
             row = connection.execute(
                 select(t.clusters.c.id, t.clusters.c.lease_token)
@@ -352,34 +403,40 @@ class Store:
                 "lease_holder": holder,
                 "lease_token": row.lease_token + 1,
                 "lease_until": now + ttl,
-                "due_at": None,
+                "due_at": now + ttl,
             }
             connection.execute(update(t.clusters).where(t.clusters.c.id == row.id).values(**values))
         return Lease(cluster_id=ClusterId(row.id), holder=holder, token=row.lease_token + 1, until=now + ttl)
 
     def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
         """Make a lease last longer. Raises LeaseLost."""
+        c, until = t.clusters.c, now + ttl
+        due_at = case((c.due_at == lease.until, bindparam("until", until, type_=t.Instant)), else_=c.due_at)
         with self.fenced(lease, now=now) as connection:
             connection.execute(
-                update(t.clusters).where(t.clusters.c.id == lease.cluster_id).values(lease_until=now + ttl)
+                update(t.clusters).where(c.id == lease.cluster_id).values(lease_until=until, due_at=due_at)
             )
-        return attrs.evolve(lease, until=now + ttl)
+        return attrs.evolve(lease, until=until)
 
     def release(self, lease: Lease, *, due_at: datetime | None) -> None:
-        """Give a lease back; ``due_at`` stands unless something has made the cluster due sooner meanwhile."""
+        """Give a lease back if it is still held; ``due_at`` stands unless something made the cluster due sooner meanwhile."""
         c = t.clusters.c
+        mine = (c.id == lease.cluster_id) & (c.lease_token == lease.token)
+        sooner = c.due_at < (lease.until if due_at is None else min(lease.until, due_at))
+        due = case((sooner, c.due_at), else_=bindparam("due", due_at, type_=t.Instant))
         with self._durable.begin() as connection:
-            mine = (c.id == lease.cluster_id) & (c.lease_token == lease.token)
-            connection.execute(update(t.clusters).where(mine).values(lease_until=None, lease_holder=None))
-            if due_at is not None:
-                later = or_(c.due_at.is_(None), c.due_at > due_at)
-                connection.execute(update(t.clusters).where(c.id == lease.cluster_id, later).values(due_at=due_at))
+            connection.execute(update(t.clusters).where(mine).values(lease_until=None, lease_holder=None, due_at=due))
 
-    def next_due(self) -> datetime | None:
+    def next_due(self, *, now: datetime) -> datetime | None:
         """Return when there is next something to claim: a cluster that is held counts from the end of its lease."""
         c = t.clusters.c
-        free = select(c.due_at).where(c.due_at.is_not(None), c.lease_until.is_(None)).order_by(c.due_at).limit(1)
-        held = select(c.lease_until).where(c.lease_until.is_not(None)).order_by(c.lease_until).limit(1)
+        free = (
+            select(c.due_at)
+            .where(c.due_at.is_not(None), or_(c.lease_until.is_(None), c.lease_until <= now))
+            .order_by(c.due_at)
+            .limit(1)
+        )
+        held = select(c.lease_until).where(c.lease_until > now).order_by(c.lease_until).limit(1)
         with self._reader.connect() as connection:
             times = [connection.scalar(free), connection.scalar(held)]
         return min((time for time in times if isinstance(time, datetime)), default=None)
@@ -447,10 +504,19 @@ def _batches(items: list[str], size: int) -> Iterator[list[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _engine(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:
-    """Return an engine. On SQLite a transaction that may write takes the write lock first: it never fails half-way."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+def _server(url: str, *, options: str = "", isolation_level: str = "READ COMMITTED") -> Engine:
+    """Return an engine on a database server; connections that broke while nobody used them are replaced."""
+    from anyscale_core.controlplane.postgres import url_of
+
+    arguments = {"options": options} if options else {}
+    return create_engine(
+        url_of(url), pool_pre_ping=True, pool_size=5, max_overflow=5, isolation_level=isolation_level,
+        connect_args=arguments,
+    )  # fmt: skip
+
+
+def _embedded(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:
+    """Return an engine on SQLite. A transaction that may write takes the write lock first: it never fails half-way."""
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
 
     @event.listens_for(engine, "connect")

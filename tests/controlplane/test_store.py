@@ -66,7 +66,7 @@ def test_a_wish_made_while_a_cluster_is_being_worked_on_is_not_slept_over(world:
     assert lease is not None
     world.plane.terminate("demo", actor="tester")
     store.release(lease, due_at=now + timedelta(hours=1))
-    assert store.next_due() == now
+    assert store.next_due(now=now) == now
 
 
 def test_a_cluster_that_somebody_works_on_keeps_nobody_else_awake(world: World) -> None:
@@ -75,22 +75,10 @@ def test_a_cluster_that_somebody_works_on_keeps_nobody_else_awake(world: World) 
     lease = store.claim("worker", now=now, ttl=timedelta(seconds=60))
     assert lease is not None
     store.touch(lease.cluster_id, now=now)
-    assert store.next_due() == lease.until, "due, but not to be had before its lease ends"
+    assert store.next_due(now=now) == lease.until, "due, but not to be had before its lease ends"
     assert store.claim("other", now=now, ttl=timedelta(seconds=60)) is None
     store.release(lease, due_at=None)
-    assert store.next_due() == now
-
-
-def test_a_cluster_whose_worker_died_in_the_middle_of_a_turn_is_due_when_its_lease_lapses(world: World) -> None:
-    world.plane.apply(a_spec("demo"), actor="tester")
-    store, now, ttl = world.plane.store, world.clock.now(), timedelta(seconds=60)
-    lease = store.claim("dies", now=now, ttl=ttl)
-    assert lease is not None
-    assert store.next_due() == lease.until
-    assert store.claim("other", now=lease.until - timedelta(seconds=1), ttl=ttl) is None
-    taken = store.claim("other", now=lease.until, ttl=ttl)
-    assert taken is not None
-    assert taken.token > lease.token
+    assert store.next_due(now=now) == now
 
 
 def test_the_store_and_its_keys_are_for_their_owner_alone(world: World) -> None:
@@ -129,3 +117,20 @@ def test_what_has_ended_is_kept_for_its_time_and_forgotten_after_and_the_living_
         world.plane.status("old")
     assert world.phase("alive").value in ("RUNNING", "RECOVERING")
     assert all(world.clock.now() - event.at <= timedelta(days=31) for event in world.plane.events(limit=5000))
+
+
+def test_a_cluster_whose_holder_died_is_taken_over_when_the_lease_lapses(world: World) -> None:
+    world.plane.apply(a_spec("demo"), actor="tester")
+    store, now, ttl = world.plane.store, world.clock.now(), timedelta(seconds=60)
+    dead = store.claim("dead", now=now, ttl=ttl)
+    assert dead is not None
+    assert store.claim("alive", now=now + ttl - timedelta(seconds=1), ttl=ttl) is None
+    taken = store.claim("alive", now=now + ttl, ttl=ttl)
+    assert taken is not None
+    assert taken.token > dead.token
+    store.release(dead, due_at=None)
+    assert store.next_due(now=now + ttl) == taken.until, "who lost the lease releases nothing"
+    renewed = store.renew(taken, now=now + ttl * 1.5, ttl=ttl)
+    assert store.next_due(now=now + ttl * 1.5) == renewed.until
+    store.release(renewed, due_at=None)
+    assert store.next_due(now=now + ttl * 2) is None, "converged: nothing is due"
