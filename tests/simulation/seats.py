@@ -1,13 +1,11 @@
 """Control planes that can be killed, frozen, slowed and cut off, at any call and any durable transaction."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Engine
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.plane import ControlPlane, Wrap
@@ -17,27 +15,6 @@ from anyscale_core.errors import Transient
 
 CALL = timedelta(milliseconds=1)
 """What every call takes at least: what happens in order has instants in that order."""
-
-
-class Killed(BaseException):
-    """A control plane dies here: nothing catches it."""
-
-
-class WatchedEngine:
-    """An engine whose every transaction passes by a hook before it begins and after it was committed."""
-
-    def __init__(self, engine: Engine, pass_by: Callable[[], None]) -> None:
-        self._engine, self._pass_by = engine, pass_by
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        self._pass_by()
-        with self._engine.begin() as connection:
-            yield connection
-        self._pass_by()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
 
 @attrs.define(kw_only=True, eq=False)

@@ -13,8 +13,6 @@ from typing import TypeVar
 from unittest import mock
 
 import attrs
-from sqlalchemy import event
-
 from anyscale_core.controlplane import clouds as minting
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.schema import metadata
@@ -28,10 +26,11 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.registry import Registry
 from anyscale_core.testing import FakeAgents, FakeCloud, FakeProvider, FaultRule, ManualClock
 from anyscale_core.testing.agents import JobScript
+from tests.controlplane.watched import Killed, hasten, watch
 from tests.simulation.actions import ACTIONS
 from tests.simulation.history import Action, History
 from tests.simulation.judge import TRIGGERS, Broken, Judge, Rule
-from tests.simulation.seats import Killed, Seat, WatchedEngine
+from tests.simulation.seats import Seat
 
 TIMING = Timing(
     suspect_after=timedelta(seconds=40),
@@ -76,9 +75,8 @@ class Bench:
         Store.at(self.path).close()
         self.store = Store(f"sqlite:///{self.path}")
         self._on_position: Callable[[], None] = lambda: None
-        for engine in (self.store._durable, self.store._loose, self.store._reader):
-            event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-        self.store._durable = WatchedEngine(self.store._durable, lambda: self._on_position())  # type: ignore[assignment]
+        hasten(self.store)
+        watch(self.store, lambda: self._on_position())
         with closing(sqlite3.connect(self.path)) as connection:
             connection.executescript(TRIGGERS)
 
