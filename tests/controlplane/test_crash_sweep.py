@@ -80,7 +80,15 @@ def end(world: World) -> Callable[[], bool]:
     return lambda: world.phase() is ClusterPhase.TERMINATED
 
 
-STORIES = {"start": start, "grow": grow, "heal": heal, "lose the head": lose_the_head, "drain": drain, "shrink": shrink, "end": end}
+STORIES = {
+    "start": start,
+    "grow": grow,
+    "heal": heal,
+    "lose the head": lose_the_head,
+    "drain": drain,
+    "shrink": shrink,
+    "end": end,
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +112,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], World]:
 @contextmanager
 def watched(world: World, killer: Killer) -> Iterator[None]:
     """Pass by the killer before and after every driver call and every durable transaction of this plane."""
-    watch(world.plane.store, killer.pass_by)
+    unwatch = watch(world.plane.store, killer.pass_by)
     rules = [
         world.cloud.before("*", killer.pass_by, count=None),
         world.cloud.after("*", killer.pass_by, count=None),
@@ -112,6 +120,7 @@ def watched(world: World, killer: Killer) -> Iterator[None]:
     try:
         yield
     finally:
+        unwatch()
         for rule in rules:
             rule.lift()
 

@@ -30,9 +30,14 @@ class WatchedEngine:
         return getattr(self._engine, name)
 
 
-def watch(store: Store, pass_by: Callable[[], None]) -> None:
-    """Let every durable transaction of a store pass by a hook: wishes, claims, intents, outcomes, whatever is added later."""
-    store._durable = WatchedEngine(store._durable, pass_by)  # type: ignore[assignment]
+def watch(store: Store, pass_by: Callable[[], None]) -> Callable[[], None]:
+    """Let every durable transaction of a store pass by a hook: wishes, claims, intents, outcomes, whatever is added later.
+
+    Returns what ends it.
+    """
+    engine = store._durable
+    store._durable = WatchedEngine(engine, pass_by)  # type: ignore[assignment]
+    return lambda: setattr(store, "_durable", engine)
 
 
 def hasten(store: Store) -> None:

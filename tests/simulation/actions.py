@@ -1,6 +1,6 @@
 """Everything that can happen in the world: one function each, which says what it did."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -307,5 +307,3 @@ def _on_a_node(sim: "Sim", which: int, hand: Callable[[FakeCloud, FakeAgents, st
         return "no node is there"
     cloud, name, instance = chosen
     return hand(cloud, sim.agents[name], instance)
-
-

@@ -5,7 +5,6 @@ import enum
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 import attrs
@@ -14,6 +13,7 @@ import structlog
 from tests.simulation.history import History, from_seed, shrunk
 from tests.simulation.judge import Broken
 from tests.simulation.world import Bench, Sim, Tally, bench
+
 
 class Output(enum.Enum):
     """For whom it is printed."""
@@ -87,10 +87,9 @@ def _report(bench: Bench, seed: int, steps: int, broken: Broken, output: Output)
 
 
 def _sum_up(total: Tally, seconds: float, seed: int, output: Output) -> None:
-    counts = attrs.asdict(total) | {"seed": seed, "seconds": round(seconds, 2), "steps_per_s": round(total.steps / seconds)}
+    rate = round(total.steps / seconds)
     if output is Output.JSON:
-        print(json.dumps(counts))
+        print(json.dumps({"seed": seed, "seconds": round(seconds, 2), "steps_per_s": rate} | attrs.asdict(total)))
         return
-    for name, value in counts.items():
-        shown = ", ".join(f"{key} {count}" for key, count in value.most_common()) if isinstance(value, Counter) else value
-        print(f"{name}: {shown}")
+    print(f"seed {seed}: {total}")
+    print(f"{seconds:.1f} s, {rate} steps a second, quiet at the end of every history included")

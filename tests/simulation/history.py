@@ -55,5 +55,5 @@ def shrunk(history: History, fails: Callable[[History], bool], *, tries: int = 3
                 start += size
         if size == 1 and not smaller:
             break
-        size = max(1, size // 2) if not smaller or size > 1 else 1
+        size = max(1, size // 2)
     return kept

@@ -10,7 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from anyscale_core.models.phases import CLUSTER_MOVES, JOB_ENDED, JOB_MOVES, NODE_MOVES, ClusterPhase, JobPhase, NodePhase
+from anyscale_core.models.phases import (
+    CLUSTER_MOVES,
+    JOB_ENDED,
+    JOB_MOVES,
+    NODE_MOVES,
+    ClusterPhase,
+    JobPhase,
+    NodePhase,
+)
 from anyscale_core.planning.demand import PRESENT
 from anyscale_core.planning.shapes import HEAD_GROUP
 from anyscale_core.testing import FakeAgents, FakeCloud
@@ -46,6 +54,8 @@ MOVES = {
 FIRST = {"node": NodePhase.RECORDED.value, "cluster": ClusterPhase.STARTING.value, "job": JobPhase.WAITING.value}
 DONE = {phase.value for phase in JOB_ENDED}
 COUNTED = {phase.value for phase in PRESENT}
+GIVEN_UP = ("", "")
+"""Where instances of LOST and DELETING nodes count: in no group, for their replacements may be on their way."""
 ENDED = {NodePhase.GONE.value, NodePhase.FAILED.value}
 
 TRIGGERS = """
@@ -140,9 +150,10 @@ class Judge:
                     known.append((step, now.get(group, 0)))
 
     def _limit(self, key: tuple[str, str], since: int) -> int:
-        """Return the largest ``max_nodes`` that a turn under way may have read."""
+        """Return the largest ``max_nodes`` that a turn under way may have read: those replaced before it began count no more."""
         known = self._maxima[key]
-        return max((most for index, (_, most) in enumerate(known) if known[index + 1 : index + 2] == [] or known[index + 1][0] >= since), default=0)
+        replaced = [step for step, _ in known[1:]] + [since]
+        return max((most for (_, most), until in zip(known, replaced, strict=False) if until >= since), default=0)
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
@@ -150,23 +161,23 @@ class Judge:
         """At most ``max_nodes``: nodes count from RECORDED until they are given up (LOST, DELETING), as planning counts them.
 
         A maximum that is lowered is no reason to kill at once: what was there may stay until it is drained, and may not grow.
+        A turn that began before it was lowered may still carry out the wish that it has read.
         """
         counted = Counter((cluster, group) for cluster, group, phase in self.nodes.values() if phase in COUNTED)
         there: Counter[tuple[str, str]] = Counter()
         for cloud in self._clouds.values():
             for machine in cloud.machines.values():
                 there[self._check_machine(machine.id, machine.spec.name)] += 1
-        for key in counted.keys() | there.keys():
-            limit = max(self._limit(key, since), self._counted[key]) if key[1] else 0
-            if key[1] and max(counted[key], there[key]) > limit:
-                cluster, group = key
-                raise Broken(
-                    Rule.MAX_NODES, f"{cluster} {group}: {there[key]} in the cloud, {counted[key]} recorded, at most {limit}"
-                )
+        for cluster, group in (counted.keys() | there.keys()) - {GIVEN_UP}:
+            key = (cluster, group)
+            limit = max(self._limit(key, since), self._counted[key])
+            if max(counted[key], there[key]) > limit:
+                what = f"{there[key]} in the cloud, {counted[key]} recorded, at most {limit}"
+                raise Broken(Rule.MAX_NODES, f"{cluster} {group}: {what}")
         self._counted = counted
 
     def _check_machine(self, id: str, name: str) -> tuple[str, str]:
-        """Return the cluster and group that an instance counts in; empty when it has been given up."""
+        """Return the cluster and group that an instance counts in, or GIVEN_UP."""
         if id not in self._made:
             self._made.add(id)
             if name in self._names:
@@ -177,7 +188,7 @@ class Judge:
             why = "its record says that nothing of it exists" if name in self.ended else "it has no record"
             raise Broken(Rule.OWNED, f"{name} ({id}): {why}")
         cluster, group, phase = node
-        return (cluster, group) if phase in COUNTED else ("", "")
+        return (cluster, group) if phase in COUNTED else GIVEN_UP
 
     def _check_tokens(self) -> None:
         for name, cloud in self._clouds.items():
@@ -214,7 +225,9 @@ class Judge:
             if phase != "RUNNING" or facts["observed_generation"] != generation:
                 why = f": {facts['reason']}" if facts["reason"] else " and no reason is given"
                 out.append(f"{name} is {phase}, generation {facts['observed_generation']} of {generation}{why}")
-            wanted = Counter({HEAD_GROUP: 1} | {group["name"]: group["min_nodes"] for group in json.loads(spec)["worker_nodes"]})
+            wanted = Counter(
+                {HEAD_GROUP: 1} | {group["name"]: group["min_nodes"] for group in json.loads(spec)["worker_nodes"]}
+            )
             have = Counter((group, phase) for cluster, group, phase in self.nodes.values() if cluster == id)
             if +Counter({(group, "READY"): count for group, count in wanted.items()}) != have:
                 out.append(f"{name} wants {dict(wanted)} and has {dict(have)}")
@@ -225,7 +238,8 @@ class Judge:
     def left(self, kinds: Iterable[str]) -> list[str]:
         """Return what the clouds have of these kinds and no live node or cluster of the store accounts for."""
         known = set(self.nodes) | {
-            id.replace("_", "-") for (id,) in self._db.execute("SELECT id FROM clusters WHERE ended_at IS NULL").fetchall()
+            id.replace("_", "-")
+            for (id,) in self._db.execute("SELECT id FROM clusters WHERE ended_at IS NULL").fetchall()
         }
         return [
             f"{item.kind} {item.name} in {name}"

@@ -12,7 +12,6 @@ from anyscale_core.controlplane.plane import ControlPlane, Wrap
 from anyscale_core.drivers.layers import Call, DeadlineLayer, Next, RateLimit, RetryLayer, layered
 from anyscale_core.errors import Transient
 
-
 CALL = timedelta(milliseconds=1)
 """What every call takes at least: what happens in order has instants in that order."""
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from anyscale_core.controlplane import provisioning
@@ -17,13 +18,12 @@ from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.records import NodeRecord
 from anyscale_core.planning import demand
 from anyscale_core.testing import FakeCloud
-from tests.simulation.cli import play
-from tests.simulation.history import Action, from_seed, shrunk
+from tests.simulation.cli import main, play
+from tests.simulation.history import Action, History, from_seed, shrunk
 from tests.simulation.judge import Rule
 from tests.simulation.world import Bench, bench
 
 Patch = pytest.MonkeyPatch
-SEEDS, STEPS = range(1, 9), 250
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def a_lost_node_is_forgotten_at_once(patch: Patch) -> None:
     move = Work._move
 
     def forget(work: Work, connection: Any, id: Any, to: NodePhase, reason: str, **fields: object) -> None:
-        patch.setitem(provisioning.NODE_MOVES, NodePhase.READY, frozenset(NodePhase))  # type: ignore[arg-type]
         move(work, connection, id, NodePhase.GONE if to is NodePhase.LOST else to, reason, **fields)
 
     patch.setattr(provisioning, "NODE_MOVES", dict.fromkeys(NodePhase, frozenset(NodePhase)))
@@ -79,13 +78,19 @@ def a_new_head_is_given_every_job_there_was(patch: Patch) -> None:
 
 
 def all_tokens_are_the_same(patch: Patch) -> None:
-    patch.setattr(provisioning, "mint", lambda prefix, mint=provisioning.mint: "tok" if prefix == "tok" else mint(prefix))
+    patch.setattr(
+        provisioning, "mint", lambda prefix, mint=provisioning.mint: "tok" if prefix == "tok" else mint(prefix)
+    )
 
 
 def wishes_are_slept_over(patch: Patch) -> None:
     wish = Store._wish
     late = timedelta(hours=2)
     patch.setattr(Store, "_wish", lambda store, id, now, **values: wish(store, id, now + late, **values))
+
+
+def a_turn_fails_by_a_bug(patch: Patch) -> None:
+    patch.setattr(Work, "_expose", lambda work: work.nothing)
 
 
 def an_endpoint_is_forgotten_instead_of_withdrawn(patch: Patch) -> None:
@@ -96,16 +101,40 @@ def an_endpoint_is_forgotten_instead_of_withdrawn(patch: Patch) -> None:
     patch.setattr(Work, "_withdraw", forget)
 
 
-SABOTAGES: Mapping[Callable[[Patch], None], set[Rule]] = {
-    the_cloud_ignores_tokens_and_names: {Rule.ONCE},
-    a_lost_answer_is_taken_for_a_refusal: {Rule.OWNED},
-    nodes_that_drain_do_not_count: {Rule.MAX_NODES},
-    the_store_checks_no_lease: {Rule.PHASES, Rule.MAX_NODES, Rule.CRASH},
-    a_lost_node_is_forgotten_at_once: {Rule.PHASES},
-    a_new_head_is_given_every_job_there_was: {Rule.JOBS},
-    all_tokens_are_the_same: {Rule.TOKENS},
-    wishes_are_slept_over: {Rule.CONVERGED},
-    an_endpoint_is_forgotten_instead_of_withdrawn: {Rule.LEAKED},
+LOWERED = (("apply", 697, 974), ("turn", 736, 159), ("apply", 807, 982))
+"""A maximum is lowered while the nodes are on their way."""
+FROZEN = (
+    ("apply", 34, 431), ("turn", 399, 358), ("time_passes", 998, 965), ("time_passes", 484, 702), ("nodes_speak", 943, 317),
+    ("turn", 113, 978), ("plane_freezes", 980, 958), ("turn", 161, 143), ("time_passes", 770, 519), ("time_passes", 95, 833),
+    ("turn", 226, 602), ("time_passes", 919, 322), ("node_is_lost", 66, 63), ("time_passes", 130, 118),
+    ("time_passes", 372, 340), ("turn", 634, 210),
+)  # fmt: skip
+"""A plane freezes in a turn, its lease lapses, another goes on, and it wakes up."""
+
+
+@attrs.frozen(kw_only=True)
+class Caught:
+    """Which rule catches a sabotage, in which histories: those of the first seeds, or one that a long search found."""
+
+    rule: Rule
+    histories: tuple[tuple[Action, ...], ...] = tuple(tuple(from_seed(seed, 250)) for seed in range(1, 5))
+
+
+def told(*actions: tuple[str, int, int]) -> tuple[tuple[Action, ...], ...]:
+    return (tuple(Action(*one) for one in actions),)
+
+
+SABOTAGES: Mapping[Callable[[Patch], None], Caught] = {
+    the_cloud_ignores_tokens_and_names: Caught(rule=Rule.ONCE),
+    a_lost_answer_is_taken_for_a_refusal: Caught(rule=Rule.OWNED),
+    nodes_that_drain_do_not_count: Caught(rule=Rule.MAX_NODES, histories=told(*LOWERED)),
+    the_store_checks_no_lease: Caught(rule=Rule.PHASES, histories=told(*FROZEN)),
+    a_lost_node_is_forgotten_at_once: Caught(rule=Rule.PHASES),
+    a_new_head_is_given_every_job_there_was: Caught(rule=Rule.JOBS),
+    all_tokens_are_the_same: Caught(rule=Rule.TOKENS),
+    wishes_are_slept_over: Caught(rule=Rule.CONVERGED),
+    an_endpoint_is_forgotten_instead_of_withdrawn: Caught(rule=Rule.LEAKED),
+    a_turn_fails_by_a_bug: Caught(rule=Rule.CRASH),
 }
 
 
@@ -113,11 +142,44 @@ SABOTAGES: Mapping[Callable[[Patch], None], set[Rule]] = {
 def test_each_sabotage_is_caught_by_the_rule_that_is_there_for_it(
     sabotage: Callable[[Patch], None], table: Bench, monkeypatch: Patch
 ) -> None:
-    sabotage(monkeypatch)
-    for seed in SEEDS:
-        _, broken = play(table, from_seed(seed, STEPS))
-        if broken is not None:
-            print(f"caught by seed {seed} at step {broken.step}: {broken}")
-            assert broken.rule in SABOTAGES[sabotage]
-            return
-    raise AssertionError(f"{len(SEEDS)} histories of {STEPS} steps saw nothing")
+    caught = SABOTAGES[sabotage]
+    with monkeypatch.context() as patch:
+        sabotage(patch)
+        broken = next(filter(None, (play(table, history)[1] for history in caught.histories)), None)
+    assert broken is not None, "nothing was seen"
+    assert broken.rule is caught.rule
+    print(f"at step {broken.step}: {broken}")
+
+
+@pytest.mark.parametrize("history", [LOWERED, FROZEN])
+def test_the_histories_that_a_search_found_are_harmless_without_the_sabotage(
+    history: tuple[tuple[str, int, int], ...], table: Bench
+) -> None:
+    (actions,) = told(*history)
+    assert play(table, actions)[1] is None
+
+
+def test_every_rule_has_its_sabotage() -> None:
+    assert {caught.rule for caught in SABOTAGES.values()} == set(Rule)
+
+
+def test_a_failing_history_is_shrunk_to_what_it_needs_and_fails_again(table: Bench, monkeypatch: Patch) -> None:
+    all_tokens_are_the_same(monkeypatch)
+
+    def breaks(history: History) -> bool:
+        broken = play(table, history)[1]
+        return broken is not None and broken.rule is Rule.TOKENS
+
+    shortest = shrunk(from_seed(1, 60), breaks)
+    assert breaks(shortest)
+    assert len(shortest) <= 3, "a wish and a turn"
+
+
+def test_a_seed_that_fails_is_told_with_its_shortest_history_and_the_command_that_plays_it_again(
+    monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    all_tokens_are_the_same(monkeypatch)
+    assert main(["--seed", "1", "--steps", "60"]) == 1
+    told = capsys.readouterr().out
+    assert "TOKENS" in told
+    assert "again: python -m tests.simulation --seed 1 --steps 60" in told

@@ -13,6 +13,7 @@ from typing import TypeVar
 from unittest import mock
 
 import attrs
+
 from anyscale_core.controlplane import clouds as minting
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.schema import metadata
@@ -43,27 +44,33 @@ LEASE = timedelta(seconds=20)
 JOBS = {"short": JobScript(takes=timedelta(seconds=15)), "long": JobScript(takes=timedelta(seconds=90))}
 ROUND = timedelta(seconds=10)
 QUIET = timedelta(minutes=60)
-"""How long everything may take to be as it is wanted once nothing disturbs it: the longest shortage is believed for half of it."""
-SHARED = frozenset({"network", "bucket", "identity", "grant"})
-"""What stays in a cloud when its last cluster has ended."""
+"""How long everything may take to be as it is wanted once nothing disturbs it; a shortage is believed for up to half of it."""
 
 
 @attrs.define(kw_only=True, eq=False)
 class Tally:
     """What was played, for people."""
 
+    histories: int = 0
     steps: int = 0
-    actions: Counter[str] = attrs.field(factory=Counter)
-    moves: Counter[str] = attrs.field(factory=Counter)
     faults: int = 0
-    calls: int = 0
-    made: int = 0
     kills: int = 0
     freezes: int = 0
+    calls: int = 0
+    instances: int = 0
+    actions: Counter[str] = attrs.field(factory=Counter)
+    moves: Counter[str] = attrs.field(factory=Counter)
 
     def add(self, other: "Tally") -> None:
         for field in attrs.fields(Tally):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def __str__(self) -> str:
+        moves = ", ".join(f"{count} x {move}" for move, count in self.moves.most_common())
+        return (
+            f"{self.histories} histories, {self.steps} steps; fired: {self.faults} faults, {self.kills} kills, "
+            f"{self.freezes} freezes; {self.calls} calls, {self.instances} instances; {moves}"
+        )
 
 
 class Bench:
@@ -191,10 +198,11 @@ class Sim:
     def close(self) -> None:
         """Count what was played, and let go of the store."""
         self.lift_faults()
+        self.tally.histories = 1
         self.tally.moves = self.judge.moves
         for cloud in self.clouds.values():
             self.tally.calls += len(cloud.calls)
-            self.tally.made += sum(1 for _ in cloud.ever())
+            self.tally.instances += sum(1 for _ in cloud.ever())
         self.judge.close()
 
     def _play(self, steps: int) -> None:
@@ -205,7 +213,7 @@ class Sim:
             self.tally.steps += 1
             self.tally.actions[action.kind] += 1
             number = self.tally.steps
-            self.story.append("")
+            self.story.append("")  # its place: a plane that freezes in it lets others go on before it ends
             self.story[number - 1] = f"{number:5} {ACTIONS[action.kind].play(self, action.which, action.how)}"
             self._look()
 
@@ -352,5 +360,7 @@ class Sim:
     @contextmanager
     def _minting(self) -> Iterator[None]:
         """Ids from this world's dice, so that a history is the same each time."""
-        with mock.patch.object(minting.secrets, "token_hex", lambda size: f"{self.dice.getrandbits(size * 8):0{size * 2}x}"):
+        with mock.patch.object(
+            minting.secrets, "token_hex", lambda size: f"{self.dice.getrandbits(size * 8):0{size * 2}x}"
+        ):
             yield
