@@ -86,7 +86,7 @@ def all_tokens_are_the_same(patch: Patch) -> None:
 def wishes_are_slept_over(patch: Patch) -> None:
     wish = Store._wish
     late = timedelta(hours=2)
-    patch.setattr(Store, "_wish", lambda store, id, now, **values: wish(store, id, now + late, **values))
+    patch.setattr(Store, "_wish", lambda store, key, now, **values: wish(store, key, now + late, **values))
 
 
 def a_turn_fails_by_a_bug(patch: Patch) -> None:
@@ -180,6 +180,6 @@ def test_a_seed_that_fails_is_told_with_its_shortest_history_and_the_command_tha
 ) -> None:
     all_tokens_are_the_same(monkeypatch)
     assert main(["--seed", "1", "--steps", "60"]) == 1
-    told = capsys.readouterr().out
-    assert "TOKENS" in told
-    assert "again: python -m tests.simulation --seed 1 --steps 60" in told
+    said = capsys.readouterr().out
+    assert "TOKENS" in said
+    assert "again: python -m tests.simulation --seed 1 --steps 60" in said
