@@ -3,12 +3,10 @@
 import argparse
 import enum
 import json
-import logging
 import time
 from collections.abc import Sequence
 
 import attrs
-import structlog
 
 from tests.simulation.history import History, from_seed, shrunk
 from tests.simulation.judge import Broken
@@ -46,8 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    logging.disable(logging.WARNING)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with bench() as made:
         return _run(made, args.seed, args.steps, Output.JSON if args.json else Output.TEXT)
 

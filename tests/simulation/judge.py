@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from anyscale_core.controlplane.grants import PACKAGES
 from anyscale_core.models.phases import (
     CLUSTER_MOVES,
     JOB_ENDED,
@@ -165,9 +166,9 @@ class Judge:
         """
         counted = Counter((cluster, group) for cluster, group, phase in self.nodes.values() if phase in COUNTED)
         there: Counter[tuple[str, str]] = Counter()
-        for cloud in self._clouds.values():
+        for name, cloud in self._clouds.items():
             for machine in cloud.machines.values():
-                there[self._check_machine(machine.id, machine.spec.name)] += 1
+                there[self._check_machine(f"{name}/{machine.id}", machine.spec.name)] += 1
         for cluster, group in (counted.keys() | there.keys()) - {GIVEN_UP}:
             key = (cluster, group)
             limit = max(self._limit(key, since), self._counted[key])
@@ -214,7 +215,7 @@ class Judge:
     # -- after quiet ---------------------------------------------------------------------------------------------------
 
     def unmet(self) -> list[str]:
-        """Return what is not yet as it is wanted, of the clusters that are to run."""
+        """Return what is not yet as it is wanted, and of what ended against its wish what gives no reason."""
         query = "SELECT id, name, phase, generation, goal, spec, status FROM clusters WHERE ended_at IS NULL"
         out: list[str] = []
         for id, name, phase, generation, goal, spec, status in self._db.execute(query).fetchall():
@@ -231,12 +232,17 @@ class Judge:
             have = Counter((group, phase) for cluster, group, phase in self.nodes.values() if cluster == id)
             if +Counter({(group, "READY"): count for group, count in wanted.items()}) != have:
                 out.append(f"{name} wants {dict(wanted)} and has {dict(have)}")
+        unsaid = "SELECT name FROM clusters WHERE phase = 'FAILED' AND end_reason = ''"
+        out += [f"{name} failed and no reason is given" for (name,) in self._db.execute(unsaid).fetchall()]
         open_jobs = "SELECT id, json_extract(doc, '$.phase') FROM jobs"
         out += [f"job {id} is {phase}" for id, phase in self._db.execute(open_jobs).fetchall() if phase not in DONE]
         return out
 
     def left(self, kinds: Iterable[str]) -> list[str]:
-        """Return what the clouds have of these kinds and no live node or cluster of the store accounts for."""
+        """Return what the clouds have of these kinds and no live node or cluster of the store accounts for.
+
+        The grant to what users upload is the cloud's, not a cluster's.
+        """
         known = set(self.nodes) | {
             id.replace("_", "-")
             for (id,) in self._db.execute("SELECT id FROM clusters WHERE ended_at IS NULL").fetchall()
@@ -245,5 +251,5 @@ class Judge:
             f"{item.kind} {item.name} in {name}"
             for name, cloud in self._clouds.items()
             for item in cloud.inventory()
-            if item.kind in kinds and item.name not in known
+            if item.kind in kinds and item.name not in known and not item.name.endswith(f"/{PACKAGES}")
         ]

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from anyscale_core.controlplane import provisioning
+from anyscale_core.controlplane.clouds import mint
 from anyscale_core.controlplane.heartbeats import Heartbeats, View
 from anyscale_core.controlplane.provisioning import Work
 from anyscale_core.controlplane.store import Store
@@ -78,9 +79,7 @@ def a_new_head_is_given_every_job_there_was(patch: Patch) -> None:
 
 
 def all_tokens_are_the_same(patch: Patch) -> None:
-    patch.setattr(
-        provisioning, "mint", lambda prefix, mint=provisioning.mint: "tok" if prefix == "tok" else mint(prefix)
-    )
+    patch.setattr(provisioning, "mint", lambda prefix: "tok" if prefix == "tok" else mint(prefix))
 
 
 def wishes_are_slept_over(patch: Patch) -> None:

@@ -1,6 +1,7 @@
 """The world that a history is played in: clouds, nodes and several control planes on one store and one clock."""
 
 import random
+import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -14,7 +15,6 @@ from unittest import mock
 
 import attrs
 
-from anyscale_core.controlplane import clouds as minting
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.schema import metadata
 from anyscale_core.controlplane.settings import Settings
@@ -193,7 +193,7 @@ class Sim:
             for name in self._store.names().values():
                 self.ask(0, lambda plane, name=name: plane.terminate(name, actor="user"))  # type: ignore[misc]
             self._until(lambda: list(self._store.names().values()), Rule.CONVERGED)
-            self._until(lambda: self.judge.left({"instance", "endpoint"}), Rule.LEAKED)
+            self._until(lambda: self.judge.left({"instance", "endpoint", "grant"}), Rule.LEAKED)
 
     def close(self) -> None:
         """Count what was played, and let go of the store."""
@@ -360,7 +360,5 @@ class Sim:
     @contextmanager
     def _minting(self) -> Iterator[None]:
         """Ids from this world's dice, so that a history is the same each time."""
-        with mock.patch.object(
-            minting.secrets, "token_hex", lambda size: f"{self.dice.getrandbits(size * 8):0{size * 2}x}"
-        ):
+        with mock.patch.object(secrets, "token_hex", lambda size: f"{self.dice.getrandbits(size * 8):0{size * 2}x}"):
             yield
