@@ -22,8 +22,10 @@ from anyscale_core.testing.builders import a_spec, workers
 from tests.controlplane.watched import Killed, hasten, watch
 from tests.controlplane.world import World
 
-STEP = timedelta(seconds=2)
-LIMIT = 400
+STEP = timedelta(seconds=3)
+SWEEP = timedelta(seconds=8)
+"""Five of these are longer than the longest time between two sweeps: what is left over would be met."""
+LIMIT = 300
 """Steps in which every story has to be at its end, however it was disturbed."""
 
 
@@ -130,7 +132,7 @@ def tell(world: World, story: str, killer: Killer) -> int:
     if story != "start":
         done = start(world)
         world.until(done, step=STEP)
-        world.run(steps=5, step=STEP)
+        world.run(steps=3, step=STEP)
     before = len(world.cloud.calls)
     wished: Callable[[], bool] | None = None
     try:
@@ -143,7 +145,7 @@ def tell(world: World, story: str, killer: Killer) -> int:
     # A wish that was never answered is said again, as its user would.
     done = wished or STORIES[story](world)
     world.until(lambda: done() or given_up(world), steps=LIMIT, step=STEP)
-    world.run(steps=20, step=STEP)
+    world.run(steps=5, step=SWEEP)
     assert done() or given_up(world), "and it stays so"
     return before
 

@@ -43,4 +43,5 @@ def watch(store: Store, pass_by: Callable[[], None]) -> Callable[[], None]:
 def hasten(store: Store) -> None:
     """Let a store on SQLite wait for no disk: processes die here, machines do not."""
     for engine in (store._durable, store._loose, store._reader):
+        engine.dispose()  # what is connected already waits for the disk
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
