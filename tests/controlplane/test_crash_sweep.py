@@ -137,8 +137,8 @@ def tell(world: World, story: str, killer: Killer) -> int:
     wished: Callable[[], bool] | None = None
     try:
         with watched(world, killer):
-            wished = STORIES[story](world)
-            world.until(wished, steps=LIMIT, step=STEP)
+            done = wished = STORIES[story](world)
+            world.until(lambda: done() or given_up(world), steps=LIMIT, step=STEP)
     except Killed:
         world.restart()
         hasten(world.plane.store)
