@@ -17,6 +17,7 @@ from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import (
+    Applied,
     CapacityUnavailable,
     CloudError,
     LeaseLost,
@@ -70,6 +71,8 @@ SHORTAGE_TTL = {
 }
 DEFAULT_SHORTAGE = timedelta(minutes=3)
 MAX_BACKOFF = timedelta(seconds=30)
+STALE = frozenset({"TOKEN_MISMATCH", "TOKEN_SPENT"})
+"""Refusals that are about an old token (the spec has changed since it was minted, say), not about what is asked for."""
 
 
 class Work:
@@ -231,7 +234,9 @@ class Work:
         )
 
     def _create(self, token: Token) -> None:
-        nodes = [node for node in self.record.nodes if node.launch == token]
+        # In the order in which they were recorded: a token stands for one request, word for word.
+        known = {node.id: node for node in self.record.nodes}
+        nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
             shared = self.cloud.shared()
             specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
@@ -271,9 +276,11 @@ class Work:
                 self._save_launch(connection, attrs.evolve(launch, retry_at=retry_at, error=str(error)))
                 self._say("create.retry", f"create will be repeated: {error}", level="WARNING", fields=error.record())
                 return
+            # What an earlier attempt came to is not known, and this one says nothing of it: seen gone, not believed gone.
+            is_certain = self._launch(token).attempts == 1 and error.attempts <= 1 and error.applied is Applied.NO
             for node in nodes:
-                self._move(connection, node.id, NodePhase.FAILED, str(error))
-            if nodes:
+                self._move(connection, node.id, NodePhase.FAILED if is_certain else NodePhase.DELETING, str(error))
+            if nodes and error.reason not in STALE:
                 self._remember_shortage(connection, nodes[0], error)
             self._close_if_answered(connection, token)
 

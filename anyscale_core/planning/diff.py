@@ -296,7 +296,8 @@ class _Diff:
         """Count the nodes of a group that never got READY, since the last one that did."""
         count = 0
         for node in sorted(self.nodes, key=lambda node: (node.created_at, node.id), reverse=True):
-            if node.group != group or node.drain is not None or node.phase is NodePhase.FAILED:
+            refused = node.phase is NodePhase.FAILED or node.instance_id is None
+            if node.group != group or node.drain is not None or refused:
                 continue
             if node.ready_at is not None:
                 break

@@ -17,7 +17,8 @@ from anyscale_core.models.phases import ClusterPhase
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.records import ClusterRecord
 from anyscale_core.testing.builders import a_spec, workers
-from tests.controlplane.test_crash_sweep import Killed, Killer, watched
+from tests.controlplane.test_crash_sweep import Killer, watched
+from tests.controlplane.watched import Killed, hasten
 from tests.controlplane.world import World, plane_on
 
 LIMIT = 7
@@ -115,16 +116,17 @@ def prepare(world: World) -> None:
     assert world.record("second").held_by == ("team-a",)
 
 
-def tell(world: World, killer: Killer, monkeypatch: pytest.MonkeyPatch, limits: list[int]) -> None:
+def tell(world: World, killer: Killer, limits: list[int]) -> None:
     """One cluster ends and another that waits for its share starts; a dead plane is started again."""
 
     def done() -> bool:
         limits.append(len(world.instances()))
         return world.phase("second") is ClusterPhase.RUNNING and world.phase("first") is ClusterPhase.TERMINATED
 
+    hasten(world.plane.store)
     prepare(world)
     try:
-        with watched(world, killer, monkeypatch):
+        with watched(world, killer):
             world.plane.terminate("first", actor="tester")
             world.until(done, step=STEP)
     except Killed:
@@ -143,16 +145,16 @@ def state(world: World) -> tuple[object, ...]:
 
 @pytest.mark.timeout(600)
 def test_killed_at_any_position_the_share_of_an_ended_cluster_is_free_and_the_next_one_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     counted, limits = Killer(at=None), list[int]()
     undisturbed = World.new(tmp_path / "undisturbed")
-    tell(undisturbed, counted, monkeypatch, limits)
+    tell(undisturbed, counted, limits)
     expected = state(undisturbed)
     for position in range(1, counted.seen + 1):
         world = World.new(tmp_path / str(position))
         killer = Killer(at=position)
-        tell(world, killer, monkeypatch, limits)
+        tell(world, killer, limits)
         assert killer.seen >= position, f"position {position} was never reached"
         assert state(world) == expected, f"killed at position {position} of {counted.seen}"
         world.plane.close()

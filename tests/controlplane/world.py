@@ -33,9 +33,11 @@ class World:
     database: str | None = None
 
     @classmethod
-    def new(cls, home: Path, *, database: str | None = None, **timing: timedelta) -> "World":
-        clock = ManualClock()
-        cloud = FakeCloud(clock)
+    def new(
+        cls, home: Path, *, database: str | None = None, cloud: FakeCloud | None = None, **timing: timedelta
+    ) -> "World":
+        cloud = cloud or FakeCloud(ManualClock())
+        clock = cloud.clock
         times = attrs.evolve(Timing(), **timing)  # type: ignore[arg-type]
         plane = _plane(home, clock, cloud, times, database)
         agents = FakeAgents(cloud, plane, ray_start=timedelta(seconds=5))

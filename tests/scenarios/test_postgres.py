@@ -56,13 +56,11 @@ def test_the_migrations_can_be_taken_back_and_made_again(database: str) -> None:
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_every_story_ends_on_postgresql_as_on_sqlite(
-    story: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_story_ends_on_postgresql_as_on_sqlite(story: str, database: str, tmp_path: Path) -> None:
     embedded = World.new(tmp_path / "sqlite")
-    tell(embedded, story, Killer(at=None), monkeypatch)
+    tell(embedded, story, Killer(at=None))
     served = World.new(tmp_path / "postgresql", database=database)
-    tell(served, story, Killer(at=None), monkeypatch)
+    tell(served, story, Killer(at=None))
     assert state(served) == state(embedded)
     served.plane.close()
 
