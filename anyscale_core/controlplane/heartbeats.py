@@ -17,6 +17,7 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Refused, Transient
 from anyscale_core.models import wire
+from anyscale_core.models.cluster import HeadRecovery
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.instance import Bootstrap, NodeKind
@@ -26,6 +27,7 @@ from anyscale_core.models.node import (
     Drain,
     DrainMode,
     GatewayConfig,
+    GcsStorage,
     HeadAddress,
     HeadReport,
     Heartbeat,
@@ -272,6 +274,7 @@ class Heartbeats:
             expected_workers=_expected_workers(record, node) if is_head else 0,
             gateway=self._gateway(node) if is_head else None,
             groups=_groups(record) if is_head else {},
+            gcs_storage=_gcs_storage(record),
         )
         return attrs.evolve(config, version=_digest(config))
 
@@ -366,6 +369,10 @@ def _expected_workers(record: ClusterRecord, head: NodeRecord) -> int:
 def _groups(record: ClusterRecord) -> dict[str, Mapping[str, float]]:
     by_group = {node.group: node.resources for node in record.nodes if node.kind is NodeKind.WORKER}
     return {name: by_group[name] for name in sorted(by_group)}
+
+
+def _gcs_storage(record: ClusterRecord) -> GcsStorage:
+    return GcsStorage.NODE if record.spec.head_recovery is HeadRecovery.RESTART else GcsStorage.MEMORY
 
 
 def _drain(node: NodeRecord) -> Drain | None:

@@ -36,6 +36,35 @@ class Registration:
 
 
 @attrs.frozen(kw_only=True)
+class CertificateRequest:
+    """A node asks for the certificate that its Ray shows. ``csr_pem``: PKCS #10; the key stays on the node.
+
+    Only the IP addresses of its subject alternative names are taken over.
+    """
+
+    csr_pem: str
+
+
+@attrs.frozen(kw_only=True)
+class NodeCertificate:
+    """A certificate of the cluster's own authority, and that authority's: whoever shows another is a stranger to the cluster."""
+
+    cert_pem: str
+    ca_pem: str
+
+
+class GcsStorage(enum.Enum):
+    """Where a head's GCS keeps what it knows: nodes, actors, placement groups, jobs."""
+
+    MEMORY = "memory"
+    """Nowhere: it is gone with the process."""
+    NODE = "node"
+    """In the node's own folder: it outlives Ray on the node, and the agent starts Ray on it again."""
+    VOLUME = "volume"
+    """On a volume that outlives the instance too: the next head goes on from it."""
+
+
+@attrs.frozen(kw_only=True)
 class HeadAddress:
     """Where the Ray that a node belongs to lives. A new ``epoch`` is a new head: Ray is stopped and started to join it."""
 
@@ -82,6 +111,8 @@ class NodeConfig:
     """Head: how many workers start with it. Its dashboard waits for them a moment, so as not to slow them down."""
     gateway: GatewayConfig | None = None
     """Head: how to run the gateway in front of its dashboard and job port."""
+    gcs_storage: GcsStorage = GcsStorage.MEMORY
+    """Head: whether its Ray is started again when it dies. Worker: whether its Ray is worth keeping while there is no head."""
     groups: Mapping[str, Resources] = attrs.field(factory=dict)
     """Head: what one node of each worker group brings; told to Ray so that its own tools can show it."""
 
@@ -197,6 +228,8 @@ class Heartbeat:
     ray: RayStatus
     ray_id: str = ""
     detail: str = ""
+    renew_at: datetime | None = None
+    """When the certificate of the Ray on this node should be replaced; Ray reads it once, so by another Ray."""
     head: HeadReport | None = None
 
 

@@ -81,6 +81,8 @@ class NodeStatus:
     epoch: str = ""
     detail: str = ""
     config_version: str = ""
+    renew_at: datetime | None = None
+    """When its Ray's certificate should be replaced."""
     head: HeadReport | None = None
 
 

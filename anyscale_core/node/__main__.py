@@ -1,4 +1,4 @@
-"""``python -m anyscale_core.node --bootstrap FILE --home DIR --name INSTANCE_NAME [--address IP]``."""
+"""``python -m anyscale_core.node --bootstrap FILE --home DIR --name INSTANCE_NAME [--address IP] [--volume DIR]``."""
 
 import argparse
 import os
@@ -20,8 +20,9 @@ def main() -> int:
     from anyscale_core.node.agent import run
 
     return run(
-        bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address, launcher=launcher
-    )
+        bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address,
+        volume=options.volume, launcher=launcher,
+    )  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
@@ -32,6 +33,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--address", default="", help="the address that the other nodes reach it at; found if not given"
     )
+    parser.add_argument("--volume", type=Path, default=None, help="a folder that outlives the instance, if there is one")
     return parser.parse_args()
 
 

@@ -26,6 +26,7 @@ from anyscale_core.models.instance import Bootstrap, NodeKind
 from anyscale_core.models.node import (
     Drain,
     DrainMode,
+    GcsStorage,
     HeadReport,
     Heartbeat,
     NodeConfig,
@@ -41,7 +42,7 @@ from anyscale_core.node.home import Home
 from anyscale_core.node.jobs import Jobs, JobsApi
 from anyscale_core.node.link import Link
 from anyscale_core.node.proving import prover
-from anyscale_core.node.rayrun import Ray
+from anyscale_core.node.rayrun import Loss, Ray
 
 REGISTERED = "registered.json"
 DASHBOARD_AFTER = 3.0
@@ -80,12 +81,15 @@ class Agent:
         home: Home,
         name: str,
         address: str,
+        volume: Path,
         prove: Callable[[], Proof],
         launcher: "subprocess.Popen[str]",
     ) -> None:
         self._bootstrap, self._home, self._name, self._prove = bootstrap, home, name, prove
         self._address = address or own_address(bootstrap.url)
-        self._ray = Ray(home, address=self._address, on_change=self._on_change, launcher=launcher)
+        self._ray = Ray(
+            home, volume=volume, address=self._address, on_change=self._on_change, launcher=launcher
+        )
         self._jobs = Jobs(home, on_change=self._on_change)
         self._door = Door(home.path, on_change=self._on_change)
         self._beats: Beats | None = None
@@ -109,7 +113,10 @@ class Agent:
             self._ray.stop(status=RayStatus.STOPPED)
             return Exit.REFUSED
         if not self._ray.adopt(self._config):
-            self._jobs.forget()
+            if self._config.gcs_storage is GcsStorage.MEMORY:
+                self._jobs.forget()
+            else:
+                self._jobs.interrupt()
         self._beats = Beats(
             self._bootstrap,
             compose=self._compose,
@@ -258,6 +265,8 @@ class Agent:
             self._exit = Exit.DONE
         elif self._drain is not None and self._drain_due(self._drain):
             self._leave()
+        elif state.loss is not Loss.NOTHING:
+            self._come_back(state.detail)
         elif state.status is RayStatus.DOWN:
             if self._ray.holds:
                 # Nothing of a broken Ray is of use to anyone, and its ports and memory may be needed.
@@ -285,6 +294,14 @@ class Agent:
         elif state.epoch != epoch:
             self._end_ray(RayStatus.WAITING, "")
             self._ray.start(self._config, epoch=epoch)
+
+    def _come_back(self, detail: str) -> None:
+        """Start again what the head has lost, on what its GCS has stored; the workers' Rays wait for it."""
+        if self._ray.restart_gcs():
+            return
+        self._door.close()
+        self._jobs.interrupt()
+        self._ray.restart(self._config, detail=detail)
 
     def _end_ray(self, status: RayStatus, detail: str) -> None:
         self._door.close()
@@ -365,10 +382,10 @@ class Agent:
 
     def _head_report(self) -> HeadReport | None:
         state = self._ray.state
-        if state.started is None:
+        if not state.gcs_address:
             return None
         return HeadReport(
-            gcs_address=state.started.gcs_address,
+            gcs_address=state.gcs_address,
             gateway_port=self._door.port,
             demand=state.view.demand,
             gangs=state.view.gangs,
@@ -380,8 +397,10 @@ class Agent:
         )
 
 
-def run(*, bootstrap: Path, home: Path, name: str, address: str, launcher: "subprocess.Popen[str]") -> int:
-    """Run the agent as a process: log to stderr, end on SIGTERM."""
+def run(
+    *, bootstrap: Path, home: Path, name: str, address: str, volume: Path | None, launcher: "subprocess.Popen[str]"
+) -> int:
+    """Run the agent as a process: log to stderr, end on SIGTERM. ``volume``: a folder that outlives the instance, if any."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         known = wire.structure(json.loads(bootstrap.read_bytes()), Bootstrap, subject="the bootstrap file")
@@ -391,8 +410,9 @@ def run(*, bootstrap: Path, home: Path, name: str, address: str, launcher: "subp
         launcher.kill()
         return Exit.UNUSABLE
     agent = Agent(
-        bootstrap=known, home=Home(home.absolute()), name=name, address=address, prove=prove, launcher=launcher
-    )
+        bootstrap=known, home=Home(home.absolute()), name=name, address=address, volume=(volume or home).absolute(),
+        prove=prove, launcher=launcher,
+    )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.terminate())
     code = agent.run()

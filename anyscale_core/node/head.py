@@ -30,6 +30,14 @@ class Gcs:
         self._autoscaler = autoscaler_pb2_grpc.AutoscalerStateServiceStub(channel)
         self._nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
 
+    def answers(self) -> bool:
+        """Tell whether the GCS answers now."""
+        try:
+            self.view()
+        except grpc.RpcError:
+            return False
+        return True
+
     def view(self) -> HeadView:
         """Return the state as it is now."""
         request = autoscaler_pb2.GetClusterResourceStateRequest()

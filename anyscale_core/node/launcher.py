@@ -13,11 +13,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+import attrs
+
 from anyscale_core.node.rayprivate import Started, warm_up
 
 
 class Launcher:
-    """Performs the agent's commands, one at a time: ``start``, ``attach``, ``dashboard``, ``drain``, ``unregister``."""
+    """Performs the agent's commands, one at a time: ``start``, ``attach``, ``gcs``, ``dashboard``, ``drain``, ``unregister``."""
 
     def __init__(self, events: TextIO) -> None:
         self._events = events
@@ -37,7 +39,6 @@ class Launcher:
                 return
 
     def _do_start(self, argument: Mapping[str, Any]) -> None:
-        import attrs
         from ray.scripts.scripts import start
 
         from anyscale_core.node import rayprivate
@@ -60,6 +61,13 @@ class Launcher:
         os.environ.update(argument["env"])
         self._ray = Started(**argument["ray"])
         self._watch(argument["groups"])
+
+    def _do_gcs(self, _: object) -> None:
+        from anyscale_core.node.rayprivate import restart_gcs
+
+        assert self._ray is not None
+        self._ray = restart_gcs(self._ray, answers=self._head.answers)
+        self._tell("started", attrs.asdict(self._ray))
 
     def _do_dashboard(self, _: object) -> None:
         # It takes seconds; drains must not wait for it.

@@ -402,7 +402,9 @@ class _Diff:
                 self._retry(job)
                 continue
             report = reports.get(job.submission_id)
-            if report is not None and report.phase is not job.phase:
+            if report is not None and report.phase is JobPhase.LOST:
+                self._retry(attrs.evolve(job, phase=JobPhase.RUNNING))
+            elif report is not None and report.phase is not job.phase:
                 self.actions.append(
                     _job(job, report.phase, message=report.message, exit_code=report.exit_code, epoch=job.epoch)
                 )
