@@ -33,7 +33,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--address", default="", help="the address that the other nodes reach it at; found if not given"
     )
-    parser.add_argument("--volume", type=Path, default=None, help="a folder that outlives the instance, if there is one")
+    parser.add_argument(
+        "--volume", type=Path, default=None, help="a folder that outlives the instance, if there is one"
+    )
     return parser.parse_args()
 
 

@@ -87,9 +87,7 @@ class Agent:
     ) -> None:
         self._bootstrap, self._home, self._name, self._prove = bootstrap, home, name, prove
         self._address = address or own_address(bootstrap.url)
-        self._ray = Ray(
-            home, volume=volume, address=self._address, on_change=self._on_change, launcher=launcher
-        )
+        self._ray = Ray(home, volume=volume, address=self._address, on_change=self._on_change, launcher=launcher)
         self._jobs = Jobs(home, on_change=self._on_change)
         self._door = Door(home.path, on_change=self._on_change)
         self._beats: Beats | None = None

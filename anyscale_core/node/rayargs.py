@@ -38,7 +38,9 @@ RAY_ENV = {
 
 GCS_STORAGE, GCS_PATH = "RAY_gcs_storage", "RAY_gcs_storage_path"
 
-PROTECTED = frozenset({*RAY_ENV, "RAY_AUTH_TOKEN", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME", GCS_STORAGE, GCS_PATH})
+PROTECTED = frozenset(
+    {*RAY_ENV, "RAY_AUTH_TOKEN", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME", GCS_STORAGE, GCS_PATH}
+)
 """A cluster's ``env_vars`` cannot change these."""
 
 PLAIN = frozenset({"CPU", "GPU", "memory", "object_store_memory"})

@@ -28,8 +28,10 @@ from anyscale_core.node.view import HeadView
 from anyscale_core.node.warm import spawn_launcher
 
 RECORD = "ray.json"
-COMEBACKS, COMEBACKS_IN = 3, 60.0
+COMEBACKS, COMEBACKS_IN = 5, 60.0
 """How often a Ray may be started again within so many seconds before it counts as DOWN."""
+ALONE = 0.1
+"""Seconds after the end of a gcs_server in which its raylet may be seen to have ended with it."""
 LEAVE = 0.3
 """Seconds that a raylet has to tell its cluster good-bye (it needs about 0.03) before everything is killed."""
 
@@ -118,14 +120,15 @@ class Ray:
             is_head = config.kind is NodeKind.HEAD
             self._store = self._store_of(config)
             self._tidy()
+            if self._store is not None:
+                self._store.begin()
             arguments = start_arguments(
                 config,
                 head_address=None if is_head or config.head is None else config.head.address,
                 address=self._address,
                 temp_dir=self._home.ray_temp,
                 shm_free=_shm_free(),
-                # The port may have been taken by another meanwhile: not insisted on when it did not work.
-                port=self._store.port(self._address) if self._store and len(self._comebacks) < COMEBACKS else 0,
+                port=self._store.port(self._address) if self._store else 0,
             )
             env = node_environment(config) | (self._store.environment() if self._store else {})
             groups = wire.unstructure(config.groups) if is_head else {}
@@ -337,8 +340,11 @@ class Ray:
 
     def _on_failed(self, argument: Mapping[str, Any]) -> None:
         command, error = argument["command"], argument["error"]
-        if command in ("start", "gcs"):
-            self._lost(Loss.RAY, f"{'ray start' if command == 'start' else 'starting the GCS again'} failed: {error}")
+        if command == "start":
+            self._down(f"ray start failed: {error}")
+            return
+        if command == "gcs":
+            self._lost(Loss.RAY, f"the GCS alone could not be started again: {error}")
             return
         log.warning("the launcher could not do %s: %s", command, error)
         if command == "drain":
@@ -351,9 +357,12 @@ class Ray:
 
     def _guard(self, started: Started, turn: int) -> None:
         ended = sessions.await_end(started.pids())
+        what, loss = "raylet", Loss.RAY
+        if ended == started.gcs_pid:
+            both = sessions.await_end((started.raylet_pid,), timeout=ALONE)
+            what, loss = ("gcs_server and raylet", Loss.RAY) if both else ("gcs_server", Loss.GCS)
         with self._lock:
             if turn == self._turn:
-                what, loss = ("gcs_server", Loss.GCS) if ended == started.gcs_pid else ("raylet", Loss.RAY)
                 self._lost(loss, f"the {what} (pid {ended}) has ended")
 
     def _lost(self, loss: Loss, detail: str) -> None:

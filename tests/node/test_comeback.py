@@ -1,7 +1,5 @@
 """A head whose Ray dies comes back on what its GCS has stored: same address, workers attached, detached actors kept."""
 
-import os
-import signal
 import textwrap
 import time
 
@@ -73,15 +71,6 @@ def test_whatever_of_a_heads_ray_is_killed_comes_back_with_its_workers_and_a_det
     assert RayStatus.DOWN not in seen, "the control plane is not told that a head is gone which comes back"
 
 
-def test_a_head_that_dies_again_and_again_is_down(cluster: Cluster, plane: ControlPlane) -> None:
-    cluster.head(gcs_storage=GcsStorage.NODE)
-    (cluster.home("head") / "gcs" / "db" / "CURRENT").write_text("not what RocksDB wrote")
-    os.kill(gcs(cluster), signal.SIGKILL)
-    down = plane.until("head", lambda beat: beat.ray is RayStatus.DOWN, within=90)
-    assert "failed" in down.detail
-    eventually(lambda: not cluster.session("head"), within=5, what="nothing of a broken Ray is left")
-
-
 def back(cluster: Cluster, plane: ControlPlane, victims: str) -> float:
     """Kill processes of the head by name; return the seconds until it is ALIVE again."""
     before, began = len(plane.beats["head"]), time.monotonic()
@@ -106,10 +95,6 @@ def counted(cluster: Cluster, plane: ControlPlane, id: str) -> int:
     plane.until("head", lambda beat: phase(beat, id) is JobPhase.SUCCEEDED, within=60)
     log = (cluster.bucket / f"jobs/{id}.log").read_text()
     return int(log.rpartition("counted")[2])
-
-
-def gcs(cluster: Cluster) -> int:
-    return next(process.pid for process in cluster.session("head") if process.name() == "gcs_server")
 
 
 def phase(beat: Heartbeat, id: str) -> JobPhase | None:
