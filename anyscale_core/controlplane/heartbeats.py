@@ -115,7 +115,7 @@ class Heartbeats:
             claims = self._keys.verify(JOIN, registration.join_token, now=now)
             subject = str(claims["sub"])
             node_id, cluster_id = NodeId(subject), ClusterId(str(claims["cluster"]))
-            record, node = self._expected(node_id, cluster_id)
+            record, node = self.expected(node_id, cluster_id)
             self._prove(record, node, registration)
             self._admit(node_id, cluster_id, registration, now)
         except Refused as refusal:
@@ -129,7 +129,8 @@ class Heartbeats:
         self._audit("register", node_id, None)
         return Registered(credential=credential, expires_at=expires, config=config)
 
-    def _expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
+    def expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
+        """Return a node that may come, or is there. Raises Refused for one that is not expected (any more)."""
         record = self._store.load(cluster_id, history_from=self._clock.now())
         node = self._store.node(node_id)
         if record is None or node is None or node.cluster_id != cluster_id:
@@ -187,7 +188,7 @@ class Heartbeats:
             return  # an older one that arrives late is not believed
         status = attrs.evolve(
             before, seen_at=now, seq=beat.seq, ray=beat.ray, ray_id=beat.ray_id, epoch=beat.epoch, detail=beat.detail,
-            config_version=beat.config_version, head=beat.head,
+            config_version=beat.config_version, renew_at=beat.renew_at, head=beat.head,
         )  # fmt: skip
         timing = self._settings.timing
         silent = now - before.seen_at > timing.suspect_after
@@ -356,7 +357,7 @@ def _significant(status: NodeStatus, settle: timedelta) -> Any:
         )
         settled = head.demand_age >= settle
         report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, settled
-    return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, report
+    return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, status.renew_at, report
 
 
 def _expected_workers(record: ClusterRecord, head: NodeRecord) -> int:

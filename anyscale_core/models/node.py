@@ -51,6 +51,12 @@ class NodeCertificate:
 
     cert_pem: str
     ca_pem: str
+    issued_at: datetime
+    expires_at: datetime
+
+    def after(self, part: float) -> datetime:
+        """Return when this part (0 to 1) of its life is over."""
+        return self.issued_at + (self.expires_at - self.issued_at) * part
 
 
 class GcsStorage(enum.Enum):

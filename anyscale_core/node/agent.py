@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -37,11 +38,13 @@ from anyscale_core.models.node import (
 )
 from anyscale_core.node import store
 from anyscale_core.node.beats import Backoff, Beats
+from anyscale_core.node.certificates import RENEW, Certificates
 from anyscale_core.node.door import Door
 from anyscale_core.node.home import Home
 from anyscale_core.node.jobs import Jobs, JobsApi
 from anyscale_core.node.link import Link
 from anyscale_core.node.proving import prover
+from anyscale_core.node.rayargs import TLS_FOLDER
 from anyscale_core.node.rayrun import Loss, Ray
 
 REGISTERED = "registered.json"
@@ -56,6 +59,8 @@ BELATED = 5.0
 """Seconds after a new registration in which a refusal of the old credential may still come in."""
 BEATS_OF_A_LIFE = 10**9
 """``seq`` must grow over restarts of the agent too, whatever the clock does: each life has its own thousand million."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +92,10 @@ class Agent:
     ) -> None:
         self._bootstrap, self._home, self._name, self._prove = bootstrap, home, name, prove
         self._address = address or own_address(bootstrap.url)
+        self._certificates = Certificates(
+            home.path / TLS_FOLDER, address=self._address,
+            ask=lambda request: Link(bootstrap).certify(request, credential=self._known.credential),
+        )  # fmt: skip
         self._ray = Ray(home, volume=volume, address=self._address, on_change=self._on_change, launcher=launcher)
         self._jobs = Jobs(home, on_change=self._on_change)
         self._door = Door(home.path, on_change=self._on_change)
@@ -103,7 +112,9 @@ class Agent:
     def run(self) -> Exit:
         """Live: until forgotten, refused or told to end."""
         try:
-            self._registered = self._home.load_as(REGISTERED, Registered) or self._register()
+            self._registered = self._home.load_as(REGISTERED, Registered) or self._persist(self._register)
+            if not self._certificates.usable(datetime.now(UTC)):
+                self._persist(self._certificates.renew)
         except Refused as refused:
             log.error(
                 "%s. Remedy: check that the cluster still wants this node and that its join token is not used", refused
@@ -148,11 +159,17 @@ class Agent:
         return self._known.config
 
     def _register(self) -> Registered:
-        """Register, trying for ever while the control plane is away. Raises Refused."""
-        link, backoff, told = Link(self._bootstrap), Backoff(), ""
+        registered = Link(self._bootstrap).register(self._introduction())
+        self._home.save(REGISTERED, registered)
+        log.info("registered as node %s of cluster %s", registered.config.node_id, registered.config.cluster_name)
+        return registered
+
+    def _persist(self, ask: Callable[[], T]) -> T:
+        """Return what the control plane answers, trying for ever while it is away. Raises Refused."""
+        backoff, told = Backoff(), ""
         while True:
             try:
-                registered = link.register(self._introduction())
+                return ask()
             except Refused:
                 raise
             except CoreError as error:
@@ -161,10 +178,6 @@ class Agent:
                 told = str(error)
                 if self._pause(backoff.pause()):
                     raise Refused("terminated", "the agent was told to end before it was registered")
-                continue
-            self._home.save(REGISTERED, registered)
-            log.info("registered as node %s of cluster %s", registered.config.node_id, registered.config.cluster_name)
-            return registered
 
     def _introduction(self) -> Registration:
         return Registration(
@@ -241,7 +254,7 @@ class Agent:
         if time.monotonic() - self._renewed_at < BELATED:
             return
         try:
-            self._registered = self._register()
+            self._registered = self._persist(self._register)
             self._renewed_at = time.monotonic()
         except Refused as again:
             log.error("%s; and again: %s. Stopping Ray: this node belongs to no cluster any more", refused, again)
@@ -284,21 +297,38 @@ class Agent:
             return
         epoch = head.epoch if head else ""
         if state.status is RayStatus.WAITING:
-            self._ray.start(self._config, epoch=epoch)
+            self._start(epoch)
         elif self._is_head and not state.epoch and state.status is not RayStatus.DOWN:
             # It was started before the control plane had a name for it.
             if epoch:
                 self._ray.name_epoch(epoch)
         elif state.epoch != epoch:
             self._end_ray(RayStatus.WAITING, "")
-            self._ray.start(self._config, epoch=epoch)
+            self._start(epoch)
+
+    def _start(self, epoch: str) -> None:
+        self._freshen()
+        self._ray.start(self._config, epoch=epoch)
+
+    def _freshen(self) -> None:
+        """Have a young certificate for the Ray that is about to start; while the control plane is away, the one there is."""
+        if not self._certificates.due(datetime.now(UTC)):
+            return
+        try:
+            self._certificates.renew()
+        except CoreError as error:
+            log.warning("Ray starts with its old certificate, there is no new one yet: %s", error)
 
     def _come_back(self, detail: str) -> None:
         """Start again what the head has lost, on what its GCS has stored; the workers' Rays wait for it."""
         if self._ray.restart_gcs():
             return
+        self._restart(detail)
+
+    def _restart(self, detail: str) -> None:
         self._door.close()
         self._jobs.interrupt()
+        self._freshen()
         self._ray.restart(self._config, detail=detail)
 
     def _end_ray(self, status: RayStatus, detail: str) -> None:
@@ -375,6 +405,7 @@ class Agent:
             ray=RayStatus.ALIVE if self._drain is not None and state.status is RayStatus.DOWN else state.status,
             ray_id=state.started.ray_id if state.started else "",
             detail=state.detail,
+            renew_at=current.after(RENEW) if (current := self._certificates.current) is not None else None,
             head=self._head_report() if self._is_head else None,
         )
 

@@ -58,8 +58,10 @@ class Launcher:
             self._watch(argument["groups"])
 
     def _do_attach(self, argument: Mapping[str, Any]) -> None:
+        from anyscale_core.models import wire
+
         os.environ.update(argument["env"])
-        self._ray = Started(**argument["ray"])
+        self._ray = wire.structure(argument["ray"], Started)
         self._watch(argument["groups"])
 
     def _do_gcs(self, _: object) -> None:
@@ -93,10 +95,10 @@ class Launcher:
         self._tell("unregistered", {"ray_id": argument["ray_id"]})
 
     def _watch(self, groups: Mapping[str, Mapping[str, float]]) -> None:
-        from anyscale_core.node.head import Gcs
+        from anyscale_core.node.head import Gcs, credentials
 
         assert self._ray is not None
-        self._head = Gcs(self._ray.gcs_address, token=os.environ["RAY_AUTH_TOKEN"])
+        self._head = Gcs(self._ray.gcs_address, token=os.environ["RAY_AUTH_TOKEN"], tls=credentials(os.environ))
         threading.Thread(target=self._head.watch, args=(groups, self._tell), daemon=True).start()
 
     def _tell(self, name: str, argument: Mapping[str, Any]) -> None:

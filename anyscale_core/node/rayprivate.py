@@ -35,7 +35,7 @@ class Started:
     session_dir: str
     cluster_id: str = ""
     """Hex: what Ray calls the cluster. It is kept with the GCS's state, so it tells whether a GCS goes on from the same."""
-    gcs_command: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    gcs_command: tuple[str, ...] = ()
     """How to start the GCS again at the same port; empty on workers."""
 
     def pids(self) -> tuple[int, ...]:
