@@ -256,7 +256,8 @@ class Heartbeats:
         if is_head:
             epoch = HeadAddress(epoch=node.id, address="")
         elif head is not None and address:
-            epoch = HeadAddress(epoch=head.id, address=address)
+            assert report is not None, "it gave the address"
+            epoch = HeadAddress(epoch=head.id, address=address, ray_cluster_id=report.ray_cluster_id)
         config = NodeConfig(
             version="",
             cluster_id=record.id,
@@ -373,7 +374,9 @@ def _groups(record: ClusterRecord) -> dict[str, Mapping[str, float]]:
 
 
 def _gcs_storage(record: ClusterRecord) -> GcsStorage:
-    return GcsStorage.NODE if record.spec.head_recovery is HeadRecovery.RESTART else GcsStorage.MEMORY
+    if record.spec.head_recovery is not HeadRecovery.RESTART:
+        return GcsStorage.MEMORY
+    return GcsStorage.VOLUME if record.volume is not None else GcsStorage.NODE
 
 
 def _drain(node: NodeRecord) -> Drain | None:

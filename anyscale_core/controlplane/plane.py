@@ -290,7 +290,7 @@ class ControlPlane:
         node_id, cluster_id = self.heartbeats.identify(credential)
         record, _ = self.heartbeats.expected(node_id, cluster_id)
         authority = ClusterAuthority(self.keys, record.id, born=record.created_at)
-        certificate = authority.certify(request, now=self.clock.now(), ttl=self.settings.certificate_ttl)
+        certificate = authority.certify(request, now=self.clock.now(), ttl=self.settings.timing.certificate_ttl)
         self._audit("node", "certify", node_id)
         return certificate
 

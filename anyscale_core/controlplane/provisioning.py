@@ -27,6 +27,7 @@ from anyscale_core.models.actions import (
     Converge,
     CreateNodes,
     DeleteNodes,
+    DeleteVolume,
     DrainNode,
     EndCluster,
     Expose,
@@ -37,8 +38,9 @@ from anyscale_core.models.actions import (
     Touch,
     Withdraw,
 )
+from anyscale_core.models.cluster import HeadRecovery
 from anyscale_core.models.ids import InstanceId, NodeId, Token
-from anyscale_core.models.instance import Created, Deletion, InstanceSpec, Outcome
+from anyscale_core.models.instance import Created, Deletion, InstanceSpec, NodeKind, Outcome
 from anyscale_core.models.networking import EndpointSpec, EndpointState
 from anyscale_core.models.phases import (
     CLUSTER_ENDED,
@@ -96,6 +98,8 @@ class Work:
                     self._expose()
                 case Withdraw():
                     self._withdraw(action.name)
+                case DeleteVolume():
+                    self._delete_volume(action.name)
 
     def _record(self, connection: Connection, action: Action) -> Token | None:
         """Write one action down; return the token of the create call that it stands for."""
@@ -170,6 +174,8 @@ class Work:
             token=token, node_ids=tuple(node.id for node in nodes), recorded_at=now, attempts=1,
             called_until=now + self.settings.timing.call_timeout,
         )  # fmt: skip
+        if action.kind is NodeKind.HEAD and spec.head_recovery is HeadRecovery.RESTART and self.cloud.has_volumes:
+            self._save(connection, volume=f"{spec.name[:30]}-gcs-{self.record.id[-10:]}")
         for node in nodes:
             db.save_node(connection, node)
         db.save_launch(connection, self.record.id, launch)
@@ -255,6 +261,7 @@ class Work:
             labels=node.labels,
             network=network,
             identity=identity,
+            volume=self.record.volume if node.kind is NodeKind.HEAD else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},
             tags=spec.tags,
@@ -335,6 +342,23 @@ class Work:
             left = tuple(launch for launch in self.record.launches if launch.token != token)
             self.record = attrs.evolve(self.record, launches=left)
             db.close_launch(connection, token)
+
+    def _delete_volume(self, name: str) -> None:
+        try:
+            answer = self.cloud.cluster.delete_volume(
+                name, owner=self.cloud.owner_of(self.record.id), deadline=self.cloud.deadline()
+            )
+        except NotFound:
+            answer = Deletion.ALREADY_ABSENT
+        except CloudError as error:
+            with self._transaction():
+                self._say(
+                    "volume.retry", f"the volume will be deleted again: {error}", "WARNING", fields=error.record()
+                )
+            return
+        if answer is not Deletion.GOING:
+            with self._transaction() as connection:
+                self._save(connection, volume=None)
 
     # -- endpoint ------------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Status:
     active_at: datetime | None = None
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
+    volume: str | None = None
 
     @classmethod
     def of(cls, record: ClusterRecord) -> "Status":

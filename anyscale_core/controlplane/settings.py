@@ -32,8 +32,6 @@ class Settings:
     join_ttl: timedelta = timedelta(hours=1)
     credential_ttl: timedelta = timedelta(hours=12)
     """A node's credential; renewed at half its life. It has to outlast the longest absence of the control plane."""
-    certificate_ttl: timedelta = timedelta(days=30)
-    """What a node's Ray shows to the others of its cluster; a Ray is replaced before it ends, since it reads it once."""
     access_ttl: timedelta = timedelta(hours=1)
     """A user's token for a cluster's gateway."""
     retention: timedelta = timedelta(days=30)

@@ -81,6 +81,13 @@ class Withdraw:
 
 
 @attrs.frozen(kw_only=True)
+class DeleteVolume:
+    """Delete the volume that the cluster's heads went on from."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
 class EndCluster:
     """Change the goal to TERMINATE, for a cause that nobody asked for by hand."""
 
@@ -130,6 +137,7 @@ Action = (
     | DeleteNodes
     | Expose
     | Withdraw
+    | DeleteVolume
     | EndCluster
     | MoveCluster
     | MoveJob

@@ -77,6 +77,8 @@ class HeadAddress:
     epoch: str
     address: str
     """``host:port`` of the GCS; empty in the head's own configuration, where the agent chooses the port."""
+    ray_cluster_id: str = ""
+    """Hex, what Ray calls this cluster: a node whose Ray belongs to it at this address already need not start it again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -206,6 +208,7 @@ class HeadReport:
     """What only the head can say. ``demand_age``: how long the same demand has stood (Ray reports it in two steps)."""
 
     gcs_address: str
+    ray_cluster_id: str = ""
     gateway_port: int = 0
     """Where the gateway listens on the head's address; 0 while it does not."""
     demand: tuple[Demand, ...] = ()

@@ -140,6 +140,8 @@ class ClusterRecord:
     """When work was last seen on it."""
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
+    volume: str | None = None
+    """Where its heads keep what their GCS knows: recorded before the first create that names it, until it is seen gone."""
     nodes: tuple[NodeRecord, ...] = ()
     launches: tuple[Launch, ...] = ()
     """Those that are not answered yet."""
@@ -221,5 +223,7 @@ class Timing:
     """After a node of a group that never got READY; doubles with each further one, up to five minutes."""
     start_attempts: int = 5
     """Nodes of one group that may fail to start, one after the other, before a STARTING cluster gives up."""
+    certificate_ttl: timedelta = timedelta(days=30)
+    """What a node's Ray shows to the others of its cluster; after two thirds of it that Ray is replaced."""
     history: timedelta = timedelta(minutes=30)
     """How long ended nodes are kept."""

@@ -21,7 +21,7 @@ def main() -> int:
 
     return run(
         bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address,
-        volume=options.volume, launcher=launcher,
+        volume=Path(options.volume) if options.volume else None, launcher=launcher,
     )  # fmt: skip
 
 
@@ -33,9 +33,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--address", default="", help="the address that the other nodes reach it at; found if not given"
     )
-    parser.add_argument(
-        "--volume", type=Path, default=None, help="a folder that outlives the instance, if there is one"
-    )
+    parser.add_argument("--volume", default="", help="a folder that outlives the instance; empty when there is none")
     return parser.parse_args()
 
 

@@ -28,6 +28,7 @@ from anyscale_core.models.node import (
     Drain,
     DrainMode,
     GcsStorage,
+    HeadAddress,
     HeadReport,
     Heartbeat,
     NodeConfig,
@@ -38,14 +39,14 @@ from anyscale_core.models.node import (
 )
 from anyscale_core.node import store
 from anyscale_core.node.beats import Backoff, Beats
-from anyscale_core.node.certificates import RENEW, Certificates
+from anyscale_core.node.certificates import LAST, RENEW, Certificates
 from anyscale_core.node.door import Door
 from anyscale_core.node.home import Home
 from anyscale_core.node.jobs import Jobs, JobsApi
 from anyscale_core.node.link import Link
 from anyscale_core.node.proving import prover
 from anyscale_core.node.rayargs import TLS_FOLDER
-from anyscale_core.node.rayrun import Loss, Ray
+from anyscale_core.node.rayrun import Loss, Ray, RayState
 
 REGISTERED = "registered.json"
 DASHBOARD_AFTER = 3.0
@@ -55,6 +56,8 @@ TICK = 0.25
 
 DASHBOARD_AGAIN = 5.0
 """Seconds between two tries to start a dashboard that does not stay up."""
+RENEWAL_AGAIN = 30.0
+"""Seconds between two tries to have a head's certificate renewed."""
 BELATED = 5.0
 """Seconds after a new registration in which a refusal of the old credential may still come in."""
 BEATS_OF_A_LIFE = 10**9
@@ -107,7 +110,7 @@ class Agent:
         self._drain: Drain | None = None
         self._exit: Exit | None = None
         self._terminated = False
-        self._renewed_at = self._dashboard_asked_at = float("-inf")
+        self._renewed_at = self._dashboard_asked_at = self._renewal_asked_at = float("-inf")
 
     def run(self) -> Exit:
         """Live: until forgotten, refused or told to end."""
@@ -276,6 +279,8 @@ class Agent:
             self._exit = Exit.DONE
         elif self._drain is not None and self._drain_due(self._drain):
             self._leave()
+        elif self._is_to_renew():
+            self._restart("its certificate comes to its end")
         elif state.loss is not Loss.NOTHING:
             self._come_back(state.detail)
         elif state.status is RayStatus.DOWN:
@@ -291,7 +296,9 @@ class Agent:
         """Start Ray when there is a head to be or to join; leave a head that is no longer the cluster's."""
         head, state = self._config.head, self._ray.state
         if head is None and not self._is_head:
-            if state.status is not RayStatus.WAITING:
+            # The next head may go on where the last one was: then this Ray finds it by itself.
+            waits = state.status is RayStatus.ALIVE and self._config.gcs_storage is GcsStorage.VOLUME
+            if state.status is not RayStatus.WAITING and not waits:
                 self._end_ray(RayStatus.WAITING, "")
                 self._ray.prepare()
             return
@@ -302,7 +309,10 @@ class Agent:
             # It was started before the control plane had a name for it.
             if epoch:
                 self._ray.name_epoch(epoch)
-        elif state.epoch != epoch:
+        elif head is not None and not self._is_head and _belongs(state, head):
+            if state.epoch != epoch:
+                self._ray.name_epoch(epoch)
+        elif state.epoch != epoch or (state.status is RayStatus.ALIVE and _moved(state, head)):
             self._end_ray(RayStatus.WAITING, "")
             self._start(epoch)
 
@@ -330,6 +340,23 @@ class Agent:
         self._jobs.interrupt()
         self._freshen()
         self._ray.restart(self._config, detail=detail)
+
+    def _is_to_renew(self) -> bool:
+        """Tell whether a head's Ray is to be started again because of its certificate, for which there is a new one now.
+
+        When no job runs; at the latest when little of its life is left. Workers are replaced by the control plane.
+        """
+        current, now = self._certificates.current, datetime.now(UTC)
+        kept = self._is_head and self._config.gcs_storage is not GcsStorage.MEMORY
+        if current is None or not kept or self._ray.state.status is not RayStatus.ALIVE or now < current.after(RENEW):
+            return False
+        if self._jobs.unfinished and now < current.after(LAST):
+            return False
+        if time.monotonic() - self._renewal_asked_at < RENEWAL_AGAIN:
+            return False
+        self._renewal_asked_at = time.monotonic()
+        self._freshen()
+        return self._certificates.current is not current
 
     def _end_ray(self, status: RayStatus, detail: str) -> None:
         self._door.close()
@@ -415,6 +442,7 @@ class Agent:
             return None
         return HeadReport(
             gcs_address=state.gcs_address,
+            ray_cluster_id=state.started.cluster_id if state.started else "",
             gateway_port=self._door.port,
             demand=state.view.demand,
             gangs=state.view.gangs,
@@ -455,6 +483,18 @@ def _lives(home: Home) -> int:
     lives = int(home.load("lives.json") or 0) + 1
     home.save("lives.json", lives)
     return lives
+
+
+def _belongs(state: RayState, head: HeadAddress) -> bool:
+    """Tell whether this Ray is already one of the head's: the GCS is the same one, or goes on from the same storage."""
+    ray = state.started
+    if state.status is not RayStatus.ALIVE or ray is None or not head.ray_cluster_id:
+        return False
+    return (ray.cluster_id, ray.gcs_address) == (head.ray_cluster_id, head.address)
+
+
+def _moved(state: RayState, head: HeadAddress | None) -> bool:
+    return bool(head and head.address and state.started and state.started.gcs_address != head.address)
 
 
 def own_address(url: str) -> str:

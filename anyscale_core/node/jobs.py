@@ -138,6 +138,11 @@ class Jobs:
         """Tell whether jobs wait for the dashboard."""
         return bool(self._orders)
 
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether jobs run, or are about to."""
+        return self.waiting or any(report.phase not in JOB_ENDED for report in self.reports)
+
     def order(self, jobs: Iterable[JobOrder], stops: Iterable[str]) -> None:
         """Take orders; those that were carried out or are being carried out are not taken twice."""
         with self._lock:

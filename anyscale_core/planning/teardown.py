@@ -5,7 +5,17 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from anyscale_core.models.actions import Action, DeleteNodes, DrainNode, MoveCluster, MoveJob, MoveNode, Plan, Withdraw
+from anyscale_core.models.actions import (
+    Action,
+    DeleteNodes,
+    DeleteVolume,
+    DrainNode,
+    MoveCluster,
+    MoveJob,
+    MoveNode,
+    Plan,
+    Withdraw,
+)
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import InstanceState
 from anyscale_core.models.node import DrainMode, RayStatus
@@ -109,7 +119,10 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
             actions.append(Withdraw(name=desired.endpoint.name))
         else:
             looks.append(desired.endpoint.withdrawn_at + timing.sweep_floor)
-    if not actions and desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes):
+    nothing_runs = not actions and desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes)
+    if nothing_runs and desired.volume is not None:
+        actions.append(DeleteVolume(name=desired.volume))
+    elif nothing_runs:
         failed = desired.end_cause is EndCause.FAILURE
         to = ClusterPhase.FAILED if failed else ClusterPhase.TERMINATED
         actions.append(MoveCluster(to=to, reason=desired.end_reason))

@@ -2,6 +2,7 @@
 
 import textwrap
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_whatever_of_a_heads_ray_is_killed_comes_back_with_its_workers_and_a_det
     assert len(cluster.log("w1").split("Ray is")) == 1, "the worker has noticed nothing"
     seen = {beat.ray for beat in plane.beats["head"]}
     assert RayStatus.DOWN not in seen, "the control plane is not told that a head is gone which comes back"
+
+
+def test_a_heads_ray_has_a_new_certificate_before_the_old_one_ends(cluster: Cluster, plane: ControlPlane) -> None:
+    plane.certificate_ttl = timedelta(seconds=24)
+    cluster.head(gcs_storage=GcsStorage.NODE)
+    tls = cluster.home("head") / "tls"
+    first, ray = (tls / "cert.pem").read_text(), cluster.raylet("head")
+    plane.certificate_ttl = timedelta(hours=1)
+    eventually(lambda: cluster.raylet("head") != ray, within=30, what="another Ray")
+    later = datetime.now(UTC) + timedelta(minutes=30)
+    plane.until(
+        "head",
+        lambda beat: beat.ray is RayStatus.ALIVE and beat.renew_at is not None and beat.renew_at > later,
+        within=30,
+    )
+    assert (tls / "cert.pem").read_text() != first
 
 
 def back(cluster: Cluster, plane: ControlPlane, victims: str) -> float:

@@ -120,10 +120,15 @@ def test_a_killed_raylet_is_replaced_and_a_task_that_waits_for_it_then_runs(mach
 
 
 @pytest.mark.parametrize("recovery", ["RESTART", "NONE"])
-def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(machine: Machine, recovery: str) -> None:
+def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(
+    machine: Machine, tmp_path: Path, recovery: str
+) -> None:
     machine.serve()
     machine.up(a_spec(low=1, high=1, head_recovery=recovery))
     (head,), (worker,) = machine.nodes(group="head"), machine.nodes(group="workers")
+    if recovery == "RESTART":
+        assert counted(machine, tmp_path) == 1
+    (raylet,) = machine.processes(worker, having="raylet/raylet")
     machine.kill_node(head)
     if recovery == "NONE":
         machine.wait(lambda: machine.get().phase is ClusterPhase.FAILED, "the cluster to fail")
@@ -133,9 +138,45 @@ def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(machine: Machin
     machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "RECOVERING")
     machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING again")
     assert [node.id for node in machine.nodes(group="head")] != [head.id]
-    assert [node.id for node in machine.nodes(group="workers")] == [worker.id], "the worker joined the new head"
-    machine.succeeded(machine.job("""python -c "import ray; ray.init(); assert len(ray.nodes()) == 2, ray.nodes()" """))
+    assert [node.id for node in machine.nodes(group="workers")] == [worker.id]
+    assert counted(machine, tmp_path) == 2, "the detached actor goes on where it was"
+    assert raylet.is_running(), "for the worker's Ray went on too, and the new head with what the old one knew"
+    # The head's Ray alone: its agent starts it again, and no node is lost.
+    (head,) = machine.nodes(group="head")
+    machine.kill_raylet(head)
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "RECOVERING")
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING again")
+    assert [node.id for node in machine.nodes()] == [head.id, worker.id]
+    assert counted(machine, tmp_path) == 3
     machine.down()
+    assert not list((machine.home / "local" / "volumes").iterdir())
+
+
+def counted(machine: Machine, folder: Path) -> int:
+    """Let a detached actor on a worker count one further, by a job; return what it says."""
+    entrypoint = script(
+        folder,
+        """
+        ray.init(log_to_driver=False, namespace="kept")
+
+        @ray.remote(num_cpus=0, lifetime="detached", label_selector={"ray.io/node-group": "workers"})
+        class Counter:
+            value = 0
+            def up(self):
+                self.value += 1
+                return self.value
+
+        @ray.remote(num_cpus=1, label_selector={"ray.io/node-group": "workers"})
+        def ask(counter):
+            return ray.get(counter.up.remote())
+
+        counter = Counter.options(name="counter", get_if_exists=True).remote()
+        open(sys.argv[1], "w").write(str(ray.get(ask.remote(counter))))
+        """,
+    )
+    answer = folder / "answer"
+    machine.succeeded(machine.job(f"{entrypoint} {answer}"))
+    return int(answer.read_text())
 
 
 def test_pending_tasks_grow_a_group_to_its_maximum_and_idle_nodes_go_without_losing_one(
