@@ -52,7 +52,7 @@ from anyscale_core.models.phases import (
     JobPhase,
     NodePhase,
 )
-from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, Shortage
+from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, Shortage, VolumeRecord
 from anyscale_core.planning import shapes
 
 LOUD = frozenset({NodePhase.LOST, NodePhase.FAILED, NodePhase.SUSPECT})
@@ -124,6 +124,8 @@ class Work:
             case Withdraw():
                 assert self.record.endpoint is not None, "only a recorded endpoint is withdrawn"
                 self._save(connection, endpoint=attrs.evolve(self.record.endpoint, withdrawn_at=self.clock.now()))
+            case DeleteVolume():
+                self._save(connection, volume=VolumeRecord(name=action.name, deleted_at=self.clock.now()))
             case EndCluster():
                 db.set_goal(connection, self.record.id, Goal.TERMINATE, action.cause, action.reason)
                 self._say(
@@ -175,7 +177,7 @@ class Work:
             called_until=now + self.settings.timing.call_timeout,
         )  # fmt: skip
         if action.kind is NodeKind.HEAD and spec.head_recovery is HeadRecovery.RESTART and self.cloud.has_volumes:
-            self._save(connection, volume=f"{spec.name[:30]}-gcs-{self.record.id[-10:]}")
+            self._save(connection, volume=VolumeRecord(name=f"{spec.name[:30]}-gcs-{self.record.id[-10:]}"))
         for node in nodes:
             db.save_node(connection, node)
         db.save_launch(connection, self.record.id, launch)
@@ -247,6 +249,7 @@ class Work:
     def _spec(self, node: NodeRecord, *, network: str, identity: str) -> InstanceSpec:
         spec = self.record.spec
         shape = spec.head_node if node.group == shapes.HEAD_GROUP else spec.group(node.group)
+        volume = self.record.volume
         return InstanceSpec(
             name=node.name,
             node_id=node.id,
@@ -261,7 +264,7 @@ class Work:
             labels=node.labels,
             network=network,
             identity=identity,
-            volume=self.record.volume if node.kind is NodeKind.HEAD else None,
+            volume=volume.name if node.kind is NodeKind.HEAD and volume is not None else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},
             tags=spec.tags,

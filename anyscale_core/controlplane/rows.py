@@ -14,7 +14,16 @@ from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.ids import ClusterId, Token
 from anyscale_core.models.job import Job
 from anyscale_core.models.phases import NODE_ENDED, ClusterPhase
-from anyscale_core.models.records import ClusterRecord, EndCause, EndpointRecord, Goal, Launch, NodeRecord, Shortage
+from anyscale_core.models.records import (
+    ClusterRecord,
+    EndCause,
+    EndpointRecord,
+    Goal,
+    Launch,
+    NodeRecord,
+    Shortage,
+    VolumeRecord,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +48,7 @@ class Status:
     active_at: datetime | None = None
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
-    volume: str | None = None
+    volume: VolumeRecord | None = None
 
     @classmethod
     def of(cls, record: ClusterRecord) -> "Status":

@@ -393,7 +393,9 @@ def _interface(driver: Driver) -> type[Driver]:
 @functools.cache
 def _proxy_of(interface: Any) -> Any:
     """Return the proxy class of an interface."""
-    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(interface.__abstractmethods__)}
+    # What an interface has a body for is a power that not every driver has: it goes through the layers all the same.
+    optional = {name for name, value in vars(interface).items() if callable(value) and not name.startswith("_")}
+    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(interface.__abstractmethods__ | optional)}
     return type(f"Layered{interface.__name__}", (_Proxy, interface), methods)
 
 
@@ -405,5 +407,5 @@ def _method(open_method: Callable[..., Any]) -> Callable[..., Any]:
         return self._through(verb, args, kwargs)
 
     # wraps() copies the mark of an open method along with everything else.
-    del method.__isabstractmethod__  # type: ignore[attr-defined]
+    method.__dict__.pop("__isabstractmethod__", None)
     return method

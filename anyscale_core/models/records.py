@@ -117,6 +117,15 @@ class EndpointRecord:
 
 
 @attrs.frozen(kw_only=True)
+class VolumeRecord:
+    """What outlives a cluster's head: recorded before the create that makes it, gone only when the cloud says so."""
+
+    name: str
+    deleted_at: datetime | None = None
+    """When it was last told to go."""
+
+
+@attrs.frozen(kw_only=True)
 class ClusterRecord:
     """One cluster: the wish, how far it is met, and all that belongs to it (ended nodes only for a while)."""
 
@@ -140,7 +149,7 @@ class ClusterRecord:
     """When work was last seen on it."""
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
-    volume: str | None = None
+    volume: VolumeRecord | None = None
     """Where its heads keep what their GCS knows: recorded before the first create that names it, until it is seen gone."""
     nodes: tuple[NodeRecord, ...] = ()
     launches: tuple[Launch, ...] = ()

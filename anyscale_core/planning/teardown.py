@@ -121,7 +121,11 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
             looks.append(desired.endpoint.withdrawn_at + timing.sweep_floor)
     nothing_runs = not actions and desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes)
     if nothing_runs and desired.volume is not None:
-        actions.append(DeleteVolume(name=desired.volume))
+        again = now if desired.volume.deleted_at is None else desired.volume.deleted_at + timing.sweep_floor
+        if now >= again:
+            actions.append(DeleteVolume(name=desired.volume.name))
+        else:
+            looks.append(again)
     elif nothing_runs:
         failed = desired.end_cause is EndCause.FAILURE
         to = ClusterPhase.FAILED if failed else ClusterPhase.TERMINATED
