@@ -16,6 +16,7 @@ from anyscale_core.controlplane.certificates import ClusterAuthority
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
+from anyscale_core.controlplane.hearing import Hearing
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.controlplane.reconciler import Reconciler
@@ -112,6 +113,7 @@ class ControlPlane:
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
             wrap=wrap or self._standard(on_call),
         )  # fmt: skip
+        self.hearing = Hearing(self.clock.now(), gap=settings.timing.suspect_after)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
             store=self.store,
@@ -122,7 +124,8 @@ class ControlPlane:
             settings=settings,
         )
         self.reconciler = Reconciler(
-            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, clock=self.clock,
+            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats,
+            hearing=self.hearing, clock=self.clock,
             settings=settings,
         )  # fmt: skip
         self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
@@ -294,12 +297,19 @@ class ControlPlane:
         self._audit("node", "certify", node_id)
         return certificate
 
+    def notice_silence(self) -> bool:
+        """Make the clusters due whose nodes have fallen silent; tell whether there are any. To be called again and again."""
+        now = self.clock.now()
+        noticed = bool(self.store.notice_silence(now - self.settings.timing.suspect_after, now=now))
+        # After the store has answered: while it does not, heartbeats are not heard either.
+        self.hearing.listen(self.clock.now())
+        return noticed
+
     # -- turns ---------------------------------------------------------------------------------------------------------
 
     def tick(self) -> int:
         """Do all that is due now, in this thread; return how many clusters were worked on."""
-        now = self.clock.now()
-        self.store.notice_silence(now - self.settings.timing.suspect_after, now=now)
+        self.notice_silence()
         worked = 0
         while self.work_once():
             worked += 1

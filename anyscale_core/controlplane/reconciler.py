@@ -8,6 +8,7 @@ import structlog
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.controlplane.grants import Grants
+from anyscale_core.controlplane.hearing import Hearing
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.provisioning import Work
 from anyscale_core.controlplane.rows import Event, Lease
@@ -31,10 +32,11 @@ class Reconciler:
     """Works on whichever cluster it is given the lease of. Threads may share it."""
 
     def __init__(
-        self, *, store: Store, clouds: Clouds, grants: Grants, heartbeats: Heartbeats, clock: Clock, settings: Settings
-    ) -> None:
+        self, *, store: Store, clouds: Clouds, grants: Grants, heartbeats: Heartbeats, hearing: Hearing, clock: Clock,
+        settings: Settings,
+    ) -> None:  # fmt: skip
         self._store, self._clouds, self._grants, self._heartbeats = store, clouds, grants, heartbeats
-        self._clock, self._settings = clock, settings
+        self._hearing, self._clock, self._settings = hearing, clock, settings
 
     def reconcile(self, lease: Lease) -> datetime | None:
         """Bring one cluster closer to its wish; return when it is due next (None: when something changes).
@@ -106,6 +108,7 @@ class Reconciler:
             instances={instance.name: instance for instance in instances if instance.owner.cluster == record.id},
             swept_at=sweep.began_at if sweep is not None else None,
             status=self._store.statuses(record.id),
+            hearing_since=self._hearing.since,
             offerings=cloud.offerings() if record.goal is Goal.RUN else (),
             shortages=self._store.shortages(record.cloud, now=now),
         )

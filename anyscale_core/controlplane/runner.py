@@ -63,11 +63,9 @@ class Runner:
                     self._bell.wait(wait.total_seconds())
 
     def _watch(self) -> None:
-        timing = self._plane.settings.timing
         while not self._stop.wait(WATCH.total_seconds()):
             try:
-                now = self._plane.clock.now()
-                if self._plane.store.notice_silence(now - timing.suspect_after, now=now):
+                if self._plane.notice_silence():
                     self.ring()
                 self._plane.collector.collect()
             except Exception:

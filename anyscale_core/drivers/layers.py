@@ -382,6 +382,12 @@ def _link(layer: Layer, next: Next) -> Next:
     return lambda call: layer(call, next)
 
 
+def verbs_of(interface: Any) -> frozenset[str]:
+    """Return the methods of a driver interface: the open ones, and those with a body, which not every driver overrides."""
+    optional = {name for name, value in vars(interface).items() if callable(value) and not name.startswith("_")}
+    return interface.__abstractmethods__ | frozenset(optional)
+
+
 def _interface(driver: Driver) -> type[Driver]:
     """Return the interface that a driver implements: the nearest of its classes that has methods left open."""
     for cls in type(driver).__mro__:
@@ -393,9 +399,7 @@ def _interface(driver: Driver) -> type[Driver]:
 @functools.cache
 def _proxy_of(interface: Any) -> Any:
     """Return the proxy class of an interface."""
-    # What an interface has a body for is a power that not every driver has: it goes through the layers all the same.
-    optional = {name for name, value in vars(interface).items() if callable(value) and not name.startswith("_")}
-    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(interface.__abstractmethods__ | optional)}
+    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(verbs_of(interface))}
     return type(f"Layered{interface.__name__}", (_Proxy, interface), methods)
 
 

@@ -187,6 +187,8 @@ class Observed:
     """By name; of this cluster alone."""
     swept_at: datetime | None = None
     status: Mapping[NodeId, NodeStatus] = attrs.field(factory=dict)
+    hearing_since: datetime | None = None
+    """Since when the control plane could hear nodes: silence before that is its own. None: always."""
     offerings: tuple[Offering, ...] = ()
     quotas: tuple[Quota, ...] = ()
     shortages: tuple[Shortage, ...] = ()

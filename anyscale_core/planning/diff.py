@@ -93,6 +93,7 @@ class _Diff:
                 swept_at=observed.swept_at,
                 epoch=self.epoch,
                 head_report=self.report,
+                hearing_since=observed.hearing_since,
                 head_seen_at=observed.status[head.id].seen_at
                 if head is not None and head.id in observed.status
                 else None,

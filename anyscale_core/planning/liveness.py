@@ -22,6 +22,7 @@ class View:
     head_report: HeadReport | None = None
     head_seen_at: datetime | None = None
     """When that head was heard last."""
+    hearing_since: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -69,9 +70,14 @@ def absence(node: NodeRecord, view: View, *, timing: Timing) -> str:
     return ""
 
 
-def silence_ends(status: NodeStatus, timing: Timing) -> datetime:
+def silent_since(status: NodeStatus, view: View) -> datetime:
+    """Return when its silence began: while the control plane was away, nobody knows whether it spoke."""
+    return max(status.seen_at, view.hearing_since or status.seen_at)
+
+
+def silence_ends(status: NodeStatus, view: View, timing: Timing) -> datetime:
     """Return when the node's lease lapses if it says nothing more."""
-    return status.seen_at + timing.suspect_after
+    return silent_since(status, view) + timing.suspect_after
 
 
 def _recorded(node: NodeRecord, view: View) -> Verdict:
@@ -105,7 +111,7 @@ def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) ->
     epoch = node.id if node.kind is NodeKind.HEAD else view.epoch
     if status.ray is RayStatus.DOWN and status.epoch in ("", epoch):
         return _move(node, NodePhase.LOST, f"Ray did not start: {status.detail or 'no reason given'}")
-    if now >= silence_ends(status, timing):
+    if now >= silence_ends(status, view, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
     if not epoch:
         return Verdict()  # it waits for a head: that is not its fault
@@ -117,7 +123,7 @@ def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) ->
 
 def _ready(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
     status = view.status
-    if status is None or now >= silence_ends(status, timing):
+    if status is None or now >= silence_ends(status, view, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
     if _between_heads(status, view):
         return _move(node, NodePhase.STARTING, "its head is gone; it joins the next")
@@ -130,10 +136,10 @@ def _suspect(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     status = view.status
     if status is None:
         return _move(node, NodePhase.LOST, "it never registered")
-    silent_until = status.seen_at + timing.lost_after
+    silent_until = silent_since(status, view) + timing.lost_after
     if now >= silent_until:
         return _move(node, NodePhase.LOST, f"no heartbeat for {timing.lost_after}")
-    if now < silence_ends(status, timing):
+    if now < silence_ends(status, view, timing):
         if _between_heads(status, view):
             return _move(node, NodePhase.STARTING, "it is back, and its head is gone; it joins the next")
         if status.ray is RayStatus.ALIVE:

@@ -21,7 +21,7 @@ from anyscale_core.models.instance import InstanceState
 from anyscale_core.models.node import DrainMode, RayStatus
 from anyscale_core.models.phases import JOB_ENDED, NODE_ENDED, ClusterPhase, JobPhase, NodePhase
 from anyscale_core.models.records import ClusterRecord, EndCause, Launch, NodeRecord, Timing
-from anyscale_core.planning.liveness import View, absence
+from anyscale_core.planning.liveness import View, absence, silent_since
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +152,7 @@ def _drained(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     status = view.status
     if status is None or status.ray is RayStatus.STOPPED:
         return True
-    return now >= status.seen_at + timing.lost_after
+    return now >= silent_since(status, view) + timing.lost_after
 
 
 def _unborn(node: NodeRecord, view: View, launch: Launch | None, *, timing: Timing) -> MoveNode | datetime:

@@ -32,7 +32,7 @@ OFFLINE = frozenset({"permissions", "objects", "close"})
 ACTIONS = frozenset(
     f"{driver.slot}.{verb}"
     for driver in (ClusterDriver, IdentityDriver, StorageDriver, NetworkingDriver)
-    for verb in driver.__abstractmethods__ - OFFLINE
+    for verb in verbs_of(driver) - OFFLINE
 )
 """Every wire action there is: ``cluster.create``, ``storage.grant``, ..."""
 
