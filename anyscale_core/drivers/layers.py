@@ -385,7 +385,7 @@ def _link(layer: Layer, next: Next) -> Next:
 def verbs_of(interface: Any) -> frozenset[str]:
     """Return the methods of a driver interface: the open ones, and those with a body, which not every driver overrides."""
     optional = {name for name, value in vars(interface).items() if callable(value) and not name.startswith("_")}
-    return interface.__abstractmethods__ | frozenset(optional)
+    return frozenset(interface.__abstractmethods__ | optional)
 
 
 def _interface(driver: Driver) -> type[Driver]:
