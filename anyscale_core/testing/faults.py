@@ -11,6 +11,7 @@ import attrs
 from anyscale_core.clock import Clock
 from anyscale_core.drivers.cluster import ClusterDriver
 from anyscale_core.drivers.identity import IdentityDriver
+from anyscale_core.drivers.layers import verbs_of
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import (
