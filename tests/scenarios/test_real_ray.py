@@ -303,6 +303,7 @@ def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine)
     machine.up(a_spec("two", low=0))
     for name in ("one", "two"):
         machine.wait(lambda name=name: bool(machine.get(name).endpoint), f"a way in to {name}")  # type: ignore[misc]
+        machine.wait(lambda name=name: machine.get(name).nodes[0].address != "", f"the head of {name}")  # type: ignore[misc]
     one, two = machine.get("one"), machine.get("two")
     assert {node.address for node in one.nodes}.isdisjoint({node.address for node in two.nodes})
     access = machine.client.access("one")
