@@ -17,7 +17,7 @@ def main() -> int:
 
     # Before the rest is imported: Ray's import, in a process of its own, is the longest thing until Ray runs.
     launcher = spawn_launcher(options.home)
-    from anyscale_core.node.agent import run
+    from anyscale_core.node.process import run
 
     return run(
         bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address,

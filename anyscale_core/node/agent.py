@@ -1,14 +1,10 @@
 """The agent of one node: registers, starts Ray as configured, carries out orders, drains. All decisions in one thread."""
 
 import enum
-import json
 import logging
-import os
 import queue
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +17,12 @@ import attrs
 
 from anyscale_core import __version__
 from anyscale_core.errors import CoreError, Refused
-from anyscale_core.models import wire
 from anyscale_core.models.identity import Proof
 from anyscale_core.models.instance import Bootstrap, NodeKind
 from anyscale_core.models.node import (
     Drain,
     DrainMode,
     GcsStorage,
-    HeadAddress,
     HeadReport,
     Heartbeat,
     NodeConfig,
@@ -44,9 +38,8 @@ from anyscale_core.node.door import Door
 from anyscale_core.node.home import Home
 from anyscale_core.node.jobs import Jobs, JobsApi
 from anyscale_core.node.link import Link
-from anyscale_core.node.proving import prover
 from anyscale_core.node.rayargs import TLS_FOLDER
-from anyscale_core.node.rayrun import Loss, Ray, RayState
+from anyscale_core.node.rayrun import Loss, Ray
 
 REGISTERED = "registered.json"
 DASHBOARD_AFTER = 3.0
@@ -309,10 +302,12 @@ class Agent:
             # It was started before the control plane had a name for it.
             if epoch:
                 self._ray.name_epoch(epoch)
-        elif head is not None and not self._is_head and _belongs(state, head):
+        elif head is not None and not self._is_head and state.belongs_to(head):
             if state.epoch != epoch:
                 self._ray.name_epoch(epoch)
-        elif state.epoch != epoch or (state.status is RayStatus.ALIVE and _moved(state, head)):
+        elif state.epoch != epoch or (
+            state.status is RayStatus.ALIVE and head is not None and state.lives_without(head)
+        ):
             self._end_ray(RayStatus.WAITING, "")
             self._start(epoch)
 
@@ -454,47 +449,11 @@ class Agent:
         )
 
 
-def run(
-    *, bootstrap: Path, home: Path, name: str, address: str, volume: Path | None, launcher: "subprocess.Popen[str]"
-) -> int:
-    """Run the agent as a process: log to stderr, end on SIGTERM. ``volume``: a folder that outlives the instance, if any."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        known = wire.structure(json.loads(bootstrap.read_bytes()), Bootstrap, subject="the bootstrap file")
-        prove = prover(known, home=home, subject=name)
-    except (OSError, ValueError, CoreError) as error:
-        log.error("this node cannot start: %s", error)
-        launcher.kill()
-        return Exit.UNUSABLE
-    agent = Agent(
-        bootstrap=known, home=Home(home.absolute()), name=name, address=address, volume=(volume or home).absolute(),
-        prove=prove, launcher=launcher,
-    )  # fmt: skip
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.terminate())
-    code = agent.run()
-    sys.stderr.flush()
-    # The heartbeat threads may hold a request for seconds; nothing of it matters any more.
-    os._exit(code)
-
-
 def _lives(home: Home) -> int:
     """Count this life of the agent; return its number, from 1."""
     lives = int(home.load("lives.json") or 0) + 1
     home.save("lives.json", lives)
     return lives
-
-
-def _belongs(state: RayState, head: HeadAddress) -> bool:
-    """Tell whether this Ray is already one of the head's: the GCS is the same one, or goes on from the same storage."""
-    ray = state.started
-    if state.status is not RayStatus.ALIVE or ray is None or not head.ray_cluster_id:
-        return False
-    return (ray.cluster_id, ray.gcs_address) == (head.ray_cluster_id, head.address)
-
-
-def _moved(state: RayState, head: HeadAddress | None) -> bool:
-    return bool(head and head.address and state.started and state.started.gcs_address != head.address)
 
 
 def own_address(url: str) -> str:

@@ -18,7 +18,7 @@ import attrs
 
 from anyscale_core.models import wire
 from anyscale_core.models.instance import NodeKind
-from anyscale_core.models.node import DrainAnswer, DrainMode, GcsStorage, NodeConfig, NodeDrain, RayStatus
+from anyscale_core.models.node import DrainAnswer, DrainMode, GcsStorage, HeadAddress, NodeConfig, NodeDrain, RayStatus
 from anyscale_core.node import sessions
 from anyscale_core.node.gcsstore import GcsStore
 from anyscale_core.node.home import Home
@@ -78,6 +78,18 @@ class RayState:
     wanted_since: float = 0.0
     """Since when the demand of ``view`` has been as it is."""
     drains: Mapping[NodeDrain, DrainAnswer] = attrs.field(factory=dict)
+
+    def belongs_to(self, head: HeadAddress) -> bool:
+        """Tell whether this Ray is one of this head's already: its GCS is the same one, or goes on from the same storage."""
+        ray = self.started
+        if self.status is not RayStatus.ALIVE or ray is None or not head.ray_cluster_id:
+            return False
+        return (ray.cluster_id, ray.gcs_address) == (head.ray_cluster_id, head.address)
+
+    def lives_without(self, head: HeadAddress) -> bool:
+        """Tell whether this Ray looks for its head where that is not."""
+        alive = self.status is RayStatus.ALIVE and self.started is not None
+        return alive and bool(head.address) and self.gcs_address != head.address
 
     def demand_age(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self.wanted_since) if self.wanted_since else timedelta()

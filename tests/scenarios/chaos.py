@@ -93,7 +93,7 @@ def _ports(addresses: set[str]) -> list[str]:
     return [
         f"{one.laddr.ip}:{one.laddr.port} listens"
         for one in psutil.net_connections("tcp")
-        if one.status == psutil.CONN_LISTEN and one.laddr.ip in addresses
+        if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.ip in addresses
     ]
 
 
