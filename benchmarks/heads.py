@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
+import grpc
 
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.phases import JobPhase
@@ -89,8 +90,15 @@ def _back(gcs: Gcs, kill: Callable[[], None], *, same: bool) -> float:
     before = gcs.alive()
     begin = time.perf_counter()
     kill()
-    until(lambda: len(now := gcs.alive()) == len(before) and (now == before) is same, "the head does not come back")
+    until(lambda: len(now := _seen(gcs)) == len(before) and (now == before) is same, "the head does not come back")
     return time.perf_counter() - begin
+
+
+def _seen(gcs: Gcs) -> frozenset[str]:
+    try:
+        return gcs.alive()
+    except grpc.RpcError:  # it died while it was asked
+        return frozenset()
 
 
 def _kill_gcs(plane: Plane) -> None:
