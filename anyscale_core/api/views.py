@@ -22,7 +22,7 @@ from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job
 from anyscale_core.models.records import NodeRecord, NodeStatus
-from anyscale_core.planning.demand import PRESENT
+from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.registry import Found
 
 

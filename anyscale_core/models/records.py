@@ -176,6 +176,8 @@ class Observed:
     status: Mapping[NodeId, NodeStatus] = attrs.field(factory=dict)
     offerings: tuple[Offering, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    quotas_at: datetime | None = None
+    """When ``quotas`` were read."""
     shortages: tuple[Shortage, ...] = ()
     endpoint: Endpoint | None = None
     endpoint_known: bool = False
