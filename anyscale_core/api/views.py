@@ -110,6 +110,8 @@ def plan_view(preview: PlanPreview) -> PlanView:
         nodes=tuple(PlannedNodesView(**attrs.asdict(nodes)) for nodes in preview.nodes),
         price_per_hour=preview.price_per_hour,
         max_price_per_hour=preview.max_price_per_hour,
+        price_per_hour_before=preview.price_per_hour_before,
+        price_per_hour_after=preview.price_per_hour_after,
         unmet=preview.unmet,
     )
 

@@ -96,7 +96,9 @@ class Packer:
         self.fits = [self._fitting(k) for k in range(len(problem.kinds))]
         self.free = [k for k, kind in enumerate(problem.kinds) if kind.cost <= 0 and self.fits[k]]
         self.paid = self._undominated([k for k, kind in enumerate(problem.kinds) if kind.cost > 0 and self.fits[k]])
-        self.uses = [tuple((limit, a) for limit, a in kind.uses if limit in self.binding and a > 0) for kind in problem.kinds]
+        self.uses = [
+            tuple((limit, a) for limit, a in kind.uses if limit in self.binding and a > 0) for kind in problem.kinds
+        ]
         self._densities = [self._stresses(k) for k in range(len(problem.kinds))]
         self._requests = sum(item.count for item in problem.items)
         self.steps = 0
