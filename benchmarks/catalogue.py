@@ -50,4 +50,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=5,
         about="clusters of 10 nodes from apply to RUNNING on a fake cloud, beside their durable commits",
     ),
+    "placement": Benchmark(
+        target="placement:placement",
+        rounds=3,
+        about="price of a fleet beside a proven bound and Ray's autoscalers, 10 to 50,000 requests; many minutes",
+    ),
+    "placement-quick": Benchmark(target="placement:placement_quick", rounds=3, about="the same up to 1,000 requests"),
 }

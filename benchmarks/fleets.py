@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Offering
 from anyscale_core.models.node import Demand
+from anyscale_core.planning.packing import Item, Kind, Problem
+from anyscale_core.planning.requests import Request, units
 
 GIB = float(1024**3)
 FAMILIES = (
@@ -48,6 +50,24 @@ def demand(mix: str, requests: int) -> tuple[Demand, ...]:
     drawn = random.Random(f"{mix} {requests}").choices(range(len(shapes)), weights, k=requests)
     return tuple(
         Demand(resources=shape, count=drawn.count(index)) for index, shape in enumerate(shapes) if index in set(drawn)
+    )
+
+
+def problem(asked: Sequence[Demand], offerings: Sequence[Offering]) -> Problem:
+    """Return the arithmetic of a point of the grid: prices alone, no limits."""
+    requests = [(Request.of(one), one.count) for one in asked]
+    names = sorted({name for request, _ in requests for name, _ in request.needs})
+    kinds = [units(one.resources) for one in offerings]
+    everywhere = frozenset(range(len(kinds)))
+    return Problem(
+        items=tuple(
+            Item(need=tuple(dict(request.needs).get(name, 0) for name in names), count=count, kinds=everywhere)
+            for request, count in requests
+        ),
+        kinds=tuple(
+            Kind(room=tuple(room.get(name, 0) for name in names), cost=one.price_per_hour)
+            for room, one in zip(kinds, offerings, strict=True)
+        ),
     )
 
 

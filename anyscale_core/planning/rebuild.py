@@ -51,12 +51,13 @@ def rebuild(
     workers = [node for node in nodes if node.kind is NodeKind.WORKER and node.phase not in NODE_ENDED]
     if not after or head.demand or head.gangs or any(node.phase is not NodePhase.READY for node in workers):
         return Rebuild()
-    idle = _idle(spec, workers, head)
-    old = [node for node in idle if node.ready_at is not None and now >= node.ready_at + after]
-    young = [node.ready_at + after for node in idle if node.ready_at is not None and now < node.ready_at + after]
-    look_at = min([*young, *([now + after] if old else [])], default=None)
+    due = _due(spec, workers, head, now=now)
+    old = [node for at, node in due if at <= now]
+    look_at = min([at for at, _ in due if at > now] + [now + after] * bool(old), default=None)
     if not old:
         return Rebuild(look_at=look_at)
+    if any(_spare(spec, nodes, head, node) for node in old):
+        return Rebuild(look_at=look_at)  # it will be drained without any successor
     offered = choices(desired, nodes, observed, barred=barred, now=now)
     options = [
         option
@@ -66,31 +67,52 @@ def rebuild(
     ]
     if not options:
         return Rebuild(look_at=look_at)
-    best = min(options, key=lambda option: (round(option.after - option.before, 9), [node.name for node in option.old]))
+    best = min(
+        options, key=lambda one: (round(one.after - one.before, 9), len(one.old), [node.name for node in one.old])
+    )
     names = ", ".join(node.name for node in best.old)
     reason = f"idle {names} can be replaced: {best.before:.4g} -> {best.after:.4g} an hour"
     return Rebuild(actions=demand.creations(spec, nodes, best.new, reason=reason), look_at=look_at)
 
 
-def _idle(spec: ClusterSpec, workers: Sequence[NodeRecord], head: HeadReport) -> list[NodeRecord]:
-    """Return the workers on which nothing runs, for long enough not to be in use again in a moment."""
-    idle = {
-        ray.instance_name
-        for ray in head.ray_nodes
-        if ray.status == "IDLE" and ray.idle.total_seconds() >= spec.idle_worker_seconds
-    }
-    return sorted((node for node in workers if node.name in idle), key=lambda node: (-node.price_per_hour, node.name))
+def _due(
+    spec: ClusterSpec, workers: Sequence[NodeRecord], head: HeadReport, *, now: datetime
+) -> list[tuple[datetime, NodeRecord]]:
+    """Return the workers on which nothing runs, the dearest first, and from when on each may be replaced.
+
+    That is when it is old enough, and idle for long enough not to be in use again in a moment.
+    """
+    idle = {ray.instance_name: ray.idle for ray in head.ray_nodes if ray.status == "IDLE"}
+    after, settled = timedelta(minutes=spec.rebuild_after_minutes), timedelta(seconds=spec.idle_worker_seconds)
+    return [
+        (max(node.ready_at + after, now + settled - idle[node.name]), node)
+        for node in sorted(workers, key=lambda node: (-node.price_per_hour, node.name))
+        if node.name in idle and node.ready_at is not None
+    ]
 
 
-def _parts(idle: Sequence[NodeRecord]) -> Iterator[tuple[NodeRecord, ...]]:
-    """Yield what might be replaced together: the dearest alone, those of each group, all."""
-    for group in sorted({node.group for node in idle}):
-        members = tuple(node for node in idle if node.group == group)
-        yield members[:1]
-        if len(members) > 1:
-            yield members
-    if len({node.group for node in idle}) > 1:
-        yield tuple(idle)
+def _spare(spec: ClusterSpec, nodes: Sequence[NodeRecord], head: HeadReport, node: NodeRecord) -> bool:
+    """Tell whether nothing would be missing without a node."""
+    rest = [other for other in nodes if other.phase in ALIVE and other.id != node.id]
+    group = spec.group(node.group)
+    below = group is not None and sum(other.group == node.group for other in rest) < group.min_nodes
+    return not below and not demand.lacking(spec, rest, head)
+
+
+def _parts(old: Sequence[NodeRecord]) -> Iterator[tuple[NodeRecord, ...]]:
+    """Yield what might be replaced together: one of each sort, all of a group, all."""
+    groups: dict[str, list[NodeRecord]] = {}
+    sorts: dict[tuple[str, str, str, str], NodeRecord] = {}
+    for node in old:
+        groups.setdefault(node.group, []).append(node)
+        sorts.setdefault((node.group, node.instance_type, node.zone, node.market_type.value), node)
+    together = [*((node,) for node in sorts.values()), *(tuple(members) for members in groups.values()), tuple(old)]
+    seen: set[tuple[str, ...]] = set()
+    for some in together:
+        names = tuple(node.name for node in some)
+        if names not in seen:
+            seen.add(names)
+            yield some
 
 
 def _instead(

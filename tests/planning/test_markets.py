@@ -33,8 +33,10 @@ USABLE = (
 )  # fmt: skip
 
 
-def group(**fields: float) -> WorkerGroup:
-    return workers(market_type=MarketType.PREFER_SPOT, **fields)
+def group(*, max_spot_share: float = 1.0, max_offering_share: float = 1.0) -> WorkerGroup:
+    return workers(
+        market_type=MarketType.PREFER_SPOT, max_spot_share=max_spot_share, max_offering_share=max_offering_share
+    )
 
 
 def bought(group: WorkerGroup, nodes: int, usable: tuple[Candidate, ...] = USABLE) -> Counter[tuple[str, str, str]]:

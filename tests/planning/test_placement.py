@@ -266,8 +266,10 @@ def test_every_answer_holds_when_it_is_played_back(
 ) -> None:
     placement = placed(wanted, gangs, room=room, candidates=candidates, budget=budget)
     rng = random.Random(1)
-    shuffled = [rng.sample(each, len(each)) for each in (wanted, room, candidates)]
-    again = place(shuffled[0], gangs, room=shuffled[1], candidates=shuffled[2], budget=budget)
+    again = place(
+        rng.sample(wanted, len(wanted)), gangs, room=rng.sample(room, len(room)),
+        candidates=rng.sample(candidates, len(candidates)), budget=budget,
+    )  # fmt: skip
     assert repr(again) == repr(placement)
 
 

@@ -3,26 +3,14 @@
 import pytest
 
 from anyscale_core.planning import exact, search, solver
-from anyscale_core.planning.packing import Item, Kind, Packer, Problem
-from anyscale_core.planning.requests import Request, units
+from anyscale_core.planning.packing import Kind, Packer, Problem
 from benchmarks.fleets import MIXES, catalogue, demand
+from benchmarks.fleets import problem as arithmetic
 
 
 def problem(mix: str, types: int, requests: int) -> Problem:
     """Return a point of the benchmark's grid, prices alone."""
-    offerings, asked = catalogue(types), [(Request.of(one), one.count) for one in demand(mix, requests)]
-    names = sorted({name for request, _ in asked for name, _ in request.needs})
-    everywhere = frozenset(range(len(offerings)))
-    return Problem(
-        items=tuple(
-            Item(need=tuple(dict(request.needs).get(name, 0) for name in names), count=count, kinds=everywhere)
-            for request, count in asked
-        ),
-        kinds=tuple(
-            Kind(room=tuple(units(one.resources).get(name, 0) for name in names), cost=one.price_per_hour)
-            for one in offerings
-        ),
-    )
+    return arithmetic(demand(mix, requests), catalogue(types))
 
 
 @pytest.mark.parametrize("types", [10, 100])
