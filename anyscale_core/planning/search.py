@@ -13,10 +13,10 @@ from anyscale_core.planning import exact
 from anyscale_core.planning.packing import Fleet, Load, Packer, Pattern, Problem
 
 ROUNDS = 6
-EFFORT = 90_000
+EFFORT = 60_000
 """Steps of packing after which no further round begins."""
 
-REPAIR = 12_000
+REPAIR = 8_000
 """Steps of packing after which no further pool of badly used nodes is packed anew."""
 
 POOL = 9
@@ -94,21 +94,26 @@ class _Search:
 
     def _single_kinds(self) -> None:
         """Fleets of one kind of new node, where their whole nodes alone might cost less than the best so far."""
-        packer, problem = self.packer, self.packer.problem
-        rest = [item.count for item in problem.items]
-        if packer.free:
-            return
+        packer, kinds = self.packer, self.packer.problem.kinds
+        asked = self._beyond_what_is_there()
         for k in packer.paid:
+            room = kinds[k].room
+            nodes = max((-(-amount // has) for amount, has in zip(asked, room, strict=True) if has), default=0)
+            if len(packer.fits[k]) == len(self.alone) and nodes * kinds[k].cost < self._best().cost:
+                sizes = _sizes(packer.problem)
+                self.fleets += [packer.pack(self.alone, kinds=(k,)), packer.pack(sizes, kinds=(k,))]
+
+    def _beyond_what_is_there(self) -> list[int]:
+        """Return how much of each resource new nodes must have at least."""
+        problem = self.packer.problem
+        asked = [0] * len(problem.items[0].need) if problem.items else []
+        for item in problem.items:
+            asked = [total + item.count * amount for total, amount in zip(asked, item.need, strict=True)]
+        for k in self.packer.free:
             kind = problem.kinds[k]
-            if len(packer.fits[k]) < len(problem.items):
-                continue
-            asked = [
-                sum(n * item.need[r] for n, item in zip(rest, problem.items, strict=True))
-                for r in range(len(kind.room))
-            ]
-            nodes = max((-(-amount // room) for amount, room in zip(asked, kind.room, strict=True) if room), default=0)
-            if nodes * kind.cost < self._best().cost:
-                self.fleets += [packer.pack(self.alone, kinds=(k,)), packer.pack(_sizes(problem), kinds=(k,))]
+            nodes = int(min((problem.limits[limit] / amount for limit, amount in kind.uses), default=1.0))
+            asked = [total - nodes * amount for total, amount in zip(asked, kind.room, strict=True)]
+        return [max(0, amount) for amount in asked]
 
     def _repaired(self, fleet: Fleet) -> Fleet:
         """Take the nodes whose content is worth least for their cost, pack what they hold anew, and keep what is better."""
@@ -162,7 +167,7 @@ class _Search:
         found = exact.cheapest(part, steps=POOL_STEPS) if sum(counts) <= POOL else None
         values = ([self.values[s] for s in items], [self.alone[s] for s in items])
         tries = [found] if found is not None else [part.pack(each) for each in values]
-        packer.steps += part.steps
+        packer.steps += part.steps + len(items) * len(packer.paid)
         best = min((self._joined(kept, one, items) for one in tries), key=self.score)
         return best if self.score(best) < self.score(fleet) else None
 
