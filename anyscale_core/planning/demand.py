@@ -218,7 +218,7 @@ def shrink(
         if sum(1 for other in left if other.group == node.group) <= minimum:
             continue
         rest = [other for other in left if other.id != node.id]
-        if lacking(desired.spec, rest, head):
+        if lacking(desired.spec, rest, head) or _at_risk(group, left, rest):
             continue
         left = rest
         reason = f"idle for {ray.idle.total_seconds():.0f} s"
@@ -228,6 +228,14 @@ def shrink(
             )
         )
     return tuple(actions)
+
+
+def _at_risk(group: WorkerGroup | None, before: Sequence[NodeRecord], after: Sequence[NodeRecord]) -> bool:
+    """Tell whether a group would have too much SPOT only now: then another node of it goes first."""
+    if group is None:
+        return False
+    then, now = ([node for node in nodes if node.group == group.name] for nodes in (before, after))
+    return markets.too_much_spot(group, now) and not markets.too_much_spot(group, then)
 
 
 def lacking(spec: ClusterSpec, present: Sequence[NodeRecord], head: HeadReport) -> list[Demand]:

@@ -34,6 +34,12 @@ def divide(
     return _together(_spread(group, present, nodes, usable))
 
 
+def too_much_spot(group: WorkerGroup, nodes: Sequence[NodeRecord]) -> bool:
+    """Tell whether more of these nodes of a group are SPOT than its share allows."""
+    spot = sum(node.market_type is MarketType.SPOT for node in nodes)
+    return spot > group.max_spot_share * len(nodes) + 1e-9
+
+
 def blended(group: WorkerGroup, spot: float, on_demand: float) -> float:
     """Return the price of a node of a group that is SPOT for its greatest share and ON_DEMAND for the rest."""
     return group.max_spot_share * spot + (1 - group.max_spot_share) * on_demand
@@ -47,12 +53,13 @@ def _capped(
     spare = allowed - sum(node.market_type is MarketType.SPOT for node in present)
     twins = [_twin(one, usable) for one in nodes]
     more = [
-        (0.0 if twin is None else twin.offering.price_per_hour - _offering_price(one), i)
+        (twin.offering.price_per_hour - _offering_price(one), i)
         for i, (one, twin) in enumerate(zip(nodes, twins, strict=True))
-        if _is_spot(one)
+        if _is_spot(one) and twin is not None
     ]
+    above = sum(_is_spot(one) for one in nodes) - max(0, spare)
     out = list(nodes)
-    for _, i in sorted(more)[: max(0, len(more) - max(0, spare))]:
+    for _, i in sorted(more)[: max(0, above)]:
         twin = twins[i]
         if twin is not None:
             out[i] = attrs.evolve(nodes[i], candidate=twin)

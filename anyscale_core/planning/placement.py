@@ -61,7 +61,7 @@ class Unmet:
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """``filled``: what each node holds. ``left``: of each limit, what the new nodes leave of it."""
+    """``filled``: what each node holds, for the nodes that hold anything of this. ``unmet``: what no node was found for."""
 
     filled: tuple[Filled, ...] = ()
     unmet: tuple[Unmet, ...] = ()

@@ -17,7 +17,8 @@ EFFORT = 60_000
 """Steps of packing after which no further round begins."""
 
 REPAIR = 8_000
-"""Steps of packing after which no further pool of badly used nodes is packed anew."""
+SOLVED_REPAIR = 80_000
+"""Steps of packing after which no further pool of badly used nodes is packed anew; after a solver there is more time."""
 
 POOL = 9
 POOL_STEPS = 2_000
@@ -54,7 +55,7 @@ class _Search:
         best = self._repaired(self._best())
         if improve is not None and best.cost:
             part = improve(self.packer, best, self.fleets, self.alone)
-            best = min(best, self._repaired(self._repacked(part, ()) or part), key=self.score)
+            best = min(best, self._repaired(self._repacked(part, ()) or part, steps=SOLVED_REPAIR), key=self.score)
         return best
 
     def score(self, fleet: Fleet) -> tuple[float, float]:
@@ -115,9 +116,9 @@ class _Search:
             asked = [total - nodes * amount for total, amount in zip(asked, kind.room, strict=True)]
         return [max(0, amount) for amount in asked]
 
-    def _repaired(self, fleet: Fleet) -> Fleet:
+    def _repaired(self, fleet: Fleet, *, steps: int = REPAIR) -> Fleet:
         """Take the nodes whose content is worth least for their cost, pack what they hold anew, and keep what is better."""
-        until = self.packer.steps + REPAIR
+        until = self.packer.steps + steps
         improved = True
         while improved:
             improved = False

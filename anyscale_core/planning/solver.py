@@ -18,8 +18,8 @@ INFINITE = float("inf")
 ENOUGH = 1.002
 """A fleet at most so many times the bound is as good as proven: nothing is tried to better it."""
 
-ROUNDS = 40
-MORE_ROUNDS = 1
+ROUNDS = 80
+MORE_ROUNDS = 2
 """Programs that new contents are sought after, at the start and for each part that is fixed."""
 
 PARTS = 60

@@ -6,12 +6,14 @@ from typing import Any
 import attrs
 import pytest
 
+from anyscale_core.models.actions import DrainNode
 from anyscale_core.models.cluster import ClusterSpec, MarketType, WorkerGroup
 from anyscale_core.models.ids import ClusterId, NodeId, Token
 from anyscale_core.models.instance import NodeKind
 from anyscale_core.models.node import Demand, HeadReport, RayNode
 from anyscale_core.models.phases import NodePhase
-from anyscale_core.models.records import ClusterRecord, Goal, NodeRecord, Observed
+from anyscale_core.models.records import ClusterRecord, Goal, NodeRecord, Observed, Timing
+from anyscale_core.planning.demand import shrink
 from anyscale_core.planning.rebuild import Rebuild, rebuild
 from anyscale_core.testing.builders import a_spec, workers
 from anyscale_core.testing.catalogue import OFFERINGS
@@ -120,3 +122,27 @@ def test_when_it_looks_again_is_known() -> None:
     assert decide(a_spec("demo", SPOT_FIRST), [young], report(young)).look_at == NOW + timedelta(minutes=50)
     old = node("a", market=MarketType.SPOT)
     assert decide(a_spec("demo", SPOT_FIRST), [old], report(old)).look_at == NOW + timedelta(minutes=60)
+
+
+def test_idle_nodes_go_the_dearest_first_and_never_so_that_too_much_is_at_risk() -> None:
+    nodes = [node("a"), node("b"), node("c", market=MarketType.SPOT), node("d", market=MarketType.SPOT)]
+    group = workers(min_nodes=0, max_nodes=4, market_type=MarketType.PREFER_SPOT, max_spot_share=0.5)
+    for share, first in ((0.5, ["c", "d"]), (1.0, ["a", "b", "c", "d"])):
+        spec = a_spec("demo", attrs.evolve(group, max_spot_share=share))
+        record = ClusterRecord(
+            id=CLUSTER,
+            name="demo",
+            cloud="fake",
+            spec=spec,
+            generation=1,
+            goal=Goal.RUN,
+            created_at=NOW,
+            phase_since=NOW,
+        )
+        rays = {one.id: one.name for one in nodes}
+        gone = [
+            action.name
+            for action in shrink(record, nodes, rays, report(*nodes), now=NOW, timing=Timing())
+            if isinstance(action, DrainNode)
+        ]
+        assert gone == first
