@@ -10,6 +10,7 @@ from anyscale_core.errors import CapacityUnavailable, CloudError, PermissionDeni
 from anyscale_core.models.cluster import ClusterSpec, HeadRecovery, MarketType
 from anyscale_core.models.instance import Notice, NoticeKind
 from anyscale_core.models.job import AfterJob, JobSpec
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.testing import FakeAgents, FakeCloud, Remains
 from anyscale_core.testing.builders import a_spec, workers
 
@@ -23,6 +24,8 @@ MOMENTS = (0.25, 1, 1, 2, 3, 5, 5, 10)
 """Seconds by which the clock moves: less than a node may be silent."""
 AGES = (15, 30, 30, 60, 60, 90, 300, 1200, 3 * 3600, 13 * 3600)
 """And now and then far more."""
+LIMITS = (2, 4, 7, 12)
+"""Nodes of all clusters together."""
 CALLS = (
     *("cluster.create",) * 6, "cluster.delete", "cluster.delete", "cluster.list", "cluster.offerings", "networking.create",
     "networking.expose", "networking.withdraw", "storage.create", "storage.grant", "identity.create",
@@ -111,6 +114,17 @@ def apply(sim: "Sim", which: int, how: int) -> str:
     spec = a_wish(sim, which, how)
     done = sim.ask(which, lambda plane: plane.apply(spec, actor="user"))
     return f"{spec.name} is wanted with {[(g.name, g.min_nodes, g.max_nodes) for g in spec.worker_nodes]}: {done}"
+
+
+@action(1)
+def a_quota_is_set(sim: "Sim", which: int, how: int) -> str:
+    quota = QuotaSpec(name="all", nodes=LIMITS[how % len(LIMITS)])
+    return f"at most {quota.nodes} nodes: {sim.ask(which, lambda plane: plane.set_quota(quota, actor='user'))}"
+
+
+@action(1)
+def the_quota_is_lifted(sim: "Sim", which: int, how: int) -> str:
+    return f"no limit any more: {sim.ask(which, lambda plane: plane.delete_quota('all', actor='user'))}"
 
 
 @action(1)

@@ -34,6 +34,7 @@ class Rule(enum.Enum):
     PHASES = "only legal moves between phases"
     JOBS = "no job runs again that was reported done"
     TOKENS = "no token stands for two things"
+    QUOTAS = "no hard quota is exceeded by anything that is added"
     CRASH = "no turn fails in a way that nobody foresaw"
     CONVERGED = "after quiet every wish is met or its reason said"
     LEAKED = "after quiet nothing is left over, after the end nothing at all"
@@ -100,6 +101,7 @@ class Judge:
         self._heard: Counter[str] = Counter()
         self._made: set[str] = set()
         self._names: set[str] = set()
+        self._nodes_before = 0
         self._counted: Counter[tuple[str, str]] = Counter()
         self._maxima: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
@@ -119,7 +121,7 @@ class Judge:
         self._check_nodes(since)
         self._check_tokens()
         self._check_jobs()
-        # Quotas and budgets: one more check here, from the inventory, when there are any.
+        self._check_quotas()
 
     # -- what the store says -------------------------------------------------------------------------------------------
 
@@ -190,6 +192,14 @@ class Judge:
             raise Broken(Rule.OWNED, f"{name} ({id}): {why}")
         cluster, group, phase = node
         return (cluster, group) if phase in COUNTED else GIVEN_UP
+
+    def _check_quotas(self) -> None:
+        """A lowered limit may stay exceeded for a while; what is recorded beyond it may not."""
+        count, before = len(self.nodes), self._nodes_before
+        self._nodes_before = count
+        limits = [json.loads(spec)["nodes"] for (spec,) in self._db.execute("SELECT spec FROM quotas")]
+        if count > before and limits and count > min(limits):
+            raise Broken(Rule.QUOTAS, f"{count} nodes where {min(limits)} are allowed")
 
     def _check_tokens(self) -> None:
         for name, cloud in self._clouds.items():

@@ -12,6 +12,7 @@ from anyscale_core.controlplane import provisioning
 from anyscale_core.controlplane.clouds import mint
 from anyscale_core.controlplane.heartbeats import Heartbeats, View
 from anyscale_core.controlplane.provisioning import Work
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.store import Store
 from anyscale_core.models.ids import Token
 from anyscale_core.models.node import JobOrder
@@ -82,6 +83,11 @@ def all_tokens_are_the_same(patch: Patch) -> None:
     patch.setattr(provisioning, "mint", lambda prefix: "tok" if prefix == "tok" else mint(prefix))
 
 
+def quotas_are_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Quotas, "usage_over", lambda *_: ())
+    patch.setattr(Quotas, "admit", lambda *_: ())
+
+
 def wishes_are_slept_over(patch: Patch) -> None:
     wish = Store._wish
     late = timedelta(hours=2)
@@ -129,8 +135,9 @@ SABOTAGES: Mapping[Callable[[Patch], None], Caught] = {
     nodes_that_drain_do_not_count: Caught(rule=Rule.MAX_NODES, histories=told(*LOWERED)),
     the_store_checks_no_lease: Caught(rule=Rule.PHASES, histories=told(*FROZEN)),
     a_lost_node_is_forgotten_at_once: Caught(rule=Rule.PHASES),
-    a_new_head_is_given_every_job_there_was: Caught(rule=Rule.JOBS),
+    a_new_head_is_given_every_job_there_was: Caught(rule=Rule.JOBS, histories=(tuple(from_seed(29, 250)),)),
     all_tokens_are_the_same: Caught(rule=Rule.TOKENS),
+    quotas_are_not_looked_at: Caught(rule=Rule.QUOTAS),
     wishes_are_slept_over: Caught(rule=Rule.CONVERGED),
     an_endpoint_is_forgotten_instead_of_withdrawn: Caught(rule=Rule.LEAKED),
     a_turn_fails_by_a_bug: Caught(rule=Rule.CRASH),

@@ -261,8 +261,8 @@ class Sim:
 
     def watch(self, plane: ControlPlane) -> None:
         """Do what the runner's watcher does."""
-        now = self.clock.now()
-        plane.store.notice_silence(now - TIMING.suspect_after, now=now)
+        plane.attend()
+        plane.notice_silence()
         plane.collector.collect()
 
     def heal(self, seat: Seat) -> None:
@@ -331,6 +331,7 @@ class Sim:
         self.door.lost = 0
         for seat in self.seats:
             self.heal(seat)
+        self.ask(0, lambda plane: plane.delete_quota("all", actor="user"))
         for name, cloud in self.clouds.items():
             cloud.restock()
             cloud.lag(timedelta())
