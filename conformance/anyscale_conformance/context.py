@@ -1,0 +1,269 @@
+"""What a check is given: the provider in a world of its own, names and tokens by seed, time, faults, and the oracle."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from anyscale_conformance.expect import CheckFailed, expect
+from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Request
+from anyscale_conformance.kit import Item, Kit, Samples
+from anyscale_conformance.rules import Hand
+from anyscale_conformance.subjects import SUBJECTS, Subject
+from anyscale_core.drivers.base import Driver, DriverConfig
+from anyscale_core.drivers.cluster import ClusterDriver
+from anyscale_core.drivers.identity import IdentityDriver
+from anyscale_core.drivers.networking import NetworkingDriver
+from anyscale_core.drivers.storage import StorageDriver
+from anyscale_core.errors import CloudError
+from anyscale_core.hookspecs import Provider
+from anyscale_core.models.ids import Token
+from anyscale_core.models.owner import Owner
+from anyscale_core.registry import INTERFACES
+
+T = TypeVar("T")
+
+POLLS = 60
+"""How many looks a wait takes at most, spread over the kit's patience."""
+
+
+class Context:
+    """One row's world. Everything that a check makes is found again by its owner, and swept after it."""
+
+    def __init__(self, kit: Kit, subject: str = "") -> None:
+        self.kit = kit
+        self.scope = kit.scope
+        self.provider: Provider = kit.provider()
+        self.clock = kit.clock
+        self.carrier = kit.carrier()
+        self.plan = self.carrier.plan
+        self.oracle = kit.oracle()
+        self.hands: Mapping[Hand, Callable[..., Any]] = kit.hands()
+        self.rng = random.Random(f"{kit.scope.seed}/{kit.scope.row}")
+        self.subject_name = subject
+        self._samples: Samples | None = None
+        self._drivers: dict[str, Any] = {}
+        self._once: dict[object, Any] = {}
+        self._serial = 0
+
+    # Who and what --------------------------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> Owner:
+        """Whose things the check makes."""
+        return self.scope.owner
+
+    @property
+    def stranger(self) -> Owner:
+        """Another control plane's owner in the same account."""
+        return self.scope.stranger
+
+    @property
+    def samples(self) -> Samples:
+        """The kit's smallest valid specs."""
+        if self._samples is None:
+            self._samples = self.kit.samples()
+        return self._samples
+
+    @property
+    def it(self) -> Subject:
+        """The subject of this row."""
+        return self.subject(self.subject_name)
+
+    def subject(self, name: str) -> Subject:
+        """Return a subject by name."""
+        return SUBJECTS[name](self)
+
+    def has_slot(self, slot: str) -> bool:
+        """Tell whether the provider fills a slot."""
+        return slot in self.provider.slots()
+
+    def name(self, length: int = 0) -> str:
+        """Return a new name that no other row uses; exactly ``length`` characters when that is given."""
+        self._serial += 1
+        name = f"{self.scope.prefix}-{self._serial}{''.join(self.rng.choices('abcdefghjkmnpqrstuvwxyz', k=4))}"
+        return name if not length else f"{name}{'x' * (length - len(name))}"
+
+    def token(self) -> Token:
+        """Return a new idempotency token, in the form that the core mints."""
+        return Token(f"{self.rng.getrandbits(128):032x}")
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned when this key was first asked for."""
+        if key not in self._once:
+            self._once[key] = make()
+        found: T = self._once[key]
+        return found
+
+    # Drivers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def cluster(self) -> ClusterDriver:
+        """The cluster driver."""
+        driver: ClusterDriver = self.driver("cluster")
+        return driver
+
+    @property
+    def identity(self) -> IdentityDriver:
+        """The identity driver."""
+        driver: IdentityDriver = self.driver("identity")
+        return driver
+
+    @property
+    def storage(self) -> StorageDriver:
+        """The storage driver."""
+        driver: StorageDriver = self.driver("storage")
+        return driver
+
+    @property
+    def networking(self) -> NetworkingDriver:
+        """The networking driver."""
+        driver: NetworkingDriver = self.driver("networking")
+        return driver
+
+    def driver(self, slot: str) -> Any:
+        """Return the driver of a slot, built at the first use, behind the carrier and the guard."""
+        if slot not in self._drivers:
+            self._drivers[slot] = self.new_driver(slot)
+        return self._drivers[slot]
+
+    def new_driver(self, slot: str, config: DriverConfig | None = None) -> Any:
+        """Build another driver of a slot, as another process would."""
+        factory = getattr(self.provider, slot)
+        if factory is None:
+            raise RuntimeError(f"the provider fills no slot {slot}")
+        driver = factory(config or self.kit.config())
+        expect(
+            isinstance(driver, INTERFACES[slot]),
+            f"the {slot} driver is a {type(driver).__name__}, of another interface",
+        )
+        return Guard(self.carrier.wrap(driver))
+
+    def restart(self) -> None:
+        """Let a new process take over: the dead one's drivers are dropped, not closed."""
+        self.plan.resume()
+        self._drivers.clear()
+
+    def close(self) -> None:
+        """Close the drivers and the kit."""
+        for driver in self._drivers.values():
+            driver.close()
+        self._drivers.clear()
+        self.kit.close()
+
+    # Time ----------------------------------------------------------------------------------------------------------
+
+    def deadline(self, seconds: float = 120) -> datetime:
+        """Return an instant so many seconds ahead on the kit's clock."""
+        return self.clock.now() + timedelta(seconds=seconds)
+
+    def pass_time(self, duration: timedelta) -> None:
+        """Let time pass."""
+        if duration > timedelta():
+            self.kit.pass_time(duration)
+
+    def pass_window(self, window: str) -> None:
+        """Let a declared window pass (``consistency.list``); nothing when the provider declares none."""
+        self.pass_time(self.provider.capabilities.windows.get(window, timedelta()))
+
+    def eventually(self, holds: Callable[[], object], what: str) -> None:
+        """Wait until ``holds()``; fail the check when the kit's patience ends first. ``what`` is what was waited for."""
+        for look in range(POLLS):
+            if holds():
+                return
+            # Real clouds of this machine are quick at first; the looks get rarer, and fill the patience in sum.
+            self.pass_time(self.kit.patience * (2 * (look + 1) / (POLLS * (POLLS + 1))))
+        if not holds():
+            raise CheckFailed(f"waited {self.kit.patience} in vain for {what}")
+
+    # The oracle ----------------------------------------------------------------------------------------------------
+
+    def inventory(self, kind: str = "", *, owner: Owner | None = None) -> tuple[Item, ...]:
+        """Return what exists, as the oracle sees it: of one kind when given, of one owner when given."""
+        items = sorted(self.oracle.inventory(), key=lambda item: item.key)
+        return tuple(
+            item
+            for item in items
+            if (not kind or item.kind == kind) and (owner is None or owner.owns(item.tags)) and item.state != "gone"
+        )
+
+    def writes(self) -> tuple[Request, ...]:
+        """Return the writes on the wire so far; nothing from a kit that has no carrier there."""
+        return self.plan.writes() if self.carrier.is_on_wire else ()
+
+    @contextmanager
+    def untouched(self, what: str) -> Iterator[None]:
+        """Fail the check when the block changes what exists. ``what`` names the block in the message."""
+        before = self.inventory()
+        yield
+        self.expect_inventory(before, what)
+
+    @contextmanager
+    def unwritten(self, what: str) -> Iterator[None]:
+        """Fail the check when the block changes what exists, or as much as writes to the cloud (where the wire is seen)."""
+        written = len(self.writes())
+        with self.untouched(what):
+            yield
+        new = self.writes()[written:]
+        expect(not new, f"{what} wrote to the cloud: {', '.join(request.action for request in new)}")
+
+    def expect_inventory(self, wanted: tuple[Item, ...], what: str) -> None:
+        """Fail the check unless the cloud holds exactly these items, each as it was."""
+        found = self.inventory()
+        if found == wanted:
+            return
+        old, new = {item.key: item for item in wanted}, {item.key: item for item in found}
+        parts = [f"made {new[key]}" for key in new.keys() - old.keys()]
+        parts += [f"removed {old[key]}" for key in old.keys() - new.keys()]
+        parts += [f"changed {old[key]}" for key in old.keys() & new.keys() if old[key] != new[key]]
+        raise CheckFailed(f"{what} {', '.join(sorted(parts))}")
+
+    # Faults --------------------------------------------------------------------------------------------------------
+
+    def inject(self, effect: Effect, action: str = "*", **fields: Any) -> Fault:
+        """Arm a fault: ``ctx.inject(Effect.LOSE_AFTER, "cluster.create", at=2)``. One that never strikes makes the row ERROR."""
+        return self.plan.arm(Fault(effect=effect, action=action, **fields))
+
+    def count_writes(self, act: Callable[[], object]) -> int:
+        """Return how many writes an undisturbed run of ``act`` makes."""
+        before = len(self.plan.writes())
+        act()
+        return len(self.plan.writes()) - before
+
+    def crash(self, act: Callable[[], object]) -> bool:
+        """Run ``act`` until an armed crash ends it, and let a new process take over; return whether it was ended so."""
+        try:
+            act()
+        except Crashed:
+            self.restart()
+            return True
+        return False
+
+    def hand(self, hand: Hand) -> Callable[..., Any]:
+        """Return one of the kit's hands; the check must have named it in ``uses``."""
+        return self.hands[hand]
+
+
+class Guard:
+    """Stands in front of a driver: what leaves it and is no error of the tree fails the check, whatever it checks."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def __getattr__(self, verb: str) -> Any:
+        found = getattr(self._driver, verb)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return found(*args, **kwargs)
+            except (CloudError, Crashed, CheckFailed):
+                raise
+            except Exception as error:
+                raise CheckFailed(
+                    f"{self._driver.slot}.{verb} let a {type(error).__name__} escape, which is no error of the tree: {error}"
+                ) from error
+
+        return call

@@ -1,0 +1,139 @@
+"""The kit of the reference provider: FakeProvider over a FakeCloud whose wire carries the suite's faults."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import attrs
+
+from anyscale_conformance.faults.carriers import WRITES, carry
+from anyscale_conformance.faults.plan import Effect, FaultPlan
+from anyscale_conformance.kit import Item, Kit, RunScope, Samples
+from anyscale_conformance.rules import Hand
+from anyscale_core.drivers.base import Driver
+from anyscale_core.hookspecs import Provider
+from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.models.instance import Notice, NoticeKind
+from anyscale_core.models.networking import EndpointSpec, NetworkSpec
+from anyscale_core.models.storage import BucketSpec
+from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
+from anyscale_core.testing.clock import ManualClock
+from anyscale_core.testing.fake import FakeProvider
+from anyscale_core.testing.fake_cluster import FakeClusterDriver
+from anyscale_core.testing.fake_identity import FakeIdentityDriver
+from anyscale_core.testing.fake_networking import FakeNetworkingDriver
+from anyscale_core.testing.fake_storage import FakeStorageDriver, keys_in
+from anyscale_core.testing.world import FakeCloud, Remains
+
+D = TypeVar("D", bound=Driver)
+R = TypeVar("R")
+
+
+class WiredCloud(FakeCloud):
+    """A FakeCloud whose every call meets a plan of faults first. It is its own carrier."""
+
+    effects = frozenset(Effect)
+    is_on_wire = True
+
+    def __init__(self, clock: ManualClock, **fields: Any) -> None:
+        super().__init__(clock, **fields)
+        self.plan = FaultPlan()
+
+    def wrap(self, driver: D) -> D:
+        """Return the driver as it is: the faults strike below it."""
+        return driver
+
+    def carry(self, slot: str, verb: str, act: Callable[[], R], **fields: Any) -> R:
+        """Carry one call out as the plan says."""
+        return carry(
+            self.plan, f"{slot}.{verb}", lambda: super(WiredCloud, self).carry(slot, verb, act, **fields),
+            is_write=verb in WRITES, wait=self.clock.sleep, provider="fake", names=fields.get("names", ()),
+            token=fields.get("token") or "",
+        )  # fmt: skip
+
+
+class CloudOracle:
+    """Looks into the world itself, past every driver and every lag."""
+
+    def __init__(self, cloud: FakeCloud) -> None:
+        self._cloud = cloud
+
+    def inventory(self) -> Iterable[Item]:
+        """Return everything that exists."""
+        for item in self._cloud.inventory():
+            yield Item(
+                kind=item.kind,
+                id=item.id,
+                name=item.name,
+                tags=item.tags,
+                state=item.state,
+                detail=self._detail(item.kind, item.name),
+            )
+
+    def _detail(self, kind: str, name: str) -> dict[str, str]:
+        if kind == "instance":
+            machine = self._cloud.machine(name)
+            return {"spec": str(machine.spec), "zone": machine.zone, "market": machine.market_type.value}
+        if kind == "bucket":
+            return {"keys": " ".join(keys_in(self._cloud.buckets[name]))}
+        return {}
+
+
+class ReferenceKit(Kit):
+    """FakeProvider, on a clock moved by hand. A subclass that sets ``Cluster`` and so on is a broken provider's kit."""
+
+    Cluster: type[FakeClusterDriver] = FakeClusterDriver
+    Identity: type[FakeIdentityDriver] = FakeIdentityDriver
+    Storage: type[FakeStorageDriver] = FakeStorageDriver
+    Networking: type[FakeNetworkingDriver] = FakeNetworkingDriver
+    Cloud: type[WiredCloud] = WiredCloud
+
+    def __init__(self, scope: RunScope) -> None:
+        super().__init__(scope)
+        self.clock = self.manual = ManualClock()
+        self.cloud = self.Cloud(self.manual)
+
+    def provider(self) -> Provider:
+        return attrs.evolve(
+            FakeProvider(self.cloud).provider(),
+            cluster=lambda config: self.Cluster(self.cloud, config, "fake"),
+            identity=lambda config: self.Identity(self.cloud, config, "fake"),
+            storage=lambda config: self.Storage(self.cloud, config, "fake"),
+            networking=lambda config: self.Networking(self.cloud, config, "fake"),
+        )
+
+    def samples(self) -> Samples:
+        nobody = owner()
+        return Samples(
+            instance=an_instance_spec(bootstrap=a_bootstrap()),
+            identity=IdentitySpec(name="sample", owner=nobody),
+            bucket=BucketSpec(name="sample"),
+            network=NetworkSpec(name="sample"),
+            endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
+        )
+
+    def oracle(self) -> CloudOracle:
+        return CloudOracle(self.cloud)
+
+    def carrier(self) -> WiredCloud:
+        return self.cloud
+
+    def hands(self) -> Mapping[Hand, Callable[..., Any]]:
+        cloud = self.cloud
+
+        def offer(kind: str) -> str:
+            id = f"theirs-{kind}"
+            cloud.exists(kind, id)
+            return id
+
+        return {
+            Hand.SELL_OUT: cloud.exhaust,
+            Hand.LIMIT: lambda count: cloud.limits.update(instances=float(count)),
+            Hand.KILL: cloud.kill,
+            Hand.STOP: lambda name: cloud.kill(name, Remains.STOPPED),
+            Hand.ANNOUNCE: lambda name: cloud.announce(
+                name, Notice(kind=NoticeKind.PREEMPTION, at=cloud.clock.now() + timedelta(minutes=2))
+            ),
+            Hand.LAG: cloud.lag,
+            Hand.OFFER: offer,
+        }

@@ -1,0 +1,67 @@
+"""A mutant: a kit of the reference provider with something broken, and the checks that must see it."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from anyscale_conformance.kits.reference import ReferenceKit
+from anyscale_conformance.rows import Row
+from anyscale_conformance.runner import Run, all_checks
+from anyscale_conformance.verdicts import Result, Verdict
+
+K = TypeVar("K", bound=type[ReferenceKit])
+
+
+@attrs.frozen(kw_only=True)
+class Mutant:
+    """One broken provider. ``caught_by``: ids of checks (or of rows), any of which must fail by its own message."""
+
+    name: str
+    says: str
+    caught_by: tuple[str, ...]
+    kit: type[ReferenceKit]
+
+
+MUTANTS: dict[str, Mutant] = {}
+"""Every mutant, by name; filled by ``load``."""
+
+
+def mutant(says: str, *, caught_by: tuple[str, ...]) -> Callable[[K], K]:
+    """Register a ReferenceKit subclass as a mutant; its name is the class's."""
+
+    def register(kit: K) -> K:
+        name = kit.__name__
+        if name in MUTANTS:
+            raise ValueError(f"two mutants are called {name}")
+        kit.name = "fake"
+        MUTANTS[name] = Mutant(name=name, says=says, caught_by=caught_by, kit=kit)
+        return kit
+
+    return register
+
+
+def load() -> Mapping[str, Mutant]:
+    """Import every module of this package and return all mutants, by name in order."""
+    package = importlib.import_module("anyscale_conformance.mutants")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(MUTANTS.items()))
+
+
+def hunt(mutant: Mutant, *, seed: int = 0) -> tuple[Result, ...]:
+    """Run the checks that must catch the mutant; return the results of those that did: FAIL by the check's own message."""
+    run = Run(kit=mutant.kit, seed=seed, limit_s=10.0)
+    return tuple(result for result in map(run.run, designated(mutant, run)) if result.verdict is Verdict.FAIL)
+
+
+def designated(mutant: Mutant, run: Run) -> tuple[Row, ...]:
+    """Return the rows that must catch the mutant. Raises ValueError for an id that no row has."""
+    rows = run.rows(all_checks())
+    chosen = tuple(row for row in rows if {row.id, row.check.id} & set(mutant.caught_by))
+    unknown = set(mutant.caught_by) - {row.id for row in rows} - {row.check.id for row in rows}
+    if unknown:
+        raise ValueError(f"{mutant.name} is to be caught by {', '.join(sorted(unknown))}, which no row is")
+    return chosen
