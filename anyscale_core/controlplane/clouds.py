@@ -128,6 +128,13 @@ class Cloud:
             )
         return self._shared
 
+    def made(self) -> tuple[Bucket, Identity] | None:
+        """Return the cloud's bucket and identity as recorded; None while one of them was never made. Makes nothing."""
+        bucket, identity = (self._store.made(self.spec.name, kind) for kind in ("bucket", "identity"))
+        if bucket is None or identity is None:
+            return None
+        return wire.structure(bucket, Bucket), wire.structure(identity, Identity)
+
     def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
         name = f"{self.spec.name}-{suffix}"

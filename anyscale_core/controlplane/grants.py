@@ -10,6 +10,7 @@ from anyscale_core.clock import Clock
 from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, Token
+from anyscale_core.models.instance import Deletion
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED
 from anyscale_core.models.records import ClusterRecord
 from anyscale_core.models.storage import Grant, StoreAccess
@@ -71,6 +72,17 @@ def granted(cloud: Cloud, prefix: str, access: Access, *, token: Token) -> Grant
         shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner, token=token,
         deadline=cloud.deadline(),
     )  # fmt: skip
+
+
+def revoked(cloud: Cloud, prefix: str) -> Deletion:
+    """Take away what was granted at a prefix; a cloud that never made its bucket and identity has granted nothing."""
+    made = cloud.made()
+    if made is None:
+        return Deletion.ALREADY_ABSENT
+    bucket, identity = made
+    return cloud.storage.revoke(
+        bucket.name, prefix, identity=identity.name, owner=cloud.owner, deadline=cloud.deadline()
+    )
 
 
 def _needed(record: ClusterRecord) -> Iterator[tuple[Access, str]]:

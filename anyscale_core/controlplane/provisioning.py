@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import rows as db
 from anyscale_core.controlplane.clouds import Cloud, mint
+from anyscale_core.controlplane.grants import cluster_prefix, revoked
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
@@ -34,6 +35,7 @@ from anyscale_core.models.actions import (
     MoveJob,
     MoveNode,
     RepeatCreate,
+    Revoke,
     Touch,
     Withdraw,
 )
@@ -96,6 +98,8 @@ class Work:
                     self._expose()
                 case Withdraw():
                     self._withdraw(action.name)
+                case Revoke():
+                    self._revoke()
 
     def _record(self, connection: Connection, action: Action) -> Token | None:
         """Write one action down; return the token of the create call that it stands for."""
@@ -120,6 +124,8 @@ class Work:
             case Withdraw():
                 assert self.record.endpoint is not None, "only a recorded endpoint is withdrawn"
                 self._save(connection, endpoint=attrs.evolve(self.record.endpoint, withdrawn_at=self.clock.now()))
+            case Revoke():
+                self._save(connection, revoking_at=self.clock.now())
             case EndCluster():
                 db.set_goal(connection, self.record.id, Goal.TERMINATE, action.cause, action.reason)
                 self._say(
@@ -380,6 +386,17 @@ class Work:
         if answer is not Deletion.GOING:
             with self._transaction() as connection:
                 self._save(connection, endpoint=None)
+
+    def _revoke(self) -> None:
+        try:
+            answer = revoked(self.cloud, cluster_prefix(self.record.id))
+        except CloudError as error:
+            with self._transaction():
+                self._say("grant.retry", f"the grants will be taken away again: {error}", "WARNING")
+            return
+        if answer is not Deletion.GOING:
+            with self._transaction() as connection:
+                self._save(connection, revoked=True)
 
     # -- cluster and jobs ----------------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class Status:
     active_at: datetime | None = None
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
+    revoking_at: datetime | None = None
+    revoked: bool = False
 
     @classmethod
     def of(cls, record: ClusterRecord) -> "Status":

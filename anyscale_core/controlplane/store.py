@@ -139,6 +139,12 @@ class Store:
             connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
             return name, token, None
 
+    def made(self, cloud: str, kind: str) -> Any:
+        """Return the doc of a cloud's resource; None while the cloud has not answered."""
+        table = t.cloud_resources
+        with self._reader.connect() as connection:
+            return connection.scalar(select(table.c.doc).where(table.c.cloud == cloud, table.c.kind == kind))
+
     def set_cloud_resource(self, cloud: str, kind: str, doc: Any) -> None:
         table = t.cloud_resources
         with self.write() as connection:

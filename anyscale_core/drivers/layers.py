@@ -37,7 +37,7 @@ D = TypeVar("D", bound=Driver)
 OFFLINE = frozenset({"permissions", "objects"})
 """Methods that make no call: they go straight through."""
 
-WRITES = frozenset({"create", "delete", "grant", "expose", "withdraw"})
+WRITES = frozenset({"create", "delete", "grant", "revoke", "expose", "withdraw"})
 """Verbs that change something in the cloud; all others may be repeated freely."""
 
 

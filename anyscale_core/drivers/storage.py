@@ -43,7 +43,14 @@ class StorageDriver(Driver, ABC):
     ) -> Grant:
         """Let an identity at everything below ``prefix`` (ends in '/') and nothing else; exact, repeatable.
 
-        Said again, the same grant stands and its ``store`` is good anew.
+        Said again, the same grant stands and its ``store`` is good anew. A READ beside a WRITE takes nothing from it.
+        """
+
+    @abstractmethod
+    def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
+        """Take away what an identity was granted at exactly this prefix. Its objects stay, and so do other grants.
+
+        Succeeds when there is none (ALREADY_ABSENT), also when the bucket or the identity is gone.
         """
 
     @abstractmethod

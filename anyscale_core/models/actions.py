@@ -74,6 +74,11 @@ class Expose:
 
 
 @attrs.frozen(kw_only=True)
+class Revoke:
+    """Take away what was granted at the cluster's own prefix of the bucket; what lies there stays."""
+
+
+@attrs.frozen(kw_only=True)
 class Withdraw:
     """Take the endpoint down."""
 
@@ -130,6 +135,7 @@ Action = (
     | DeleteNodes
     | Expose
     | Withdraw
+    | Revoke
     | EndCluster
     | MoveCluster
     | MoveJob

@@ -138,6 +138,10 @@ class ClusterRecord:
     """When work was last seen on it."""
     ended_at: datetime | None = None
     endpoint: EndpointRecord | None = None
+    revoking_at: datetime | None = None
+    """When taking its grants away was last tried."""
+    revoked: bool = False
+    """At its end: nothing is granted at its prefix of the bucket any more."""
     nodes: tuple[NodeRecord, ...] = ()
     launches: tuple[Launch, ...] = ()
     """Those that are not answered yet."""

@@ -5,7 +5,17 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from anyscale_core.models.actions import Action, DeleteNodes, DrainNode, MoveCluster, MoveJob, MoveNode, Plan, Withdraw
+from anyscale_core.models.actions import (
+    Action,
+    DeleteNodes,
+    DrainNode,
+    MoveCluster,
+    MoveJob,
+    MoveNode,
+    Plan,
+    Revoke,
+    Withdraw,
+)
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import InstanceState
 from anyscale_core.models.node import DrainMode, RayStatus
@@ -109,7 +119,13 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
             actions.append(Withdraw(name=desired.endpoint.name))
         else:
             looks.append(desired.endpoint.withdrawn_at + timing.sweep_floor)
-    if not actions and desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes):
+    empty = desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes)
+    if not actions and empty and not desired.revoked:
+        if desired.revoking_at is None or now >= desired.revoking_at + timing.sweep_floor:
+            actions.append(Revoke())
+        else:
+            looks.append(desired.revoking_at + timing.sweep_floor)
+    elif not actions and empty:
         failed = desired.end_cause is EndCause.FAILURE
         to = ClusterPhase.FAILED if failed else ClusterPhase.TERMINATED
         actions.append(MoveCluster(to=to, reason=desired.end_reason))

@@ -76,10 +76,22 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
                 store=StoreAccess(url=f"{found.url}/{prefix}"),
             )  # fmt: skip
             self._cloud.once(("storage", "grant", owner.plane, owner.cloud), token, grant, lambda _: True)
-            self._cloud.grants[bucket, prefix, identity] = grant
+            self._cloud.grants[bucket, prefix, identity, access] = grant
             return grant
 
         return self._call("grant", act, deadline=deadline, names=(bucket, prefix, identity), token=token, owner=owner)
+
+    def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
+        def act() -> Deletion:
+            store = self._cloud.buckets.get(bucket)
+            if store is None or not owner.owns(store.bucket.owner.tags()):
+                return Deletion.ALREADY_ABSENT
+            granted = [key for key in self._cloud.grants if key[:3] == (bucket, prefix, identity)]
+            for key in granted:
+                del self._cloud.grants[key]
+            return Deletion.GONE if granted else Deletion.ALREADY_ABSENT
+
+        return self._call("revoke", act, deadline=deadline, names=(bucket, prefix, identity), owner=owner)
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         with self._cloud.lock:

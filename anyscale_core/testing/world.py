@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_core.errors import Conflict, Fault, SpecError
 from anyscale_core.models.cluster import MarketType
-from anyscale_core.models.identity import Identity
+from anyscale_core.models.identity import Access, Identity
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import (
     Instance,
@@ -170,7 +170,7 @@ class FakeCloud(Wire):
         """By plane, cloud and name."""
         self.endpoints: dict[tuple[str, str, str], WayIn] = {}
         self.buckets: dict[str, Store] = {}
-        self.grants: dict[tuple[str, str, str], Grant] = {}
+        self.grants: dict[tuple[str, str, str, Access], Grant] = {}
         """By bucket, prefix and identity."""
         self.foreign: set[tuple[str, str]] = set()
         self.used: dict[str, float] = dict.fromkeys(LIMITS, 0.0)

@@ -151,7 +151,7 @@ def test_killed_at_any_position_of_a_story_it_ends_as_if_nothing_had_happened(
 
 WRITES = (
     "cluster.create", "cluster.delete", "networking.create", "networking.expose", "networking.withdraw",
-    "storage.create", "storage.grant", "identity.create",
+    "storage.create", "storage.grant", "storage.revoke", "identity.create",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def test_terminating_leaves_nothing_in_the_cloud_but_what_clusters_share(world: 
     world.plane.terminate("demo", actor="tester")
     world.until(lambda: world.phase() is ClusterPhase.TERMINATED)
     left = {item.kind for item in world.cloud.inventory()}
-    assert left == {"network", "bucket", "identity", "grant"}
+    assert left == {"network", "bucket", "identity"}
 
 
 def test_a_converged_cluster_costs_no_call_while_nothing_happens(world: World) -> None:

@@ -137,7 +137,7 @@ def test_killed_in_the_middle_of_a_teardown_it_is_finished_by_the_next(world: Wo
         world.run(steps=60)
     world.restart()
     world.until(lambda: world.phase() is ClusterPhase.TERMINATED)
-    assert {item.kind for item in world.cloud.inventory()} == {"network", "bucket", "identity", "grant"}
+    assert {item.kind for item in world.cloud.inventory()} == {"network", "bucket", "identity"}
 
 
 def test_an_answer_lost_after_the_commit_is_asked_for_again_with_the_same_token(world: World) -> None:

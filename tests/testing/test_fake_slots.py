@@ -169,13 +169,37 @@ def test_a_grant_is_by_prefix_repeatable_and_gone_with_its_identity(rig: Rig) ->
     assert grant("a/") == grant("a/")
     assert grant("a/").store.url == "memory://logs/a/"
     assert grant("a/", Access.READ, token="tok_h").access is Access.READ
-    assert [(item.name, item.state) for item in rig.cloud.inventory("grant")] == [("logs/a/", "read")]
+    held = [(item.name, item.state) for item in rig.cloud.inventory("grant")]
+    assert held == [("logs/a/", "write"), ("logs/a/", "read")], (
+        "one who may only read takes nothing from one who may write"
+    )
     with pytest.raises(InvalidRequest):
         grant("a", token="tok_i")
     rig.identity.delete("nodes", owner=OURS, deadline=rig.deadline)
     assert rig.cloud.inventory("grant") == ()
     with pytest.raises(NotFound):
         grant("b/", token="tok_j")
+
+
+def test_a_revoked_grant_is_gone_and_its_objects_and_other_grants_stay(rig: Rig) -> None:
+    a_bucket(rig)
+    an_identity(rig)
+    for number, (prefix, access) in enumerate([("a/", Access.WRITE), ("a/", Access.READ), ("ab/", Access.READ)]):
+        rig.storage.grant(
+            "logs", prefix, identity="nodes", access=access, owner=OURS, token=Token(f"tok_{number}"),
+            deadline=rig.deadline,
+        )  # fmt: skip
+    rig.storage.objects("logs", owner=OURS).put("a/x", b"1")
+
+    def revoke(prefix: str, bucket: str = "logs", owner: Owner = OURS) -> Deletion:
+        return rig.storage.revoke(bucket, prefix, identity="nodes", owner=owner, deadline=rig.deadline)
+
+    assert revoke("a/", owner=THEIRS) is Deletion.ALREADY_ABSENT
+    assert revoke("a/") is Deletion.GONE
+    assert [item.name for item in rig.cloud.inventory("grant")] == ["logs/ab/"]
+    assert bytes(rig.storage.objects("logs", owner=OURS).get("a/x").bytes()) == b"1"
+    assert revoke("a/") is Deletion.ALREADY_ABSENT
+    assert revoke("a/", bucket="never-made") is Deletion.ALREADY_ABSENT
 
 
 def test_a_signed_url_is_good_for_one_method_on_one_key_for_a_time(rig: Rig) -> None:

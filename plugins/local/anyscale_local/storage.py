@@ -106,6 +106,18 @@ class LocalStorage(StorageDriver):
         store = StoreAccess(url=_url(path))
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
+    def revoke(
+        self,
+        bucket: str,  # noqa: ARG002 - a grant is this user's right to a folder, and leaves nothing to take away
+        prefix: str,  # noqa: ARG002
+        *,
+        identity: str,  # noqa: ARG002
+        owner: Owner,  # noqa: ARG002
+        deadline: datetime,
+    ) -> Deletion:
+        check_deadline(deadline, self._clock)
+        return Deletion.ALREADY_ABSENT
+
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         from obstore.store import LocalStore
 
