@@ -58,11 +58,11 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         return self._call("get", act, deadline=deadline, names=(id,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
-        def act() -> tuple[Instance, ...]:
+        def shown() -> Iterator[tuple[str, Instance]]:
             now = self._cloud.clock.now()
-            return tuple(machine.view(now) for machine in self._cloud.listed() if owner.owns(machine.tags))
+            return ((machine.id, machine.view(now)) for machine in self._cloud.listed() if owner.owns(machine.tags))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         def act() -> Mapping[InstanceId, Deletion]:

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,10 +36,10 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
         return self._call("get", lambda: self._owned(name, owner), deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Identity, ...]:
-        def act() -> tuple[Identity, ...]:
-            return tuple(i for i in self._cloud.identities.values() if owner.owns(i.owner.tags()))
+        def shown() -> Iterator[tuple[str, Identity]]:
+            return ((each.name, each) for each in self._cloud.identities.values() if owner.owns(each.owner.tags()))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         def act() -> Deletion:

@@ -1,6 +1,7 @@
 """The fake networking driver."""
 
 import ipaddress
+from collections.abc import Iterator
 from datetime import datetime
 
 import attrs
@@ -40,12 +41,12 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         return self._call("get", act, deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Network, ...]:
-        def act() -> tuple[Network, ...]:
+        def shown() -> Iterator[tuple[str, Network]]:
             self._cloud.settle()
-            nets = self._cloud.networks.values()
-            return tuple(self._view(net, owner) for net in nets if owner.owns(net.network.owner.tags()))
+            nets = (net for net in self._cloud.networks.values() if owner.owns(net.network.owner.tags()))
+            return ((net.network.name, self._view(net, owner)) for net in nets)
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         return self._call("delete", lambda: self._delete(name, owner), deadline=deadline, names=(name,), owner=owner)

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import importlib
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -38,11 +39,11 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
         return self._call("get", lambda: self._owned(name, owner).bucket, deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
-        def act() -> tuple[Bucket, ...]:
+        def shown() -> Iterator[tuple[str, Bucket]]:
             buckets = (store.bucket for store in self._cloud.buckets.values())
-            return tuple(bucket for bucket in buckets if owner.owns(bucket.owner.tags()))
+            return ((bucket.name, bucket) for bucket in buckets if owner.owns(bucket.owner.tags()))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         def act() -> Deletion:

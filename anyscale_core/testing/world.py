@@ -142,6 +142,7 @@ class FakeCloud(Wire):
 
     ``boot``: from create to RUNNING. ``delete_takes``: from delete to gone. ``exposes_in``: until an endpoint is READY.
     ``list_window``: the longest that a list may lag behind, which the provider declares; ``lag()`` makes it do so.
+    ``page_size``: how many things one call of a list returns.
     """
 
     account = "fake-account"
@@ -154,12 +155,13 @@ class FakeCloud(Wire):
         delete_takes: timedelta = timedelta(seconds=20),
         exposes_in: timedelta = timedelta(seconds=10),
         list_window: timedelta = timedelta(seconds=30),
+        page_size: int = 1000,
     ) -> None:
         self.clock = clock or ManualClock()
         self.lock = threading.RLock()
         super().__init__(self.clock, self.lock)
         self.boot, self.delete_takes, self.exposes_in = boot, delete_takes, exposes_in
-        self.list_window = list_window
+        self.list_window, self.page_size = list_window, page_size
         self.offerings: tuple[Offering, ...] = OFFERINGS
         self.limits: dict[str, float] = dict(LIMITS)
         self.checks: dict[str, Check] = {}

@@ -196,6 +196,8 @@ PROMISES: Mapping[str, str] = {
     "S-OBJ-08": "Reading beyond the end of an object is told as such.",
     "S-OBJ-09": "Deleting an object that is not there succeeds.",
     "S-ACL-01": "Nothing is public from the first moment of a bucket on.",
+    "S-GRT-01": "A grant that is revoked is gone, its objects and the other grants stay, and revoking it again succeeds.",
+    "S-GRT-02": "A READ beside a WRITE of the same identity takes nothing from it.",
     "S-URL-01": "A signed URL is good for one method and one key, until it expires.",
     "N-NET-01": "Asking twice for a network gives one network.",
     "N-NET-02": "An address range that overlaps another raises Conflict before anything is written.",

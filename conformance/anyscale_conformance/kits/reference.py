@@ -87,15 +87,21 @@ class ReferenceKit(Kit):
     Storage: type[FakeStorageDriver] = FakeStorageDriver
     Networking: type[FakeNetworkingDriver] = FakeNetworkingDriver
     Cloud: type[WiredCloud] = WiredCloud
+    page_size = 3
+    lag = timedelta()
 
     def __init__(self, scope: RunScope) -> None:
         super().__init__(scope)
         self.clock = self.manual = ManualClock()
-        self.cloud = self.Cloud(self.manual)
+        self.cloud = self.Cloud(self.manual, list_window=max(self.lag, timedelta(seconds=30)), page_size=self.page_size)
+        self.cloud.lag(self.lag)
 
     def provider(self) -> Provider:
+        provider = FakeProvider(self.cloud).provider()
+        numbers = {**provider.capabilities.numbers, "list.page_size": self.page_size}
         return attrs.evolve(
-            FakeProvider(self.cloud).provider(),
+            provider,
+            capabilities=attrs.evolve(provider.capabilities, numbers=numbers),
             cluster=lambda config: self.Cluster(self.cloud, config, "fake"),
             identity=lambda config: self.Identity(self.cloud, config, "fake"),
             storage=lambda config: self.Storage(self.cloud, config, "fake"),
