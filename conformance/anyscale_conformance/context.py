@@ -1,5 +1,6 @@
 """What a check is given: the provider in a world of its own, names and tokens by seed, time, faults, and the oracle."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class Context:
         self.hands: Mapping[Hand, Callable[..., Any]] = kit.hands()
         self.rng = random.Random(f"{kit.scope.seed}/{kit.scope.row}")
         self.subject_name = subject
+        self.given: set[tuple[str, str, str]] = set()
+        """Keys of what the kit put there for the row: it is the customer's, and stays."""
         self._samples: Samples | None = None
         self._drivers: dict[str, Any] = {}
         self._once: dict[object, Any] = {}
@@ -210,14 +213,28 @@ class Context:
 
     def expect_inventory(self, wanted: tuple[Item, ...], what: str) -> None:
         """Fail the check unless the cloud holds exactly these items, each as it was."""
-        found = self.inventory()
-        if found == wanted:
+        old = {item.key: item.essence for item in wanted}
+        new = {item.key: item.essence for item in self.inventory()}
+        if old == new:
             return
-        old, new = {item.key: item for item in wanted}, {item.key: item for item in found}
         parts = [f"made {new[key]}" for key in new.keys() - old.keys()]
         parts += [f"removed {old[key]}" for key in old.keys() - new.keys()]
         parts += [f"changed {old[key]}" for key in old.keys() & new.keys() if old[key] != new[key]]
         raise CheckFailed(f"{what} {', '.join(sorted(parts))}")
+
+    def expect_inventory_of(self, wanted: frozenset[tuple[str, str, str]], what: str) -> None:
+        """Fail the check unless exactly the items of these keys exist, in whatever state, once what is going has gone."""
+
+        def at_rest() -> bool:
+            return frozenset(item.key for item in self.inventory()) <= wanted
+
+        with contextlib.suppress(CheckFailed):
+            self.eventually(at_rest, "rest")
+        found = {item.key: str(item) for item in self.inventory()}
+        left = sorted(text for key, text in found.items() if key not in wanted)
+        lost = sorted(f"{kind} {name or id}" for kind, id, name in wanted - found.keys())
+        expect(not left, f"{what} left {', '.join(left)}")
+        expect(not lost, f"{what} also took away {', '.join(lost)}")
 
     # Faults --------------------------------------------------------------------------------------------------------
 
@@ -231,6 +248,19 @@ class Context:
         act()
         return len(self.plan.writes()) - before
 
+    def count_reads(self, act: Callable[[], object]) -> int:
+        """Return how many reads an undisturbed run of ``act`` makes."""
+        before = len(self.plan.reads())
+        act()
+        return len(self.plan.reads()) - before
+
+    def positions(self, it: Subject) -> range:
+        """Return the numbers of the writes of one create, counted on an undisturbed one. Fails the check when it has none."""
+        spec = it.spec()
+        writes = self.count_writes(lambda: it.create(spec))
+        expect(writes > 0, f"creating a {it.name} passed no write where faults strike")
+        return range(1, writes + 1)
+
     def crash(self, act: Callable[[], object]) -> bool:
         """Run ``act`` until an armed crash ends it, and let a new process take over; return whether it was ended so."""
         try:
@@ -241,8 +271,16 @@ class Context:
         return False
 
     def hand(self, hand: Hand) -> Callable[..., Any]:
-        """Return one of the kit's hands; the check must have named it in ``uses``."""
-        return self.hands[hand]
+        """Return one of the kit's hands; the check must have named it in ``uses``. What it offers is no leak."""
+
+        def act(*args: Any, **kwargs: Any) -> Any:
+            before = {item.key for item in self.inventory()}
+            result = self.hands[hand](*args, **kwargs)
+            if hand is Hand.OFFER:
+                self.given |= {item.key for item in self.inventory()} - before
+            return result
+
+        return act
 
 
 class Guard:

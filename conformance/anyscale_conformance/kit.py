@@ -96,6 +96,11 @@ class Item:
         """What tells it from all others."""
         return (self.kind, self.id, self.name)
 
+    @property
+    def essence(self) -> "Item":
+        """The item as two looks at it are compared: that it has become ready meanwhile is no change."""
+        return self if self.state in ("deleting", "stopped") else attrs.evolve(self, state="")
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name or self.id}"
 
@@ -125,13 +130,12 @@ class Samples:
 
 @attrs.frozen(kw_only=True)
 class WireCode:
-    """One of the vendor's answers and what it has to become. ``raise_it()`` raises what the SDK would."""
+    """One of the vendor's answers and what it has to become. ``translate()`` returns what the plugin makes of it."""
 
     code: str
     category: type[CloudError]
     reason: str = ""
-    translate: Callable[[], CloudError] | None = None
-    """Returns what the plugin makes of the vendor's answer."""
+    translate: Callable[[], CloudError]
 
 
 class Kit:
@@ -143,6 +147,8 @@ class Kit:
     name: str = ""
     """The provider; set from the entry point's name when it is left empty."""
     modes: frozenset[Mode] = frozenset({Mode.HERMETIC})
+    untaggable: frozenset[str] = frozenset()
+    """Kinds of the inventory that cannot carry tags in this cloud, and are tracked through their parents."""
     patience: timedelta = timedelta(minutes=10)
     """The longest that a delete, a boot or an endpoint takes in this cloud."""
 

@@ -54,7 +54,10 @@ class Hand(enum.Enum):
     LAG = "lag"
     """``(window)``: lists are this old."""
     OFFER = "offer"
-    """``(kind)``: let the customer have a network, bucket or identity; returns what a spec's ``adopt`` names it by."""
+    """``(kind)``: let the customer have a network, bucket or identity; returns what a spec's ``adopt`` names it by.
+
+    With ``no network`` and so on, return a well-formed name of one that does not exist.
+    """
     ADD_DUPLICATE = "add_duplicate"
     """``(name)``: a second instance of that name and those tags exists, made behind the driver's back."""
 

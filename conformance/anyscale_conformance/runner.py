@@ -25,6 +25,8 @@ from anyscale_core.errors import CloudError
 LIMIT_S = {Mode.HERMETIC: 30.0, Mode.EMULATOR: 300.0, Mode.LIVE: 3600.0}
 """The longest that a row may take on this machine's clock: a driver that never returns is a broken one."""
 
+HUNG = "it had not ended"
+
 SKIPS = ("Skipped", "XFailed", "SkipTest")
 """Exceptions of test tools by which a check would get out of its work."""
 
@@ -77,6 +79,9 @@ class Run:
     def _judge(self, row: Row, ctx: Context) -> tuple[Verdict, str]:
         act = (lambda: refused(row, ctx)) if row.undeclared or row.check.id == REFUSAL else lambda: row.check.run(ctx)
         verdict, message = watched(act, limit_s=self.limit_s or LIMIT_S[self.mode])
+        if message.startswith(HUNG):
+            # Whatever still runs in the driver ends at its next request.
+            ctx.plan.die()
         if verdict is Verdict.PASS:
             idle = [str(fault) for fault in ctx.plan.armed if not fault.fired and not fault.may_miss]
             if idle:
@@ -135,7 +140,7 @@ def watched(act: Callable[[], object], *, limit_s: float) -> tuple[Verdict, str]
     thread.start()
     thread.join(limit_s)
     if not outcome:
-        return Verdict.FAIL, f"it had not ended after {limit_s:g} s: a call of the driver does not return"
+        return Verdict.FAIL, f"{HUNG} after {limit_s:g} s: a call of the driver does not return"
     return outcome[0]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from anyscale_conformance.expect import CheckFailed, expect
+from anyscale_conformance.expect import CheckFailed, expect, expect_equal
 from anyscale_core.errors import NotFound
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import InstanceId, NodeId, Token
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 MAIN = ("cluster", "identity", "storage", "networking")
 """What the four verbs make: one subject per slot."""
+BATCH = "cluster.batch"
 ENDPOINT = "networking.endpoint"
 GRANT = "storage.grant"
+ALL = (*MAIN, BATCH, ENDPOINT, GRANT)
+"""Everything that any verb makes."""
+LASTING = (*MAIN, BATCH, ENDPOINT)
+"""Everything that can be listed."""
 
 
 class Subject(ABC):
@@ -34,6 +39,8 @@ class Subject(ABC):
     needs: tuple[str, ...] = ()
     create_action: str
     delete_action: str
+    size: int = 1
+    """How many items of its kind one create makes."""
 
     def __init__(self, ctx: "Context") -> None:
         self.ctx = ctx
@@ -97,6 +104,13 @@ class Subject(ABC):
         self.ctx.eventually(
             lambda: self.is_gone(key, owner=owner), f"the {self.kind} {key} to be gone after its delete"
         )
+
+    def delete_and_wait(self, key: str) -> None:
+        """Delete it and wait until a repeat says that it is gone: for what cannot be got, too."""
+        if self.delete(key) is Deletion.GOING:
+            self.ctx.eventually(
+                lambda: self.delete(key) is not Deletion.GOING, f"the delete of {self.kind} {key} to end"
+            )
 
     def is_gone(self, key: str, *, owner: Owner | None = None) -> bool:
         """Tell whether ``get`` proves it absent."""
@@ -165,6 +179,71 @@ class InstanceSubject(Subject):
         node_id = NodeId(f"nod_{name}")
         bootstrap = None if spec.bootstrap is None else attrs.evolve(spec.bootstrap, node_id=node_id)
         return attrs.evolve(spec, name=name, node_id=node_id, bootstrap=bootstrap)
+
+
+@attrs.frozen(kw_only=True)
+class BatchSpec:
+    """Several instances that are wanted in one call. ``name`` is the first one's."""
+
+    owner: Owner
+    specs: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """What the batch is called in messages."""
+        return str(self.specs[0].name)
+
+
+@attrs.frozen(kw_only=True)
+class Batch:
+    """What a batch made."""
+
+    instances: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """What the batch is called in messages."""
+        return str(self.instances[0].name)
+
+
+class BatchSubject(InstanceSubject):
+    """Several instances made by one call; a key is their ids, with blanks between."""
+
+    name = BATCH
+    needs = ("cluster.batch",)
+    size = 3
+
+    def spec(self, name: str | None = None, *, owner: Owner | None = None) -> Any:
+        first = super().spec(name, owner=owner)
+        rest = tuple(InstanceSubject.spec(self, owner=owner) for _ in range(self.size - 1))
+        return BatchSpec(owner=first.owner, specs=(first, *rest))
+
+    def create(self, spec: Any, *, token: Token | None = None) -> Any:
+        outcomes = self.driver.create(spec.specs, token=self.token(token), deadline=self.deadline())
+        expect_equal(len(outcomes), len(spec.specs), "the number of outcomes of a batch")
+        for wanted, outcome in zip(spec.specs, outcomes, strict=True):
+            if isinstance(outcome, NotCreated):
+                raise outcome.error
+            expect_equal(outcome.instance.name, wanted.name, "the name in the outcome at a spec's place in the batch")
+        return Batch(instances=tuple(outcome.instance for outcome in outcomes))
+
+    def key(self, thing: Any) -> str:
+        return " ".join(instance.id for instance in thing.instances)
+
+    def get(self, key: str, *, owner: Owner | None = None) -> Any:
+        return Batch(instances=tuple(InstanceSubject.get(self, id, owner=owner) for id in key.split()))
+
+    def delete(self, key: str, *, owner: Owner | None = None) -> Deletion:
+        ids = [InstanceId(id) for id in key.split()]
+        answer = self.driver.delete(ids, owner=owner or self.ctx.owner, deadline=self.deadline())
+        expect_equal(set(answer), set(ids), "the ids that a delete of a batch answered for")
+        order = (Deletion.GOING, Deletion.GONE, Deletion.ALREADY_ABSENT)
+        return min((Deletion(each) for each in answer.values()), key=order.index)
+
+    def others(self, spec: Any) -> tuple[Any, ...]:
+        more = attrs.evolve(spec, specs=(*spec.specs, InstanceSubject.spec(self)))
+        changed = attrs.evolve(spec.specs[-1], tags={"conformance": "other"})
+        return (more, attrs.evolve(spec, specs=spec.specs[:-1]), attrs.evolve(spec, specs=(*spec.specs[:-1], changed)))
 
 
 class NamedSubject(Subject):
@@ -297,6 +376,14 @@ class GrantSubject(Subject):
 
 SUBJECTS: dict[str, type[Subject]] = {
     cls.name: cls
-    for cls in (InstanceSubject, IdentitySubject, BucketSubject, NetworkSubject, EndpointSubject, GrantSubject)
+    for cls in (
+        InstanceSubject,
+        BatchSubject,
+        IdentitySubject,
+        BucketSubject,
+        NetworkSubject,
+        EndpointSubject,
+        GrantSubject,
+    )
 }
 """Every kind of thing, by its name."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import attrs
+
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import CheckFailed
 from anyscale_conformance.kit import Item
@@ -23,12 +25,12 @@ def sweep(ctx: Context, before: tuple[Item, ...]) -> tuple[Item, ...]:
     known = {item.key for item in before}
 
     def left() -> tuple[Item, ...]:
-        return tuple(item for item in ctx.inventory() if item.key not in known)
+        return tuple(item for item in ctx.inventory() if item.key not in known | ctx.given)
 
     for _ in range(ROUNDS):
         if not left():
             return ()
-        for owner in (ctx.owner, ctx.stranger):
+        for owner in (attrs.evolve(ctx.owner, cluster=None), attrs.evolve(ctx.stranger, cluster=None)):
             for step in _steps(ctx, owner):
                 _try(step)
         try:
@@ -59,7 +61,7 @@ def _withdraw(ctx: Context, owner: Owner) -> None:
     for network in ctx.networking.list(owner, deadline=ctx.deadline()):
         for endpoint in network.endpoints:
             name = endpoint.name
-            if ctx.networking.withdraw(name, owner=endpoint.owner, deadline=ctx.deadline()) is Deletion.GOING:
+            if ctx.networking.withdraw(name, owner=owner, deadline=ctx.deadline()) is Deletion.GOING:
                 going.add(name)
     ctx.eventually(lambda: not going & _endpoints(ctx, owner), "the endpoints to go")
 

@@ -4,13 +4,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from anyscale_conformance.faults.plan import Crashed, Effect, Fault, FaultPlan
+from anyscale_conformance.faults.plan import PAGES, Crashed, Effect, Fault, FaultPlan
 from anyscale_core.drivers.base import Driver
 from anyscale_core.drivers.layers import OFFLINE, WRITES, Call, Next, layered
-from anyscale_core.errors import Applied, CloudError, DeadlineExceeded, Retry, Throttled, Transient, Vendor
+from anyscale_core.errors import (
+    Applied,
+    CloudError,
+    DeadlineExceeded,
+    InvalidRequest,
+    Retry,
+    Throttled,
+    Transient,
+    Vendor,
+)
 
 D = TypeVar("D", bound=Driver)
 R = TypeVar("R")
+REQUEST_ID = "req-conformance"
+"""The request id in every answer that a carrier makes up."""
 Wait = Callable[[timedelta], object]
 
 
@@ -33,7 +44,7 @@ class DriverCarrier:
     """Strikes calls of a driver, whatever is below: the carrier of kits that have none on the wire."""
 
     is_on_wire = False
-    effects = frozenset(Effect)
+    effects = frozenset(Effect) - frozenset(PAGES)
 
     def __init__(self, wait: Wait) -> None:
         self.plan = FaultPlan()
@@ -60,6 +71,7 @@ def carry(
     provider: str,
     names: tuple[str, ...] = (),
     token: str = "",
+    tamper: Callable[[Fault, R], R] | None = None,
 ) -> R:
     """Carry one request out as the plan says, with errors of the tree: for wires that speak it, and for calls of drivers."""
     fault = plan.meet(action, is_write=is_write, names=names, token=token)
@@ -77,6 +89,8 @@ def carry(
         raise Crashed(str(fault))
     if fault.effect is Effect.DELAY:
         return result
+    if fault.effect in PAGES and tamper is not None:
+        return tamper(fault, result)
     raise cloud_error(fault, action, provider)
 
 
@@ -84,7 +98,7 @@ def cloud_error(fault: Fault, action: str, provider: str) -> CloudError:
     """Return the error of the tree that a fault shows as."""
 
     def vendor(code: str, status: int | None = None) -> Vendor:
-        return Vendor(provider=provider, service=action, code=code, http_status=status, request_id="req-conformance")
+        return Vendor(provider=provider, service=action, code=code, http_status=status, request_id=REQUEST_ID)
 
     match fault.effect:
         case Effect.THROTTLE:
@@ -105,6 +119,8 @@ def cloud_error(fault: Fault, action: str, provider: str) -> CloudError:
                 f"a server error during {action}", reason="SERVER", applied=Applied.UNKNOWN, retry=Retry.WITH_TOKEN,
                 vendor=vendor("InternalError", 500),
             )  # fmt: skip
+    if fault.effect is Effect.EXPIRE_PAGE:
+        return InvalidRequest("the page token has expired", reason="FIELD", vendor=vendor("ExpiredPageToken", 400))
     code = f"Injected{fault.category.category}"
     message = f"{action} was refused by the conformance suite"
     return fault.category(message, reason=fault.reason, vendor=vendor(code, 400))

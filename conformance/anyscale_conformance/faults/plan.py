@@ -32,6 +32,12 @@ class Effect(enum.Enum):
     """It is carried out and the connection breaks before the answer."""
     FAIL_AFTER = "fail_after"
     """It is carried out and answered with a server error."""
+    REPEAT_PAGE = "repeat_page"
+    """A page of a list names itself as the next one, for ever."""
+    EXPIRE_PAGE = "expire_page"
+    """The page token is not known any more."""
+    EMPTY_PAGE = "empty_page"
+    """A page of a list is empty, and there are more after it."""
     CRASH_BEFORE = "crash_before"
     """Our own process dies just before it."""
     CRASH_AFTER = "crash_after"
@@ -40,7 +46,7 @@ class Effect(enum.Enum):
     @property
     def is_before(self) -> bool:
         """Whether the request is not carried out."""
-        return self in (Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Effect.CRASH_BEFORE)
+        return self in (Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Effect.CRASH_BEFORE, Effect.EXPIRE_PAGE)
 
     @property
     def is_crash(self) -> bool:
@@ -48,6 +54,8 @@ class Effect(enum.Enum):
         return self in (Effect.CRASH_BEFORE, Effect.CRASH_AFTER)
 
 
+PAGES = (Effect.REPEAT_PAGE, Effect.EXPIRE_PAGE, Effect.EMPTY_PAGE)
+"""What befalls a page of a list; for carriers that see pages."""
 AMBIGUOUS = (Effect.LOSE_AFTER, Effect.RESET_AFTER, Effect.FAIL_AFTER)
 """The request was carried out, and who made it cannot know."""
 
@@ -138,6 +146,11 @@ class FaultPlan:
             self._is_dead = False
             for fault in self.armed:
                 fault.lift()
+
+    def reads(self) -> tuple[Request, ...]:
+        """Return the requests so far that change nothing, in order."""
+        with self._lock:
+            return tuple(request for request in self.requests if not request.is_write)
 
     def resume(self) -> None:
         """Let a new process begin after a crash."""

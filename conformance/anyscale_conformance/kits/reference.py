@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from anyscale_conformance.faults.carriers import WRITES, carry
-from anyscale_conformance.faults.plan import Effect, FaultPlan
+from anyscale_conformance.faults.plan import Effect, Fault, FaultPlan
 from anyscale_conformance.kit import Item, Kit, RunScope, Samples
 from anyscale_conformance.rules import Hand
 from anyscale_core.drivers.base import Driver
@@ -18,6 +18,7 @@ from anyscale_core.models.networking import EndpointSpec, NetworkSpec
 from anyscale_core.models.storage import BucketSpec
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
 from anyscale_core.testing.clock import ManualClock
+from anyscale_core.testing.driver import Page
 from anyscale_core.testing.fake import FakeProvider
 from anyscale_core.testing.fake_cluster import FakeClusterDriver
 from anyscale_core.testing.fake_identity import FakeIdentityDriver
@@ -38,6 +39,8 @@ class WiredCloud(FakeCloud):
     def __init__(self, clock: ManualClock, **fields: Any) -> None:
         super().__init__(clock, **fields)
         self.plan = FaultPlan()
+        self._next_page: str = ""
+        """The token of the page that is asked for next."""
 
     def wrap(self, driver: D) -> D:
         """Return the driver as it is: the faults strike below it."""
@@ -45,11 +48,23 @@ class WiredCloud(FakeCloud):
 
     def carry(self, slot: str, verb: str, act: Callable[[], R], **fields: Any) -> R:
         """Carry one call out as the plan says."""
-        return carry(
+        result: R = carry(
             self.plan, f"{slot}.{verb}", lambda: super(WiredCloud, self).carry(slot, verb, act, **fields),
             is_write=verb in WRITES, wait=self.clock.sleep, provider="fake", names=fields.get("names", ()),
-            token=fields.get("token") or "",
+            token=fields.get("token") or "", tamper=self._tampered,
         )  # fmt: skip
+        if isinstance(result, Page):
+            self._next_page = result.next or ""
+        return result
+
+    def _tampered(self, fault: Fault, result: R) -> Any:
+        """Return a page of a list as the fault spoils it."""
+        if not isinstance(result, Page):
+            raise RuntimeError(f"{fault} struck what is no list")
+        if fault.effect is Effect.REPEAT_PAGE:
+            return Page(items=result.items, next=self._next_page)
+        # An empty page, and a token that leads to the page that was asked for: the next string after the last key.
+        return Page(items=(), next=f"{self._next_page}\0")
 
 
 class CloudOracle:
@@ -59,7 +74,9 @@ class CloudOracle:
         self._cloud = cloud
 
     def inventory(self) -> Iterable[Item]:
-        """Return everything that exists."""
+        """Return everything that exists, and what the customer has that can be adopted."""
+        for kind, id in sorted(self._cloud.foreign):
+            yield Item(kind=f"foreign {kind}", id=id)
         for item in self._cloud.inventory():
             yield Item(
                 kind=item.kind,
@@ -87,6 +104,7 @@ class ReferenceKit(Kit):
     Storage: type[FakeStorageDriver] = FakeStorageDriver
     Networking: type[FakeNetworkingDriver] = FakeNetworkingDriver
     Cloud: type[WiredCloud] = WiredCloud
+    untaggable = frozenset({"grant"})
     page_size = 3
     lag = timedelta()
 
@@ -129,7 +147,8 @@ class ReferenceKit(Kit):
 
         def offer(kind: str) -> str:
             id = f"theirs-{kind}"
-            cloud.exists(kind, id)
+            if not kind.startswith("no "):
+                cloud.exists(kind, id)
             return id
 
         return {
