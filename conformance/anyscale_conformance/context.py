@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from anyscale_conformance.expect import CheckFailed, expect
-from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Request
+from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, Request
 from anyscale_conformance.kit import Item, Kit, Samples
 from anyscale_conformance.rules import Hand
 from anyscale_conformance.subjects import SUBJECTS, Subject
@@ -143,6 +143,20 @@ class Context:
         )
         return Guard(self.carrier.wrap(driver))
 
+    def new_driver_behind(self, slot: str) -> Any:
+        """Build another driver of a slot behind the carrier alone, for layers to be put on."""
+        factory = getattr(self.provider, slot)
+        return self.carrier.wrap(factory(self.kit.config()))
+
+    def use_driver(self, slot: str, driver: Any) -> None:
+        """Let all calls of a slot go to this driver from now on."""
+        self._drivers[slot] = driver
+
+    def makes(self, subject: str) -> bool:
+        """Tell whether the provider makes these things."""
+        cls = SUBJECTS[subject]
+        return self.has_slot(cls.slot) and all(map(self.provider.capabilities.has, cls.needs))
+
     def restart(self) -> None:
         """Let a new process take over: the dead one's drivers are dropped, not closed."""
         self.plan.resume()
@@ -260,6 +274,14 @@ class Context:
         writes = self.count_writes(lambda: it.create(spec))
         expect(writes > 0, f"creating a {it.name} passed no write where faults strike")
         return range(1, writes + 1)
+
+    @contextmanager
+    def between(self, *, at: int, act: Callable[[], object]) -> Iterator[None]:
+        """Do ``act`` just before the ``at``-th read of the block is carried out, past its faults."""
+        fault = self.inject(Effect.DELAY, reach=Reach.READS, at=at)
+        fault.hook = act
+        yield
+        fault.lift()
 
     def crash(self, act: Callable[[], object]) -> bool:
         """Run ``act`` until an armed crash ends it, and let a new process take over; return whether it was ended so."""

@@ -149,6 +149,8 @@ class Kit:
     modes: frozenset[Mode] = frozenset({Mode.HERMETIC})
     untaggable: frozenset[str] = frozenset()
     """Kinds of the inventory that cannot carry tags in this cloud, and are tracked through their parents."""
+    many: int = 25
+    """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)
     """The longest that a delete, a boot or an endpoint takes in this cloud."""
 

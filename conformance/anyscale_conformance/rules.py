@@ -43,6 +43,8 @@ class Hand(enum.Enum):
 
     SELL_OUT = "sell_out"
     """``(instance_type)``: there are none to be had."""
+    RESTOCK = "restock"
+    """``()``: everything is to be had again."""
     LIMIT = "limit"
     """``(instances)``: the account may have this many instances and no more."""
     KILL = "kill"

@@ -81,6 +81,8 @@ def carry(
         raise Crashed(str(fault))
     if fault.effect is Effect.DELAY:
         wait(fault.delay)
+        if fault.hook is not None:
+            fault.hook()
     if fault.effect.is_before:
         raise cloud_error(fault, action, provider)
     result = act()

@@ -6,6 +6,7 @@ request is carried out (``effect.is_before``) or after it.
 
 import enum
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import attrs
@@ -92,6 +93,8 @@ class Fault:
     seen: int = 0
     fired: int = 0
     lifted: bool = False
+    hook: Callable[[], object] | None = None
+    """What else happens when a DELAY strikes, before the request is carried out."""
     may_miss: bool = False
     """Whether it is all right that it never strikes."""
 

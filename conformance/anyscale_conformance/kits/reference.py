@@ -153,6 +153,7 @@ class ReferenceKit(Kit):
 
         return {
             Hand.SELL_OUT: cloud.exhaust,
+            Hand.RESTOCK: cloud.restock,
             Hand.LIMIT: lambda count: cloud.limits.update(instances=float(count)),
             Hand.KILL: cloud.kill,
             Hand.STOP: lambda name: cloud.kill(name, Remains.STOPPED),
