@@ -35,6 +35,7 @@ class WiredCloud(FakeCloud):
 
     effects = frozenset(Effect)
     is_on_wire = True
+    shows_timeouts = False
 
     def __init__(self, clock: ManualClock, **fields: Any) -> None:
         super().__init__(clock, **fields)
