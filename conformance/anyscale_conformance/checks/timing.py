@@ -96,7 +96,7 @@ def every_instant_is_aware(ctx: Context) -> None:
 
 @check("X-TIME-06", slots=(), uses=(Uses.CLOCK,))
 def time_is_read_from_the_clock(ctx: Context) -> None:
-    """Moves the provider's clock years ahead; every instant that it shows must be near that clock, and every deadline judged by it."""
+    """Moves the provider's clock years ahead; every instant shown must be near it, and every deadline judged by it."""
     ctx.pass_time(timedelta(days=3650))
     for name in MAIN:
         if ctx.makes(name):

@@ -26,9 +26,10 @@ Wait = Callable[[timedelta], object]
 
 
 class Carrier(Protocol):
-    """What makes the faults of a plan happen. ``effects``: those that it can. ``is_on_wire``: whether it sits below the driver.
+    """What makes the faults of a plan happen. ``effects``: those that it can.
 
-    ``shows_timeouts``: whether it tells how long each request may take. On the wire, the plan's journal is the truth about every request, and a crash can come between two writes of one call.
+    ``is_on_wire``: whether it sits below the driver; then the plan's journal is the truth about every request, and a crash can
+    come between two writes of one call. ``shows_timeouts``: whether it tells how long each request may take.
     """
 
     plan: FaultPlan

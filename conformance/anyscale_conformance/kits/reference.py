@@ -127,6 +127,12 @@ class ReferenceKit(Kit):
             networking=lambda config: self.Networking(self.cloud, config, "fake"),
         )
 
+    def plugin(self) -> str:
+        return "anyscale_conformance.kits.fake_plugin"
+
+    def package(self) -> str:
+        return "anyscale_core"
+
     def samples(self) -> Samples:
         nobody = owner()
         return Samples(
@@ -136,6 +142,9 @@ class ReferenceKit(Kit):
             network=NetworkSpec(name="sample"),
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
         )
+
+    def permission_of(self, action: str) -> str:
+        return f"fake:{action}"
 
     def oracle(self) -> CloudOracle:
         return CloudOracle(self.cloud)
