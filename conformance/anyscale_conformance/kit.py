@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -25,6 +25,9 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import BucketSpec
 from anyscale_core.registry import Registry
 from anyscale_core.testing.clock import ManualClock
+
+if TYPE_CHECKING:
+    from anyscale_conformance.context import Context
 
 ENTRY_POINTS = "anyscale_conformance.kits"
 """The entry-point group: ``provider = "package.module:KitClass"``."""
@@ -154,6 +157,10 @@ class Kit:
     """The hosts that the plugin may call; this machine is always among them."""
     reads_environment: frozenset[str] = frozenset()
     """The environment variables that the plugin's own code may read."""
+    sdks: tuple[str, ...] = ()
+    """Modules that the plugin must not load before its first call, beyond the known SDKs (``elsewhere.SDKS``)."""
+    image_uri: str = "registry.invalid/conformance:1"
+    """An image that instances can be made from, where images are honoured."""
     many: int = 25
     """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)
@@ -200,6 +207,10 @@ class Kit:
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         """Return what can be done to the cloud behind the driver's back."""
         return {}
+
+    def proving_subject(self, ctx: "Context") -> str:
+        """Return the name of an instance that this process may prove itself to be: by default any name."""
+        return ctx.name()
 
     def permission_of(self, action: str) -> str:
         """Return the permission that a request on the wire needs; empty for one that needs none."""

@@ -74,10 +74,8 @@ def _caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if (
-            (name != __name__
-            and not Path(frame.f_code.co_filename).is_relative_to(_STDLIB))
-            or "site-packages" in str(frame.f_code.co_filename)
+        if (name != __name__ and not Path(frame.f_code.co_filename).is_relative_to(_STDLIB)) or "site-packages" in str(
+            frame.f_code.co_filename
         ):
             return str(name)
         frame = frame.f_back  # type: ignore[assignment]
