@@ -42,9 +42,9 @@ class Hand(enum.Enum):
     """What a kit can do to its cloud behind the driver's back (``Kit.hands``); without it the row is UNVERIFIED."""
 
     SELL_OUT = "sell_out"
-    """``(instance_type)``: there are none to be had."""
+    """``(instance_type, zone=None)``: there are none to be had, in that zone or anywhere."""
     LIMIT = "limit"
-    """``(instances)``: the account may have this many instances and no more."""
+    """``(instances)``: the account may have this many instances and no more; holds for drivers that are built later."""
     KILL = "kill"
     """``(name)``: the instance is gone without a word."""
     STOP = "stop"
@@ -60,6 +60,12 @@ class Hand(enum.Enum):
     """
     ADD_DUPLICATE = "add_duplicate"
     """``(name)``: a second instance of that name and those tags exists, made behind the driver's back."""
+    PROTECT = "protect"
+    """``(name)``: the cloud refuses to delete the instance."""
+    RELEASE = "release"
+    """``(name)``: it does so no longer."""
+    FILL = "fill"
+    """``(network)``: the network has no free address for another instance."""
 
 
 Needed = Uses | Hand | Effect

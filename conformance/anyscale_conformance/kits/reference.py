@@ -161,4 +161,8 @@ class ReferenceKit(Kit):
             ),
             Hand.LAG: cloud.lag,
             Hand.OFFER: offer,
+            Hand.ADD_DUPLICATE: cloud.double,
+            Hand.PROTECT: cloud.protect,
+            Hand.RELEASE: cloud.release,
+            Hand.FILL: cloud.fill,
         }
