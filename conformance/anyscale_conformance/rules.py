@@ -64,6 +64,8 @@ class Hand(enum.Enum):
     """``(name)``: the cloud refuses to delete the instance."""
     RELEASE = "release"
     """``(name)``: it does so no longer."""
+    SPOIL = "spoil"
+    """``(network)``: something is wrong with the network that a look over it must find."""
     FILL = "fill"
     """``(network)``: the network has no free address for another instance."""
 
