@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 import attrs
 
 from anyscale_core.drivers.base import Driver, DriverConfig
-from anyscale_core.errors import AlreadyExists, Applied, DeadlineExceeded, Transient
+from anyscale_core.errors import AlreadyExists, Applied, DeadlineExceeded, InvalidRequest, Transient
+from anyscale_core.models.cluster import NAME
 from anyscale_core.models.ids import Token
 from anyscale_core.models.owner import Owner
 from anyscale_core.testing.world import FakeCloud
@@ -69,6 +70,13 @@ class Page(Generic[R]):
 
     items: tuple[R, ...]
     next: str | None
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidRequest(NAME) for what no cloud would take as a name."""
+    if not NAME.fullmatch(name):
+        hint = "up to 63 of a-z, 0-9 and '-', a letter first"
+        raise InvalidRequest(f"{name!r} is not a name", reason="NAME", resource=name, hint=hint)
 
 
 def name_taken(kind: str, name: str, theirs: Owner, ours: Owner) -> AlreadyExists:

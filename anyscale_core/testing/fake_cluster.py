@@ -17,7 +17,7 @@ from anyscale_core.errors import (
     Scope,
     Vendor,
 )
-from anyscale_core.models.cluster import NAME, MarketType
+from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import (
     Created,
@@ -30,7 +30,7 @@ from anyscale_core.models.instance import (
     Quota,
 )
 from anyscale_core.models.owner import Owner
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import Machine, tags_of
 
 QUOTA_REASONS = {"instances": "COUNT", "CPU": "CORES", "SPOT_CPU": "SPOT", "GPU": "FAMILY"}
@@ -140,10 +140,7 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         return machine
 
     def _check(self, spec: InstanceSpec) -> None:
-        if not NAME.fullmatch(spec.name):
-            raise InvalidRequest(
-                f"{spec.name!r} is not a name", reason="NAME", resource=spec.name, hint="up to 63 of a-z, 0-9 and '-'"
-            )
+        check_name(spec.name)
         namesake = self._cloud.named(spec.owner, spec.name)
         if namesake is not None:
             raise name_taken("instance", spec.name, namesake.spec.owner, spec.owner)

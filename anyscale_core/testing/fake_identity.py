@@ -14,7 +14,7 @@ from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.faults import ACTIONS
 from anyscale_core.testing.world import FakeCloud
 
@@ -92,6 +92,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
         made = self._cloud.once(key, token, spec, identities.__contains__)
         if made:
             return identities[made[0]]
+        check_name(spec.name)
         if spec.name in identities:
             raise name_taken("identity", spec.name, identities[spec.name].owner, spec.owner)
         if spec.adopt is not None and ("identity", spec.adopt) not in self._cloud.foreign:

@@ -21,7 +21,7 @@ from anyscale_core.models.networking import (
 )
 from anyscale_core.models.owner import Owner
 from anyscale_core.testing.catalogue import ZONES
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import Net, WayIn, key_of
 
 
@@ -94,6 +94,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         made = self._cloud.once(("networking", "create", owner.plane, owner.cloud), token, (spec, owner), is_alive)
         if made:
             return self._view(nets[key], owner)
+        check_name(spec.name)
         if key in nets:
             raise name_taken("network", spec.name, nets[key].network.owner, owner)
         if spec.adopt is not None and ("network", spec.adopt) not in self._cloud.foreign:
@@ -138,6 +139,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         made = self._cloud.once(("networking", "expose", spec.owner.plane, spec.owner.cloud), token, spec, is_alive)
         if made:
             return self._endpoint(ways[key])
+        check_name(spec.name)
         net = self._cloud.networks.get(key_of(spec.owner, spec.network))
         if net is None or net.goes_at is not None:
             raise NotFound(f"no network {spec.network!r}", reason="PARENT", resource=spec.network)

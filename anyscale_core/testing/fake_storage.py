@@ -12,7 +12,6 @@ import attrs
 
 from anyscale_core.drivers.storage import ObjectStore, StorageDriver
 from anyscale_core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from anyscale_core.models.cluster import NAME
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
@@ -20,7 +19,7 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_core.testing.below import Below
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import FakeCloud, Store
 
 URL_KEY = b"the fake world signs URLs with this"
@@ -116,8 +115,7 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
         made = self._cloud.once(key, token, (spec, owner), buckets.__contains__)
         if made:
             return buckets[made[0]].bucket
-        if not NAME.fullmatch(spec.name):
-            raise InvalidRequest(f"{spec.name!r} is not a name", reason="NAME", hint="up to 63 of a-z, 0-9 and '-'")
+        check_name(spec.name)
         if spec.name in buckets:
             raise name_taken("bucket", spec.name, buckets[spec.name].bucket.owner, owner)
         if spec.adopt is not None and ("bucket", spec.adopt) not in self._cloud.foreign:

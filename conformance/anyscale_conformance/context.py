@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import attrs
+
 from anyscale_conformance.expect import CheckFailed, expect
-from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Request
+from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, Request
 from anyscale_conformance.kit import Item, Kit, Samples
 from anyscale_conformance.rules import Hand
 from anyscale_conformance.subjects import SUBJECTS, Subject
@@ -143,6 +145,20 @@ class Context:
         )
         return Guard(self.carrier.wrap(driver))
 
+    def new_driver_behind(self, slot: str) -> Any:
+        """Build another driver of a slot behind the carrier alone, for layers to be put on."""
+        factory = getattr(self.provider, slot)
+        return self.carrier.wrap(factory(self.kit.config()))
+
+    def use_driver(self, slot: str, driver: Any) -> None:
+        """Let all calls of a slot go to this driver from now on."""
+        self._drivers[slot] = driver
+
+    def makes(self, subject: str) -> bool:
+        """Tell whether the provider makes these things."""
+        cls = SUBJECTS[subject]
+        return self.has_slot(cls.slot) and all(map(self.provider.capabilities.has, cls.needs))
+
     def restart(self) -> None:
         """Let a new process take over: the dead one's drivers are dropped, not closed."""
         self.plan.resume()
@@ -261,6 +277,14 @@ class Context:
         expect(writes > 0, f"creating a {it.name} passed no write where faults strike")
         return range(1, writes + 1)
 
+    @contextmanager
+    def between(self, *, at: int, act: Callable[[], object]) -> Iterator[None]:
+        """Do ``act`` just before the ``at``-th read of the block is carried out, past its faults."""
+        fault = self.inject(Effect.DELAY, reach=Reach.READS, at=at)
+        fault.hook = act
+        yield
+        fault.lift()
+
     def crash(self, act: Callable[[], object]) -> bool:
         """Run ``act`` until an armed crash ends it, and let a new process take over; return whether it was ended so."""
         try:
@@ -269,6 +293,27 @@ class Context:
             self.restart()
             return True
         return False
+
+    def break_off(self, act: Callable[[], object]) -> bool:
+        """Run ``act`` until an armed crash ends it, and go on in the same process; return whether it was ended so."""
+        try:
+            act()
+        except Crashed:
+            self.plan.resume()
+            return True
+        return False
+
+    @contextmanager
+    def another_world(self) -> Iterator["Context"]:
+        """Give a second account of the same provider in this process, empty at first, for the length of the block."""
+        home = self.scope.home / f"another{self._serial}"
+        home.mkdir()
+        kit = type(self.kit)(attrs.evolve(self.scope, run=f"{self.scope.run}b", home=home))
+        other = Context(kit, self.subject_name)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def hand(self, hand: Hand) -> Callable[..., Any]:
         """Return one of the kit's hands; the check must have named it in ``uses``. What it offers is no leak."""

@@ -34,6 +34,7 @@ class Uses(enum.Enum):
 
     JOURNAL = "a journal of writes on the wire"
     WIRE = "faults on the wire, below the driver"
+    TIMEOUTS = "a wire that shows how long each request may take"
     CLOCK = "a clock moved by hand"
     CODES = "the vendor's codes for each category"
 
@@ -43,6 +44,8 @@ class Hand(enum.Enum):
 
     SELL_OUT = "sell_out"
     """``(instance_type, zone=None)``: there are none to be had, in that zone or anywhere."""
+    RESTOCK = "restock"
+    """``()``: everything is to be had again."""
     LIMIT = "limit"
     """``(instances)``: the account may have this many instances and no more; holds for drivers that are built later."""
     KILL = "kill"

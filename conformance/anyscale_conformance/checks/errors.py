@@ -1,5 +1,6 @@
 """X-ERR: what went wrong is told, as it was."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -118,10 +119,8 @@ def errors_inside_an_answer_are_told(ctx: Context) -> None:
     specs = [it.spec() for _ in range(2)]
     ctx.hand(Hand.SELL_OUT)(specs[0].instance_type)
     outcomes: tuple[Any, ...] = ()
-    try:
+    with contextlib.suppress(CapacityUnavailable):
         outcomes = ctx.cluster.create(specs, token=ctx.token(), deadline=ctx.deadline())
-    except CapacityUnavailable:
-        pass
     for outcome in outcomes:
         told = isinstance(outcome, NotCreated) and isinstance(outcome.error, CapacityUnavailable)
         expect(told, f"an instance that is sold out came out as {outcome}")
@@ -156,11 +155,15 @@ def failing_is_not_absent(ctx: Context) -> None:
     for category, reason in ((Transient, "SERVER"), (Transient, "NETWORK"), (Unclassified, "")):
         _every_request(ctx, category, reason)
     it = ctx.it
-    for effect, category in ((Effect.THROTTLE, Throttled), (Effect.LOSE_BEFORE, DeadlineExceeded)):
+    lost: tuple[tuple[Effect, type[CloudError]], ...] = (
+        (Effect.THROTTLE, Throttled),
+        (Effect.LOSE_BEFORE, DeadlineExceeded),
+    )
+    for effect, wanted in lost:
         key = it.key(it.make())
         for verb, act in _verbs_on(it, key):
             ctx.inject(effect, reach=Reach.ALL)
-            with expect_error(category, Transient, when=f"{verb} whose request met {effect.value}"):
+            with expect_error(wanted, Transient, when=f"{verb} whose request met {effect.value}"):
                 act()
 
 

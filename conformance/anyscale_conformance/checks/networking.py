@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from anyscale_conformance.barrier import errors, together
 from anyscale_conformance.checks.cluster import until_running
+from anyscale_conformance.checks.concurrency import at_once
 from anyscale_conformance.checks.repeats import repeat
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import expect, expect_equal, expect_error, expect_one
@@ -319,13 +319,12 @@ def _goes(ctx: Context, name: str) -> bool:
 
 def _at_once(ctx: Context, it: Subject, acts: Sequence[Callable[[], object]]) -> None:
     """Make all calls at one moment; one that the cloud is too busy for is repeated, as the core would."""
-    results = together(acts)
-    for error in errors(results):
-        passing = isinstance(error, Conflict) and error.reason in Conflict.PASSING
-        expect(passing, f"a change of an {it.kind} beside others raised {error}")
-    for act, result in zip(acts, results, strict=True):
-        if isinstance(result, CloudError):
-            ctx.eventually(partial(_done, act), "a change that the cloud was too busy for")
+    for act, outcome in zip(acts, at_once(acts), strict=True):
+        if not isinstance(outcome, CloudError):
+            continue
+        passing = isinstance(outcome, Conflict) and outcome.reason in Conflict.PASSING
+        expect(passing, f"a change of an {it.kind} beside others raised {outcome}")
+        ctx.eventually(partial(_done, act), "a change that the cloud was too busy for")
 
 
 def _done(act: Callable[[], object]) -> bool:

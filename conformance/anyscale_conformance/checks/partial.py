@@ -118,7 +118,8 @@ def a_batch_answers_item_by_item(ctx: Context) -> None:
         expect_equal(len(outcomes), size, "the number of outcomes of a batch of four")
         for place, (spec, outcome) in enumerate(zip(specs, outcomes, strict=True)):
             if place != bad:
-                expect(isinstance(outcome, Created), f"item {place} was not made because item {bad} could not be")
+                if not isinstance(outcome, Created):
+                    raise CheckFailed(f"item {place} was not made because item {bad} could not be")
                 expect_equal(outcome.instance.name, spec.name, f"the name in the outcome of item {place}")
                 continue
             if not isinstance(outcome, NotCreated):

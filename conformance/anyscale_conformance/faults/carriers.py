@@ -26,14 +26,16 @@ Wait = Callable[[timedelta], object]
 
 
 class Carrier(Protocol):
-    """What makes the faults of a plan happen. ``effects``: those that it can. ``is_on_wire``: whether it sits below the driver.
+    """What makes the faults of a plan happen. ``effects``: those that it can.
 
-    On the wire, the plan's journal is the truth about every request, and a crash can come between two writes of one call.
+    ``is_on_wire``: whether it sits below the driver; then the plan's journal is the truth about every request, and a crash can
+    come between two writes of one call. ``shows_timeouts``: whether it tells how long each request may take.
     """
 
     plan: FaultPlan
     effects: frozenset[Effect]
     is_on_wire: bool
+    shows_timeouts: bool
 
     def wrap(self, driver: D) -> D:
         """Return the driver as the suite is to call it."""
@@ -44,6 +46,7 @@ class DriverCarrier:
     """Strikes calls of a driver, whatever is below: the carrier of kits that have none on the wire."""
 
     is_on_wire = False
+    shows_timeouts = False
     effects = frozenset(Effect) - frozenset(PAGES)
 
     def __init__(self, wait: Wait) -> None:
@@ -81,6 +84,8 @@ def carry(
         raise Crashed(str(fault))
     if fault.effect is Effect.DELAY:
         wait(fault.delay)
+        if fault.hook is not None:
+            fault.hook()
     if fault.effect.is_before:
         raise cloud_error(fault, action, provider)
     result = act()

@@ -46,6 +46,7 @@ class WiredCloud(FakeCloud):
 
     effects = frozenset(Effect)
     is_on_wire = True
+    shows_timeouts = False
 
     def __init__(self, clock: ManualClock, **fields: Any) -> None:
         super().__init__(clock, **fields)
@@ -147,6 +148,12 @@ class ReferenceKit(Kit):
             networking=lambda config: self.Networking(self.cloud, config, "fake"),
         )
 
+    def plugin(self) -> str:
+        return "anyscale_conformance.kits.fake_plugin"
+
+    def package(self) -> str:
+        return "anyscale_core"
+
     def samples(self) -> Samples:
         nobody = owner()
         return Samples(
@@ -156,6 +163,9 @@ class ReferenceKit(Kit):
             network=NetworkSpec(name="sample"),
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
         )
+
+    def permission_of(self, action: str) -> str:
+        return f"fake:{action}"
 
     def oracle(self) -> CloudOracle:
         return CloudOracle(self.cloud)
@@ -174,6 +184,7 @@ class ReferenceKit(Kit):
 
         return {
             Hand.SELL_OUT: cloud.exhaust,
+            Hand.RESTOCK: cloud.restock,
             Hand.LIMIT: lambda count: cloud.limits.update(instances=float(count)),
             Hand.KILL: cloud.kill,
             Hand.STOP: lambda name: cloud.kill(name, Remains.STOPPED),
