@@ -21,7 +21,15 @@ from anyscale_conformance.faults.plan import AMBIGUOUS
 from anyscale_conformance.kit import Item
 from anyscale_conformance.rules import Hand, check
 from anyscale_conformance.subjects import ENDPOINT, Subject
-from anyscale_core.errors import AlreadyExists, CapacityUnavailable, CloudError, Conflict, InvalidRequest, NotFound, Scope
+from anyscale_core.errors import (
+    AlreadyExists,
+    CapacityUnavailable,
+    CloudError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Scope,
+)
 from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.networking import CheckStatus, Endpoint, EndpointState, Network, NetworkMode
@@ -221,7 +229,9 @@ def names_of_others_are_theirs(ctx: Context) -> None:
         it.create(it.spec(theirs.name))
         it.create(attrs.evolve(it.spec(theirs.name), target_port=it.spec().target_port + 1))
         it.delete_for_good(theirs.name)
-    expect_equal(_essence(ctx.inventory(owner=ctx.stranger)), before, "what the stranger has, after our endpoint of that name")
+    expect_equal(
+        _essence(ctx.inventory(owner=ctx.stranger)), before, "what the stranger has, after our endpoint of that name"
+    )
     with ctx.untouched("withdrawing a stranger's endpoint"):
         expect_equal(it.delete(theirs.name), Deletion.ALREADY_ABSENT, "withdrawing a stranger's endpoint")
     sister = attrs.evolve(ctx.owner, cluster=ClusterId(f"{ctx.owner.cluster}b"))
