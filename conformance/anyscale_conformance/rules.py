@@ -43,11 +43,11 @@ class Hand(enum.Enum):
     """What a kit can do to its cloud behind the driver's back (``Kit.hands``); without it the row is UNVERIFIED."""
 
     SELL_OUT = "sell_out"
-    """``(instance_type)``: there are none to be had."""
+    """``(instance_type, zone=None)``: there are none to be had, in that zone or anywhere."""
     RESTOCK = "restock"
     """``()``: everything is to be had again."""
     LIMIT = "limit"
-    """``(instances)``: the account may have this many instances and no more."""
+    """``(instances)``: the account may have this many instances and no more; holds for drivers that are built later."""
     KILL = "kill"
     """``(name)``: the instance is gone without a word."""
     STOP = "stop"
@@ -63,6 +63,14 @@ class Hand(enum.Enum):
     """
     ADD_DUPLICATE = "add_duplicate"
     """``(name)``: a second instance of that name and those tags exists, made behind the driver's back."""
+    PROTECT = "protect"
+    """``(name)``: the cloud refuses to delete the instance."""
+    RELEASE = "release"
+    """``(name)``: it does so no longer."""
+    SPOIL = "spoil"
+    """``(network)``: something is wrong with the network that a look over it must find."""
+    FILL = "fill"
+    """``(network)``: the network has no free address for another instance."""
 
 
 Needed = Uses | Hand | Effect
