@@ -9,6 +9,7 @@ import attrs
 from anyscale_conformance.faults.carriers import WRITES, carry
 from anyscale_conformance.faults.plan import Effect, Fault, FaultPlan
 from anyscale_conformance.kit import Item, Kit, RunScope, Samples
+from anyscale_conformance.kits.reference_hands import hands_of
 from anyscale_conformance.rules import Hand
 from anyscale_core.drivers.base import Driver
 from anyscale_core.hookspecs import Provider
@@ -92,7 +93,9 @@ class CloudOracle:
             machine = self._cloud.machine(name)
             return {"spec": str(machine.spec), "zone": machine.zone, "market": machine.market_type.value}
         if kind == "bucket":
-            return {"keys": " ".join(keys_in(self._cloud.buckets[name]))}
+            store = self._cloud.buckets[name]
+            public = "yes" if store.bucket.public else "no"
+            return {"keys": " ".join(keys_in(store)), "public": public, "region": store.bucket.region}
         return {}
 
 
@@ -134,6 +137,7 @@ class ReferenceKit(Kit):
             bucket=BucketSpec(name="sample"),
             network=NetworkSpec(name="sample"),
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
+            account=self.cloud.account,
         )
 
     def oracle(self) -> CloudOracle:
@@ -162,4 +166,5 @@ class ReferenceKit(Kit):
             ),
             Hand.LAG: cloud.lag,
             Hand.OFFER: offer,
+            **hands_of(cloud),
         }
