@@ -19,6 +19,7 @@ from anyscale_conformance.checks.rights import (
     revoke_for_good,
     right,
 )
+from anyscale_conformance.checks.stores import BODY, Store
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error
 from anyscale_conformance.faults.plan import Effect
@@ -30,15 +31,13 @@ from anyscale_core.models.instance import Deletion
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Grant, UrlMethod
 
-BODY = b"kept by the conformance suite"
-
 
 @check("S-BKT-01", slots=("storage",))
 def a_taken_name_is_told_apart(ctx: Context) -> None:
     """Asks for names that we have, that another cluster of ours has, and that a stranger has; nobody loses anything."""
     it = ctx.subject("storage")
     ours, theirs = it.make(), it.make(owner=ctx.stranger)
-    _put(ctx, ours.name)
+    Store(ctx, ours.name).put("key")
     sibling = attrs.evolve(ctx.owner, cluster=ClusterId(f"{ctx.owner.cluster}b"))
     for owner in (ctx.owner, sibling):
         when = "creating a bucket under a name that we have already"
@@ -54,7 +53,7 @@ def a_taken_name_is_told_apart(ctx: Context) -> None:
         expect(made.url != theirs.url, f"a bucket under a stranger's name has the stranger's own place, {made.url}")
     left = [item for item in ctx.inventory(it.kind) if item.name == theirs.name and ctx.stranger.owns(item.tags)]
     expect_equal(len(left), 1, "the number of buckets that the stranger has after we asked for its name")
-    expect_equal(_get(ctx, ours.name), BODY, "what is in our bucket in the end")
+    expect_equal(Store(ctx, ours.name).read(), BODY, "what is in our bucket in the end")
 
 
 @check("S-BKT-02", slots=("storage",))
@@ -63,13 +62,13 @@ def what_holds_something_is_not_deleted(ctx: Context) -> None:
     it = ctx.subject("storage")
     for key, body in (("one", BODY), ("nothing-in-it", b""), ("deep/down/below", BODY)):
         name = it.make().name
-        _put(ctx, name, key, body)
+        Store(ctx, name).put(key, body)
         when = f"deleting a bucket that holds {key!r}"
         with ctx.untouched(when), expect_error(Conflict, reason="NOT_EMPTY", when=when):
             it.delete(name)
-        expect_equal(_get(ctx, name, key), body, f"{key!r} after its bucket was not deleted")
+        expect_equal(Store(ctx, name).read(key), body, f"{key!r} after its bucket was not deleted")
         expect_equal(it.get(name).name, name, "the bucket that was not deleted")
-        _store(ctx, name).delete(key)
+        Store(ctx, name).delete(key)
         it.delete_for_good(name)
         ctx.eventually(partial(_none_called, ctx, name), "an emptied bucket to be gone after its delete")
     if ctx.provider.capabilities.has("adopt") and Hand.OFFER in ctx.hands:
@@ -84,15 +83,13 @@ def _adopted_ones_keep_their_objects(ctx: Context) -> None:
     it = ctx.subject("storage")
     spec = attrs.evolve(it.spec(), adopt=ctx.hand(Hand.OFFER)("bucket"))
     name = it.create(spec).name
-    _put(ctx, name)
+    Store(ctx, name).put("key")
     it.delete_for_good(name)
     again = it.create(it.renamed(spec, ctx.name())).name
-    try:
-        found = _get(ctx, again)
-    except FileNotFoundError:
-        raise CheckFailed("an adopted bucket was emptied when it was let go of") from None
-    expect_equal(found, BODY, "what the customer's bucket holds after it was let go of and adopted again")
-    _store(ctx, again).delete("key")
+    expect_equal(
+        Store(ctx, again).read(), BODY, "what the customer's bucket holds after it was let go of and adopted again"
+    )
+    Store(ctx, again).delete("key")
     it.delete_for_good(again)
 
 
@@ -102,7 +99,7 @@ def the_unchangeable_is_refused(ctx: Context) -> None:
     it, token = ctx.subject("storage"), ctx.token()
     spec = it.spec()
     made = it.create(spec, token=token)
-    _put(ctx, made.name)
+    Store(ctx, made.name).put("key")
     elsewhere = attrs.evolve(spec, region=f"{spec.region or 'conformance'}-elsewhere")
     for again, reasons in ((ctx.token(), ("OWNED", "FIELD", "UNSUPPORTED_VALUE")), (token, ("TOKEN_MISMATCH",))):
         when = "asking for a bucket in another region than it is in"
@@ -110,7 +107,7 @@ def the_unchangeable_is_refused(ctx: Context) -> None:
             it.create(elsewhere, token=again)
     found = it.get(made.name)
     expect_equal((found.region, found.url), (made.region, made.url), "the region and place of the bucket")
-    expect_equal(_get(ctx, made.name), BODY, "what is in the bucket")
+    expect_equal(Store(ctx, made.name).read(), BODY, "what is in the bucket")
 
 
 @check("S-ACL-01", slots=("storage",), uses=(Effect.CRASH_AFTER,))
@@ -145,14 +142,14 @@ def a_revoked_grant_is_gone(ctx: Context) -> None:
     other = bucket(ctx)
     grant(ctx, other, "a/", one, WRITE)
     grant(ctx, where, "a/", one, READ)
-    _put(ctx, where, "a/key")
+    Store(ctx, where).put("a/key")
     before = _rest(ctx, one, where)
     answer = revoke_for_good(ctx, where, "a/", one)
     expect(answer is not Deletion.ALREADY_ABSENT, "revoking a grant says that there was none")
     gone = {name for name, _ in held(ctx, one)} & {f"{where}/a/"}
     expect(not gone, "a revoked grant is there still")
     expect_equal(_rest(ctx, one, where), before, "the other grants after one was revoked")
-    expect_equal(_get(ctx, where, "a/key"), BODY, "the object below the prefix whose grant was revoked")
+    expect_equal(Store(ctx, where).read("a/key"), BODY, "the object below the prefix whose grant was revoked")
     for prefix, who, what in (
         ("a/", one, "again"), ("never/", one, "what never was"), ("a/", ctx.name(), "from nobody"),
     ):  # fmt: skip
@@ -163,7 +160,7 @@ def a_revoked_grant_is_gone(ctx: Context) -> None:
         expect_equal(answer, Deletion.ALREADY_ABSENT, "revoking in a bucket that is not there")
     grant(ctx, where, "a/", one, READ)
     expect(right(where, "a/", READ) in held(ctx, one), "a grant that was revoked cannot be given again")
-    _put(ctx, where, "a/key", b"")
+    Store(ctx, where).put("a/key", b"")
     _theirs_is_not_ours_to_revoke(ctx, two)
 
 
@@ -220,19 +217,19 @@ def a_url_is_good_for_one_thing(ctx: Context) -> None:
     """Uses a signed URL as it is meant, then with another method, for other keys and buckets, changed, and too late."""
     where, use = bucket(ctx), ctx.hand(Hand.USE_URL)
     for key in ("a/key", "with blank/ü+%"):
-        _put(ctx, where, key)
-        _put(ctx, where, f"{key}2", b"not for you")
+        Store(ctx, where).put(key)
+        Store(ctx, where).put(f"{key}2", b"not for you")
         url = _signed(ctx, where, key, UrlMethod.GET)
         expect_equal(use(url, "GET", b""), (200, BODY), "what a URL for GET brought")
         _refused(use(url, "PUT", b"overwritten"), "a URL for GET let a PUT through")
         _refused(use(_for_another(url, key), "GET", b""), "a URL for one key is good for another")
         _refused(use(url.replace(where, bucket(ctx), 1), "GET", b""), "a URL for one bucket is good for another")
-        expect_equal(_get(ctx, where, key), BODY, "the object after a URL for GET was misused")
+        expect_equal(Store(ctx, where).read(key), BODY, "the object after a URL for GET was misused")
         put = _signed(ctx, where, key, UrlMethod.PUT)
         _refused(use(put, "GET", b""), "a URL for PUT let a GET through")
         status, _ = use(put, "PUT", b"new")
         expect(status < 300, f"a URL for PUT was answered with {status}")
-        expect_equal(_get(ctx, where, key), b"new", "the object after a PUT by URL")
+        expect_equal(Store(ctx, where).read(key), b"new", "the object after a PUT by URL")
     late = _signed(ctx, where, key, UrlMethod.GET, timedelta(seconds=1))
     ctx.pass_time(timedelta(seconds=2))
     _refused(use(late, "GET", b""), "a URL that has expired is good still")
@@ -261,15 +258,3 @@ def _for_another(url: str, key: str) -> str:
 def _refused(answer: tuple[int, bytes], message: str) -> None:
     status, body = answer
     expect(status >= 400 and BODY not in body, f"{message} ({status})")
-
-
-def _store(ctx: Context, name: str, prefix: str = "") -> Any:
-    return ctx.storage.objects(name, prefix, owner=ctx.owner)
-
-
-def _put(ctx: Context, name: str, key: str = "key", body: bytes = BODY) -> None:
-    _store(ctx, name).put(key, body)
-
-
-def _get(ctx: Context, name: str, key: str = "key") -> bytes:
-    return bytes(_store(ctx, name).get(key).bytes())
