@@ -9,6 +9,7 @@ import attrs
 from anyscale_conformance.faults.carriers import WRITES, carry
 from anyscale_conformance.faults.plan import Effect, Fault, FaultPlan
 from anyscale_conformance.kit import Item, Kit, RunScope, Samples
+from anyscale_conformance.kits.reference_hands import hands_of
 from anyscale_conformance.rules import Hand
 from anyscale_core.drivers.base import Driver
 from anyscale_core.hookspecs import Provider
@@ -111,7 +112,9 @@ class CloudOracle:
             machine = self._cloud.machines[InstanceId(item.id)]
             return {"spec": str(machine.spec), "zone": machine.zone, "market": machine.market_type.value}
         if item.kind == "bucket":
-            return {"keys": " ".join(keys_in(self._cloud.buckets[item.name]))}
+            store = self._cloud.buckets[item.name]
+            public = "yes" if store.bucket.public else "no"
+            return {"keys": " ".join(keys_in(store)), "public": public, "region": store.bucket.region}
         if item.kind == "endpoint":
             spec = self._way(item).spec
             return {"target": f"{spec.target_address}:{spec.target_port}"}
@@ -165,6 +168,7 @@ class ReferenceKit(Kit):
             bucket=BucketSpec(name="sample"),
             network=NetworkSpec(name="sample"),
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
+            account=self.cloud.account,
         )
 
     def permission_of(self, action: str) -> str:
@@ -201,4 +205,5 @@ class ReferenceKit(Kit):
             Hand.RELEASE: cloud.release,
             Hand.FILL: cloud.fill,
             Hand.SPOIL: lambda _: cloud.checks.update({SPOILT.id: SPOILT}),
+            **hands_of(cloud),
         }
