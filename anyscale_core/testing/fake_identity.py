@@ -120,7 +120,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
                 "there is no proof", reason="MISSING", hint="send what the provider's prove() returned"
             )
         body, _, signature = document.rpartition(".")
-        if proof.provider != self.provider or not hmac.compare_digest(signature, _signature(body)):
+        if proof.provider != self.provider or not hmac.compare_digest(signature.encode(), _signature(body).encode()):
             raise Unauthenticated("the proof is not genuine", reason="FORGED")
         claims: dict[str, Any] = json.loads(bytes.fromhex(body))
         if claims["aud"] != audience:

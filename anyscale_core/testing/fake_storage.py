@@ -55,6 +55,8 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
                 )
             for key in [key for key in self._cloud.grants if key[0] == name]:
                 del self._cloud.grants[key]
+            if store.bucket.adopted:
+                self._cloud.let_go[store.bucket.url] = store.objects
             del self._cloud.buckets[name]
             return Deletion.GONE
 
@@ -122,7 +124,7 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
             raise NotFound(f"no bucket {spec.adopt!r} to adopt", reason="REFERENCE", hint="name one that exists")
         url = spec.adopt or f"memory://{spec.name}"
         bucket = Bucket(name=spec.name, owner=owner, url=url, region=spec.region, adopted=spec.adopt is not None)
-        buckets[spec.name] = Store(bucket=bucket)
+        buckets[spec.name] = Store(bucket=bucket, objects=self._cloud.let_go.pop(url, None))
         made.append(spec.name)
         return bucket
 
@@ -146,7 +148,7 @@ def use_signed_url(cloud: FakeCloud, url: Secret[str], method: UrlMethod, body: 
     Raises Unauthenticated (FORGED, EXPIRED) and PermissionDenied(POLICY) for another method than it is good for.
     """
     plain, _, signature = url.reveal().rpartition("&signature=")
-    if not hmac.compare_digest(signature, _signature(plain)):
+    if not hmac.compare_digest(signature.encode(), _signature(plain).encode()):
         raise Unauthenticated("the URL was not signed here", reason="FORGED")
     parts = urlsplit(plain)
     query = parse_qs(parts.query)

@@ -177,6 +177,8 @@ class FakeCloud(Wire):
         self.foreign: set[tuple[str, str]] = set()
         self.protected: set[InstanceId] = set()
         self.full: set[str] = set()
+        self.let_go: dict[str, Any] = {}
+        """The objects of adopted buckets that were let go of, by URL."""
         self.used: dict[str, float] = dict.fromkeys(LIMITS, 0.0)
         """How much of each limit is in use."""
         self._named: dict[tuple[str, str, str], InstanceId] = {}

@@ -86,6 +86,8 @@ class Item:
     """One thing that exists in the cloud, whoever owns it, as an eye that is not the driver's sees it.
 
     ``detail``: whatever else can change about it, so that two looks can be compared. ``tags`` as the core writes them.
+    A ``grant``: ``name`` is ``bucket/prefix``, ``id`` the identity's name, ``state`` the access (``read``, ``write``). Of a
+    ``bucket``, ``detail["public"]`` is ``yes`` when anybody can read it. An unfinished upload is an item of its own.
     """
 
     kind: str
@@ -122,6 +124,7 @@ class Samples:
     """The smallest valid spec of each thing that the provider makes; the suite gives them names, owners and node ids.
 
     ``endpoint``: where a target may be. ``identity_name``: whom to grant access to when the provider makes no identities.
+    ``account``: what the cloud itself calls the account that machines prove to be in; empty when that is not known.
     """
 
     instance: InstanceSpec | None = None
@@ -130,6 +133,7 @@ class Samples:
     network: NetworkSpec | None = None
     endpoint: EndpointSpec | None = None
     identity_name: str = ""
+    account: str = ""
 
 
 @attrs.frozen(kw_only=True)

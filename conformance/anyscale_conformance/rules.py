@@ -71,6 +71,16 @@ class Hand(enum.Enum):
     """``(network)``: something is wrong with the network that a look over it must find."""
     FILL = "fill"
     """``(network)``: the network has no free address for another instance."""
+    MAY = "may"
+    """``(identity, bucket, key, access)``: whether the cloud lets this identity do that now; by trying, or by its own word."""
+    SHARE = "share"
+    """``(bucket, prefix)``: somebody else is let in there, behind the driver's back; the inventory shows it as a grant."""
+    FOREIGN_PROOF = "foreign_proof"
+    """``(audience, subject)``: return the genuine proof of a machine of another account."""
+    USE_URL = "use_url"
+    """``(url, method, body)``: do what a browser would with a signed URL; return the HTTP status and the body."""
+    DAMAGE = "damage"
+    """``(bucket)``: a byte of the next object that travels to or from this bucket is changed on the way."""
 
 
 Needed = Uses | Hand | Effect

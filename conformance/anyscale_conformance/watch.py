@@ -2,13 +2,10 @@
 
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-_STDLIB = sysconfig.get_paths()["stdlib"]
 _watching: list[list[str]] = []
 _hooked: list[bool] = []
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
@@ -70,14 +67,12 @@ class _Recording(MutableMapping[str, str]):
 
 
 def _caller() -> str:
-    """Return the module that is responsible for the read: the nearest one that is not of the standard library or of us."""
+    """Return the module that is responsible for a read: the nearest one that is neither the standard library's nor this."""
     frame = sys._getframe(1)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if (name != __name__ and not Path(frame.f_code.co_filename).is_relative_to(_STDLIB)) or "site-packages" in str(
-            frame.f_code.co_filename
-        ):
-            return str(name)
+        name = str(frame.f_globals.get("__name__", ""))
+        if name != __name__ and name.partition(".")[0] not in sys.stdlib_module_names:
+            return name
         frame = frame.f_back  # type: ignore[assignment]
     return ""
 

@@ -74,10 +74,11 @@ def carry(
     provider: str,
     names: tuple[str, ...] = (),
     token: str = "",
+    timeout_s: float | None = None,
     tamper: Callable[[Fault, R], R] | None = None,
 ) -> R:
     """Carry one request out as the plan says, with errors of the tree: for wires that speak it, and for calls of drivers."""
-    fault = plan.meet(action, is_write=is_write, names=names, token=token)
+    fault = plan.meet(action, is_write=is_write, names=names, token=token, timeout_s=timeout_s)
     if fault is None:
         return act()
     if fault.effect is Effect.CRASH_BEFORE:

@@ -1,7 +1,7 @@
 """The kit of the reference provider: FakeProvider over a FakeCloud whose wire carries the suite's faults."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
@@ -9,6 +9,7 @@ import attrs
 from anyscale_conformance.faults.carriers import WRITES, carry
 from anyscale_conformance.faults.plan import Effect, Fault, FaultPlan
 from anyscale_conformance.kit import Item, Kit, RunScope, Samples
+from anyscale_conformance.kits.reference_hands import hands_of
 from anyscale_conformance.rules import Hand
 from anyscale_core.drivers.base import Driver
 from anyscale_core.hookspecs import Provider
@@ -46,7 +47,7 @@ class WiredCloud(FakeCloud):
 
     effects = frozenset(Effect)
     is_on_wire = True
-    shows_timeouts = False
+    shows_timeouts = True
 
     def __init__(self, clock: ManualClock, **fields: Any) -> None:
         super().__init__(clock, **fields)
@@ -63,11 +64,14 @@ class WiredCloud(FakeCloud):
         result: R = carry(
             self.plan, f"{slot}.{verb}", lambda: super(WiredCloud, self).carry(slot, verb, act, **fields),
             is_write=verb in WRITES, wait=self.clock.sleep, provider="fake", names=fields.get("names", ()),
-            token=fields.get("token") or "", tamper=self._tampered,
+            token=fields.get("token") or "", tamper=self._tampered, timeout_s=self._left_s(fields.get("deadline")),
         )  # fmt: skip
         if isinstance(result, Page):
             self._next_page = result.next or ""
         return result
+
+    def _left_s(self, deadline: datetime | None) -> float | None:
+        return None if deadline is None else (deadline - self.clock.now()).total_seconds()
 
     def _tampered(self, fault: Fault, result: R) -> Any:
         """Return a page of a list as the fault spoils it."""
@@ -108,7 +112,9 @@ class CloudOracle:
             machine = self._cloud.machines[InstanceId(item.id)]
             return {"spec": str(machine.spec), "zone": machine.zone, "market": machine.market_type.value}
         if item.kind == "bucket":
-            return {"keys": " ".join(keys_in(self._cloud.buckets[item.name]))}
+            store = self._cloud.buckets[item.name]
+            public = "yes" if store.bucket.public else "no"
+            return {"keys": " ".join(keys_in(store)), "public": public, "region": store.bucket.region}
         if item.kind == "endpoint":
             spec = self._way(item).spec
             return {"target": f"{spec.target_address}:{spec.target_port}"}
@@ -162,6 +168,7 @@ class ReferenceKit(Kit):
             bucket=BucketSpec(name="sample"),
             network=NetworkSpec(name="sample"),
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
+            account=self.cloud.account,
         )
 
     def permission_of(self, action: str) -> str:
@@ -198,4 +205,5 @@ class ReferenceKit(Kit):
             Hand.RELEASE: cloud.release,
             Hand.FILL: cloud.fill,
             Hand.SPOIL: lambda _: cloud.checks.update({SPOILT.id: SPOILT}),
+            **hands_of(cloud),
         }
