@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -50,13 +51,15 @@ class FolderOracle:
     def inventory(self) -> Iterator[Item]:
         """Yield every record, folder and process of the state folder, whoever owns it."""
         records = {path.parent.name: _json(path) for path in self._state.glob("instances/*/record.json")}
+        alive = self._alive()
         for id, record in records.items():
             tags = record.get("tags", {})
             self._homes[record["base"]] = tags
-            state = "deleting" if record.get("deleting") else "running"
+            lives = "running" if id in alive else "stopped" if record.get("let_go") else "pending"
+            state = "deleting" if record.get("deleting") else lives
             detail = {"type": record["instance_type"], "address": record["address"]}
             yield Item(kind="instance", id=id, name=record["name"], tags=tags, state=state, detail=detail)
-        for id in sorted(self._alive()):
+        for id in sorted(alive):
             yield Item(kind="process", id=id, tags=records.get(id, {}).get("tags", {}))
         for home, tags in self._homes.items():
             if Path(home).exists():
@@ -64,8 +67,11 @@ class FolderOracle:
         for shelf, kind in SHELVES.items():
             for path in sorted(self._state.glob(f"{shelf}/*.json")):
                 record = _json(path)
-                detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags")}
-                yield Item(kind=kind, id=path.stem, name=record["name"], tags=record["tags"], detail=detail)
+                detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags", "token")}
+                id, state = record.get("identity", path.stem), record.get("access", "")
+                if kind == "endpoint":
+                    state = _answers(record["address"], record["port"])
+                yield Item(kind=kind, id=id, name=record["name"], tags=record["tags"], state=state, detail=detail)
         if (theirs := self._state.parent / "theirs").exists():
             yield Item(kind="foreign folder", id=str(theirs))
         for path in sorted(self._state.glob("buckets/*")):
@@ -111,6 +117,8 @@ class LocalKit(Kit):
         super().__init__(scope)
         self.state = scope.home / "local"
         self._oracle = FolderOracle(self.state)
+        self._head = socket.create_server(("127.0.0.1", 0))
+        """What an endpoint leads to: somebody listens, nobody answers."""
 
     def config(self) -> DriverConfig:
         return attrs.evolve(super().config(), settings={"command": ["sleep", "300"], "max_instances": 100})
@@ -125,7 +133,8 @@ class LocalKit(Kit):
             name="sample", node_id=NodeId("sample"), owner=owner, kind=NodeKind.WORKER, group="workers",
             instance_type="local.1cpu", bootstrap=bootstrap,
         )  # fmt: skip
-        endpoint = EndpointSpec(name="sample", owner=owner, network="", target_address="127.0.0.1", target_port=9)
+        address, port = self._head.getsockname()
+        endpoint = EndpointSpec(name="sample", owner=owner, network="", target_address=address, target_port=port)
         return Samples(
             instance=instance, identity=IdentitySpec(name="sample", owner=owner), bucket=BucketSpec(name="sample"),
             network=NetworkSpec(name="sample"), endpoint=endpoint,
@@ -146,6 +155,9 @@ class LocalKit(Kit):
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         return {Hand.OFFER: self._offer, Hand.STOP: self._oracle.stop}
 
+    def close(self) -> None:
+        self._head.close()
+
     def _offer(self, kind: str) -> str:
         """Return what can be adopted: loopback, a folder made for it, or the user that this runs as."""
         folder = self.state.parent / "theirs"
@@ -158,6 +170,14 @@ class LocalKit(Kit):
             "bucket": folder.as_uri(),
             "no bucket": f"{folder.as_uri()}-not",
         }.get(kind, "conformance-no-such")
+
+
+def _answers(address: str, port: int) -> str:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return "pending"
+    return "ready"
 
 
 def _json(path: Path) -> dict[str, Any]:
