@@ -38,7 +38,7 @@ class FakeDriver(Driver):
         if self._clock.now() >= deadline:
             message = f"the deadline of {self.slot}.{verb} has passed before it was made"
             raise DeadlineExceeded(message, reason="REQUEST", applied=Applied.NO)
-        return self._cloud.carry(self.slot, verb, act, names=names, token=token, owner=owner)
+        return self._cloud.carry(self.slot, verb, act, names=names, token=token, owner=owner, deadline=deadline)
 
     def _pages(
         self, shown: Callable[[], Iterable[tuple[str, R]]], *, deadline: datetime, owner: Owner

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import attrs
+
 from anyscale_conformance.expect import CheckFailed, expect
 from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, Request
 from anyscale_conformance.kit import Item, Kit, Samples
@@ -291,6 +293,27 @@ class Context:
             self.restart()
             return True
         return False
+
+    def break_off(self, act: Callable[[], object]) -> bool:
+        """Run ``act`` until an armed crash ends it, and go on in the same process; return whether it was ended so."""
+        try:
+            act()
+        except Crashed:
+            self.plan.resume()
+            return True
+        return False
+
+    @contextmanager
+    def another_world(self) -> Iterator["Context"]:
+        """Give a second account of the same provider in this process, empty at first, for the length of the block."""
+        home = self.scope.home / f"another{self._serial}"
+        home.mkdir()
+        kit = type(self.kit)(attrs.evolve(self.scope, run=f"{self.scope.run}b", home=home))
+        other = Context(kit, self.subject_name)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def hand(self, hand: Hand) -> Callable[..., Any]:
         """Return one of the kit's hands; the check must have named it in ``uses``. What it offers is no leak."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -15,6 +15,7 @@ from anyscale_conformance.rules import Hand
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError, UnknownName
+from anyscale_core.hookspecs import ENTRY_POINTS as PROVIDERS
 from anyscale_core.hookspecs import Provider
 from anyscale_core.models.identity import IdentitySpec
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId
@@ -24,6 +25,9 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import BucketSpec
 from anyscale_core.registry import Registry
 from anyscale_core.testing.clock import ManualClock
+
+if TYPE_CHECKING:
+    from anyscale_conformance.context import Context
 
 ENTRY_POINTS = "anyscale_conformance.kits"
 """The entry-point group: ``provider = "package.module:KitClass"``."""
@@ -153,6 +157,14 @@ class Kit:
     modes: frozenset[Mode] = frozenset({Mode.HERMETIC})
     untaggable: frozenset[str] = frozenset()
     """Kinds of the inventory that cannot carry tags in this cloud, and are tracked through their parents."""
+    hosts: frozenset[str] = frozenset()
+    """The hosts that the plugin may call; this machine is always among them."""
+    reads_environment: frozenset[str] = frozenset()
+    """The environment variables that the plugin's own code may read."""
+    sdks: tuple[str, ...] = ()
+    """Modules that the plugin must not load before its first call, beyond the known SDKs (``elsewhere.SDKS``)."""
+    image_uri: str = "registry.invalid/conformance:1"
+    """An image that instances can be made from, where images are honoured."""
     many: int = 25
     """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)
@@ -165,6 +177,14 @@ class Kit:
     def provider(self) -> Provider:
         """Return the provider: by default the installed one of this name."""
         return Registry.load().provider(self.name)
+
+    def plugin(self) -> str:
+        """Return the module (or ``module:object``) of the plugin's hook: by default what its entry point names."""
+        return next(point.value for point in entry_points(group=PROVIDERS) if point.name == self.name)
+
+    def package(self) -> str:
+        """Return the name of the plugin's top package."""
+        return self.plugin().partition(":")[0].partition(".")[0]
 
     def config(self) -> DriverConfig:
         """Return what the drivers are built from."""
@@ -191,6 +211,14 @@ class Kit:
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         """Return what can be done to the cloud behind the driver's back."""
         return {}
+
+    def proving_subject(self, ctx: "Context") -> str:
+        """Return the name of an instance that this process may prove itself to be: by default any name."""
+        return ctx.name()
+
+    def permission_of(self, action: str) -> str:
+        """Return the permission that a request on the wire needs; empty for one that needs none."""
+        return action
 
     def pass_time(self, duration: timedelta) -> None:
         """Let time pass: by moving a clock that is moved by hand, else by waiting."""

@@ -53,6 +53,7 @@ def _offers(kit: Kit, carrier: Carrier, need: Needed) -> bool:
     return {
         Uses.JOURNAL: lambda: carrier.is_on_wire,
         Uses.WIRE: lambda: carrier.is_on_wire,
+        Uses.TIMEOUTS: lambda: carrier.shows_timeouts,
         Uses.CLOCK: lambda: kit.is_virtual,
         Uses.CODES: lambda: any(True for _ in kit.wire_codes()),
     }[need]()

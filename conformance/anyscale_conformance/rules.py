@@ -34,6 +34,7 @@ class Uses(enum.Enum):
 
     JOURNAL = "a journal of writes on the wire"
     WIRE = "faults on the wire, below the driver"
+    TIMEOUTS = "a wire that shows how long each request may take"
     CLOCK = "a clock moved by hand"
     CODES = "the vendor's codes for each category"
 

@@ -26,14 +26,16 @@ Wait = Callable[[timedelta], object]
 
 
 class Carrier(Protocol):
-    """What makes the faults of a plan happen. ``effects``: those that it can. ``is_on_wire``: whether it sits below the driver.
+    """What makes the faults of a plan happen. ``effects``: those that it can.
 
-    On the wire, the plan's journal is the truth about every request, and a crash can come between two writes of one call.
+    ``is_on_wire``: whether it sits below the driver; then the plan's journal is the truth about every request, and a crash can
+    come between two writes of one call. ``shows_timeouts``: whether it tells how long each request may take.
     """
 
     plan: FaultPlan
     effects: frozenset[Effect]
     is_on_wire: bool
+    shows_timeouts: bool
 
     def wrap(self, driver: D) -> D:
         """Return the driver as the suite is to call it."""
@@ -44,6 +46,7 @@ class DriverCarrier:
     """Strikes calls of a driver, whatever is below: the carrier of kits that have none on the wire."""
 
     is_on_wire = False
+    shows_timeouts = False
     effects = frozenset(Effect) - frozenset(PAGES)
 
     def __init__(self, wait: Wait) -> None:
@@ -71,10 +74,11 @@ def carry(
     provider: str,
     names: tuple[str, ...] = (),
     token: str = "",
+    timeout_s: float | None = None,
     tamper: Callable[[Fault, R], R] | None = None,
 ) -> R:
     """Carry one request out as the plan says, with errors of the tree: for wires that speak it, and for calls of drivers."""
-    fault = plan.meet(action, is_write=is_write, names=names, token=token)
+    fault = plan.meet(action, is_write=is_write, names=names, token=token, timeout_s=timeout_s)
     if fault is None:
         return act()
     if fault.effect is Effect.CRASH_BEFORE:

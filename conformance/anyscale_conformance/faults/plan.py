@@ -126,6 +126,7 @@ class Request:
     is_write: bool
     names: tuple[str, ...] = ()
     token: str = ""
+    timeout_s: float | None = None
 
 
 class FaultPlan:
@@ -165,13 +166,22 @@ class FaultPlan:
         with self._lock:
             return tuple(request for request in self.requests if request.is_write)
 
-    def meet(self, action: str, *, is_write: bool, names: tuple[str, ...] = (), token: str = "") -> Fault | None:
+    def meet(
+        self,
+        action: str,
+        *,
+        is_write: bool,
+        names: tuple[str, ...] = (),
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> Fault | None:
         """Journal a request and return the fault that strikes it, if any. Raises Crashed while the process is dead."""
         with self._lock:
             if self._is_dead:
                 # The dead make no requests: clean-up code that runs while the exception passes must not reach the cloud.
                 raise Crashed(f"the process died before this {action}")
-            self.requests.append(Request(action=action, is_write=is_write, names=names, token=token))
+            request = Request(action=action, is_write=is_write, names=names, token=token, timeout_s=timeout_s)
+            self.requests.append(request)
             struck = [fault for fault in self.armed if fault.strikes(action, is_write=is_write)]
             fault = struck[0] if struck else None
             if fault is not None and fault.effect is Effect.CRASH_BEFORE:

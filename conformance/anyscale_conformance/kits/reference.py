@@ -1,7 +1,7 @@
 """The kit of the reference provider: FakeProvider over a FakeCloud whose wire carries the suite's faults."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
@@ -36,6 +36,7 @@ class WiredCloud(FakeCloud):
 
     effects = frozenset(Effect)
     is_on_wire = True
+    shows_timeouts = True
 
     def __init__(self, clock: ManualClock, **fields: Any) -> None:
         super().__init__(clock, **fields)
@@ -52,11 +53,14 @@ class WiredCloud(FakeCloud):
         result: R = carry(
             self.plan, f"{slot}.{verb}", lambda: super(WiredCloud, self).carry(slot, verb, act, **fields),
             is_write=verb in WRITES, wait=self.clock.sleep, provider="fake", names=fields.get("names", ()),
-            token=fields.get("token") or "", tamper=self._tampered,
+            token=fields.get("token") or "", tamper=self._tampered, timeout_s=self._left_s(fields.get("deadline")),
         )  # fmt: skip
         if isinstance(result, Page):
             self._next_page = result.next or ""
         return result
+
+    def _left_s(self, deadline: datetime | None) -> float | None:
+        return None if deadline is None else (deadline - self.clock.now()).total_seconds()
 
     def _tampered(self, fault: Fault, result: R) -> Any:
         """Return a page of a list as the fault spoils it."""
@@ -129,6 +133,12 @@ class ReferenceKit(Kit):
             networking=lambda config: self.Networking(self.cloud, config, "fake"),
         )
 
+    def plugin(self) -> str:
+        return "anyscale_conformance.kits.fake_plugin"
+
+    def package(self) -> str:
+        return "anyscale_core"
+
     def samples(self) -> Samples:
         nobody = owner()
         return Samples(
@@ -139,6 +149,9 @@ class ReferenceKit(Kit):
             endpoint=EndpointSpec(name="sample", owner=nobody, network="", target_address="10.0.0.9", target_port=8443),
             account=self.cloud.account,
         )
+
+    def permission_of(self, action: str) -> str:
+        return f"fake:{action}"
 
     def oracle(self) -> CloudOracle:
         return CloudOracle(self.cloud)
