@@ -66,6 +66,9 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         def act() -> Mapping[InstanceId, Deletion]:
+            for each in ids:
+                if each in self._cloud.protected and self._owned(each, owner):
+                    raise Conflict(f"{each} is protected", reason="IN_USE", resource=each, hint="release it first")
             return {each: self._delete(each, owner) for each in ids}
 
         return self._call("delete", act, deadline=deadline, names=tuple(ids), owner=owner)
@@ -113,6 +116,10 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
 
     def _launch(self, spec: InstanceSpec) -> Machine:
         self._check(spec)
+        if spec.network in self._cloud.full:
+            raise CapacityUnavailable(
+                f"no address is free in {spec.network}", reason="SUBNET_ADDRESSES", scope=Scope.SUBNET, resource=spec.name
+            )
         offering = self._place(spec)
         takes = _takes(offering)
         self._check_quota(spec, takes)

@@ -175,6 +175,8 @@ class FakeCloud(Wire):
         self.grants: dict[tuple[str, str, str, Access], Grant] = {}
         """By bucket, prefix and identity."""
         self.foreign: set[tuple[str, str]] = set()
+        self.protected: set[InstanceId] = set()
+        self.full: set[str] = set()
         self.let_go: dict[str, Any] = {}
         """The objects of adopted buckets that were let go of, by URL."""
         self.used: dict[str, float] = dict.fromkeys(LIMITS, 0.0)
@@ -237,6 +239,29 @@ class FakeCloud(Wire):
                 for short in self._shortages
                 if wanted != (None, None, None) and (short.instance_type, short.zone, short.market) != wanted
             ]
+
+    def protect(self, name: str) -> None:
+        """Let an instance be protected: to delete it is Conflict(IN_USE) until it is released."""
+        with self.lock:
+            self.protected.add(self.machine(name).id)
+
+    def release(self, name: str) -> None:
+        """End the protection of an instance; it may have none."""
+        with self.lock:
+            self.protected.discard(self.machine(name).id)
+
+    def double(self, name: str) -> None:
+        """Let a second instance of the same name and tags exist beside one, as a lost token leaves behind."""
+        with self.lock:
+            self.settle()
+            twin = attrs.evolve(self.machine(name), id=InstanceId(f"i-{self.serial():06d}"))
+            self.machines[twin.id] = twin
+            for metric, amount in twin.takes.items():
+                self.used[metric] = self.used.get(metric, 0.0) + amount
+
+    def fill(self, network: str) -> None:
+        """Let a network, by its name, have no free address left for another instance."""
+        self.full.add(network)
 
     def lag(self, window: timedelta) -> None:
         """Let every list of instances be ``window`` old. Raises ValueError beyond the declared ``list_window``."""

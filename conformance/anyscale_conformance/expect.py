@@ -72,6 +72,15 @@ def expect_error(*categories: type[CloudError], reason: str | tuple[str, ...] = 
     raise CheckFailed(f"{when} raised nothing; {wanted} was to be raised")
 
 
+@contextmanager
+def expect_no_error(when: str) -> Iterator[None]:
+    """Fail the check when the block raises an error of the tree; ``when`` names the call in the message."""
+    try:
+        yield
+    except CloudError as error:
+        raise CheckFailed(f"{when} raised {_short(str(error))}") from error
+
+
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -213,4 +213,5 @@ PROMISES: Mapping[str, str] = {
     "N-NET-10": "A name record of another owner is never changed or removed.",
     "N-NET-11": "An endpoint is READY only when its name resolves and it can be reached.",
     "N-NET-12": "A private network never gets a public address.",
+    "N-NET-13": "`check` changes nothing, and whatever it finds amiss comes with its remedy.",
 }

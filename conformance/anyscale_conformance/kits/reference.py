@@ -14,9 +14,11 @@ from anyscale_conformance.rules import Hand
 from anyscale_core.drivers.base import Driver
 from anyscale_core.hookspecs import Provider
 from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.models.ids import InstanceId
 from anyscale_core.models.instance import Notice, NoticeKind
-from anyscale_core.models.networking import EndpointSpec, NetworkSpec
+from anyscale_core.models.networking import Check, CheckStatus, EndpointSpec, NetworkSpec
 from anyscale_core.models.storage import BucketSpec
+from anyscale_core.testing import world
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
 from anyscale_core.testing.clock import ManualClock
 from anyscale_core.testing.driver import Page
@@ -29,6 +31,15 @@ from anyscale_core.testing.world import FakeCloud, Remains
 
 D = TypeVar("D", bound=Driver)
 R = TypeVar("R")
+
+
+SPOILT = Check(
+    id="network.nat",
+    status=CheckStatus.FAILED,
+    detail="nodes cannot reach the internet",
+    remedy="give the subnet a NAT gateway",
+)
+"""What is wrong with a network that was spoilt."""
 
 
 class WiredCloud(FakeCloud):
@@ -84,23 +95,33 @@ class CloudOracle:
             yield Item(kind=f"foreign {kind}", id=id)
         for item in self._cloud.inventory():
             yield Item(
-                kind=item.kind,
-                id=item.id,
-                name=item.name,
-                tags=item.tags,
-                state=item.state,
-                detail=self._detail(item.kind, item.name),
-            )
+                kind=item.kind, id=item.id, name=item.name, tags=item.tags,
+                state=self._state(item), detail=self._detail(item),
+            )  # fmt: skip
 
-    def _detail(self, kind: str, name: str) -> dict[str, str]:
-        if kind == "instance":
-            machine = self._cloud.machine(name)
+    def _state(self, item: world.Item) -> str:
+        if item.kind != "endpoint":
+            return item.state
+        way = self._way(item)
+        if way.goes_at is not None:
+            return "deleting"
+        return "ready" if self._cloud.clock.now() >= way.ready_at else "pending"
+
+    def _detail(self, item: world.Item) -> dict[str, str]:
+        if item.kind == "instance":
+            machine = self._cloud.machines[InstanceId(item.id)]
             return {"spec": str(machine.spec), "zone": machine.zone, "market": machine.market_type.value}
-        if kind == "bucket":
-            store = self._cloud.buckets[name]
+        if item.kind == "bucket":
+            store = self._cloud.buckets[item.name]
             public = "yes" if store.bucket.public else "no"
             return {"keys": " ".join(keys_in(store)), "public": public, "region": store.bucket.region}
+        if item.kind == "endpoint":
+            spec = self._way(item).spec
+            return {"target": f"{spec.target_address}:{spec.target_port}"}
         return {}
+
+    def _way(self, item: world.Item) -> world.WayIn:
+        return self._cloud.endpoints[world.key_of(world.owner_of(item.tags), item.name)]
 
 
 class ReferenceKit(Kit):
@@ -179,5 +200,10 @@ class ReferenceKit(Kit):
             ),
             Hand.LAG: cloud.lag,
             Hand.OFFER: offer,
+            Hand.ADD_DUPLICATE: cloud.double,
+            Hand.PROTECT: cloud.protect,
+            Hand.RELEASE: cloud.release,
+            Hand.FILL: cloud.fill,
+            Hand.SPOIL: lambda _: cloud.checks.update({SPOILT.id: SPOILT}),
             **hands_of(cloud),
         }

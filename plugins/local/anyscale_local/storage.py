@@ -18,7 +18,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_local.config import read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
-from anyscale_local.state import Record, State, check_name, fingerprint, private_folder
+from anyscale_local.state import Record, State, check_name, digest, fingerprint, private_folder, tagged
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +27,15 @@ class BucketRecord(Record):
 
     path: str
     adopted: bool
+
+
+@attrs.frozen(kw_only=True)
+class GrantRecord(Record):
+    """A grant as it is remembered. ``name`` is ``bucket/prefix``. It fences nothing: every process runs as one user."""
+
+    bucket: str
+    identity: str
+    access: str
 
 
 class LocalStorage(StorageDriver):
@@ -38,6 +47,7 @@ class LocalStorage(StorageDriver):
         self._clock = config.clock
         self._state = State(state_folder(config, read_settings(config)), config.clock)
         self._shelf = self._state.shelf("bucket-records", BucketRecord)
+        self._grants = self._state.shelf("grants", GrantRecord)
 
     def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
         check_deadline(deadline, self._clock)
@@ -55,7 +65,7 @@ class LocalStorage(StorageDriver):
                 fingerprint=fingerprint(spec),
             )
             if record is None:
-                tags = {**spec.tags, **owner.tags()}
+                tags = tagged(spec.tags, owner)
                 adopted = spec.adopt is not None
                 record = BucketRecord(name=spec.name, tags=tags, token=token, path=str(path), adopted=adopted)
                 self._shelf.write(spec.name, record)
@@ -81,42 +91,41 @@ class LocalStorage(StorageDriver):
                 return Deletion.ALREADY_ABSENT
             if not record.adopted:
                 _remove_empty(Path(record.path), name)
+            for grant in self._grants.all():
+                if grant.bucket == name:
+                    self._grants.remove(_grant_key(grant.name, grant.identity, grant.access))
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE
 
     def grant(
-        self,
-        bucket: str,
-        prefix: str,
-        *,
-        identity: str,
-        access: Access,
-        owner: Owner,
-        token: Token,  # noqa: ARG002 - nothing is made that a token would have to find again
-        deadline: datetime,
+        self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
     ) -> Grant:
-        """Return how to reach a prefix. Its folder is made, so ``from_url(url)`` needs no option.
-
-        The identity and the access are shown as asked for and fence nothing: every process runs as one user.
-        """
+        """Remember a grant and return how to reach its prefix. Its folder is made, so ``from_url(url)`` needs no option."""
         check_deadline(deadline, self._clock)
-        with translated(resource=bucket):
+        name = f"{bucket}/{prefix}"
+        with translated(resource=bucket), self._state.lock(deadline):
             path = self._open(bucket, prefix, owner)
+            claim = self._state.claim("grant", token, owner=owner, fingerprint=digest(name, identity, access.value))
+            self._state.remember("grant", token, claim, owner=owner)
+            record = GrantRecord(
+                name=name, tags=owner.tags(), token=token, bucket=bucket, identity=identity, access=access.value
+            )
+            self._grants.write(_grant_key(name, identity, access.value), record)
         store = StoreAccess(url=_url(path))
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
-    def revoke(
-        self,
-        bucket: str,  # noqa: ARG002 - a grant is this user's right to a folder, and leaves nothing to take away
-        prefix: str,  # noqa: ARG002
-        *,
-        identity: str,  # noqa: ARG002
-        owner: Owner,  # noqa: ARG002
-        deadline: datetime,
-    ) -> Deletion:
+    def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         check_deadline(deadline, self._clock)
-        return Deletion.ALREADY_ABSENT
+        with translated(resource=bucket), self._state.lock(deadline):
+            granted = [
+                record
+                for record in self._grants.all()
+                if (record.name, record.identity) == (f"{bucket}/{prefix}", identity) and owner.owns(record.tags)
+            ]
+            for record in granted:
+                self._grants.remove(_grant_key(record.name, identity, record.access))
+            return Deletion.GONE if granted else Deletion.ALREADY_ABSENT
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         from obstore.store import LocalStore
@@ -170,6 +179,10 @@ class LocalStorage(StorageDriver):
                 hint="let this user read and write it",
             )
         return path
+
+
+def _grant_key(name: str, identity: str, access: str) -> str:
+    return digest(name, identity, access)
 
 
 def _show(record: BucketRecord) -> Bucket:
