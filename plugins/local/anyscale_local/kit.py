@@ -21,7 +21,7 @@ from anyscale_conformance.rules import Hand
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError
-from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.models.identity import IdentitySpec, Proof
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
@@ -29,6 +29,9 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import BucketSpec
 from anyscale_local.config import MARKER_VARIABLE, STATE_VARIABLE
 from anyscale_local.errors import TRANSLATE, translated
+from anyscale_local.grants import GrantRecord, GrantStore
+from anyscale_local.identity import LocalIdentity
+from anyscale_local.state import State
 
 SHELVES = {
     "bucket-records": "bucket",
@@ -64,8 +67,11 @@ class FolderOracle:
         for shelf, kind in SHELVES.items():
             for path in sorted(self._state.glob(f"{shelf}/*.json")):
                 record = _json(path)
-                detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags")}
-                yield Item(kind=kind, id=path.stem, name=record["name"], tags=record["tags"], detail=detail)
+                detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags", "token")}
+                if kind == "bucket":
+                    detail["public"] = "yes" if Path(record["path"]).stat().st_mode & 0o007 else "no"
+                id, state = record.get("identity", path.stem), record.get("access", "")
+                yield Item(kind=kind, id=id, name=record["name"], tags=record["tags"], state=state, detail=detail)
         if (theirs := self._state.parent / "theirs").exists():
             yield Item(kind="foreign folder", id=str(theirs))
         for path in sorted(self._state.glob("buckets/*")):
@@ -144,7 +150,26 @@ class LocalKit(Kit):
             )
 
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
-        return {Hand.OFFER: self._offer, Hand.STOP: self._oracle.stop}
+        return {
+            Hand.OFFER: self._offer,
+            Hand.STOP: self._oracle.stop,
+            Hand.SHARE: self._share,
+            Hand.FOREIGN_PROOF: self._foreign_proof,
+        }
+
+    def _share(self, bucket: str, prefix: str) -> None:
+        """Remember a grant of somebody else's, as another control plane of this user would."""
+        record = GrantRecord(
+            name=f"{bucket}/{prefix}", tags=self.scope.stranger.tags(), token="theirs", bucket=bucket,
+            identity="somebody-else", access="read",
+        )  # fmt: skip
+        GrantStore(State(self.state, self.clock)).write(record)
+
+    def _foreign_proof(self, audience: str, subject: str) -> Proof:
+        """Prove by the key of another machine: the one of another state folder."""
+        config = attrs.evolve(self.config(), home=self.scope.home / "elsewhere")
+        deadline = self.clock.now() + timedelta(minutes=1)
+        return LocalIdentity(config).prove(audience, subject=subject, deadline=deadline)
 
     def _offer(self, kind: str) -> str:
         """Return what can be adopted: loopback, a folder made for it, or the user that this runs as."""

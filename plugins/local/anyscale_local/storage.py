@@ -18,6 +18,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_local.config import read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
+from anyscale_local.grants import GrantRecord, GrantStore
 from anyscale_local.state import Record, State, check_name, digest, fingerprint, private_folder, tagged
 
 
@@ -29,15 +30,6 @@ class BucketRecord(Record):
     adopted: bool
 
 
-@attrs.frozen(kw_only=True)
-class GrantRecord(Record):
-    """A grant as it is remembered. ``name`` is ``bucket/prefix``. It fences nothing: every process runs as one user."""
-
-    bucket: str
-    identity: str
-    access: str
-
-
 class LocalStorage(StorageDriver):
     """Buckets on this machine's disk."""
 
@@ -47,7 +39,7 @@ class LocalStorage(StorageDriver):
         self._clock = config.clock
         self._state = State(state_folder(config, read_settings(config)), config.clock)
         self._shelf = self._state.shelf("bucket-records", BucketRecord)
-        self._grants = self._state.shelf("grants", GrantRecord)
+        self._grants = GrantStore(self._state)
 
     def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
         check_deadline(deadline, self._clock)
@@ -91,9 +83,7 @@ class LocalStorage(StorageDriver):
                 return Deletion.ALREADY_ABSENT
             if not record.adopted:
                 _remove_empty(Path(record.path), name)
-            for grant in self._grants.all():
-                if grant.bucket == name:
-                    self._grants.remove(_grant_key(grant.name, grant.identity, grant.access))
+            self._grants.remove(*(grant for grant in self._grants.all() if grant.bucket == name))
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE
@@ -111,7 +101,7 @@ class LocalStorage(StorageDriver):
             record = GrantRecord(
                 name=name, tags=owner.tags(), token=token, bucket=bucket, identity=identity, access=access.value
             )
-            self._grants.write(_grant_key(name, identity, access.value), record)
+            self._grants.write(record)
         store = StoreAccess(url=_url(path))
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
@@ -123,15 +113,15 @@ class LocalStorage(StorageDriver):
                 for record in self._grants.all()
                 if (record.name, record.identity) == (f"{bucket}/{prefix}", identity) and owner.owns(record.tags)
             ]
-            for record in granted:
-                self._grants.remove(_grant_key(record.name, identity, record.access))
+            self._grants.remove(*granted)
             return Deletion.GONE if granted else Deletion.ALREADY_ABSENT
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
-        from obstore.store import LocalStore
+        from anyscale_local.objects import FolderStore
 
         with translated(resource=bucket):
-            return LocalStore(prefix=self._open(bucket, prefix, owner))
+            root = Path(self._read(bucket, owner).path)
+            return FolderStore.below(root, self._open(bucket, prefix, owner))
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime
@@ -179,10 +169,6 @@ class LocalStorage(StorageDriver):
                 hint="let this user read and write it",
             )
         return path
-
-
-def _grant_key(name: str, identity: str, access: str) -> str:
-    return digest(name, identity, access)
 
 
 def _show(record: BucketRecord) -> Bucket:
