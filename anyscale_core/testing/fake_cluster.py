@@ -118,7 +118,10 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         self._check(spec)
         if spec.network in self._cloud.full:
             raise CapacityUnavailable(
-                f"no address is free in {spec.network}", reason="SUBNET_ADDRESSES", scope=Scope.SUBNET, resource=spec.name
+                f"no address is free in {spec.network}",
+                reason="SUBNET_ADDRESSES",
+                scope=Scope.SUBNET,
+                resource=spec.name,
             )
         offering = self._place(spec)
         takes = _takes(offering)

@@ -49,6 +49,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
             for key in [key for key in self._cloud.grants if key[2] == name]:
                 del self._cloud.grants[key]
             del self._cloud.identities[name]
+            self._cloud.spend(("identity", "create", identity.owner.plane, identity.owner.cloud), name)
             return Deletion.GONE
 
         return self._call("delete", act, deadline=deadline, names=(name,), owner=owner)

@@ -159,6 +159,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
             return Deletion.ALREADY_ABSENT
         if net.network.adopted:
             del self._cloud.networks[key_of(owner, name)]
+            self._cloud.spend(("networking", "create", owner.plane, owner.cloud), name)
             return Deletion.GONE
         users = [way.spec.name for way in self._ways(net)] + [
             machine.spec.name

@@ -58,6 +58,7 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
             if store.bucket.adopted:
                 self._cloud.let_go[store.bucket.url] = store.objects
             del self._cloud.buckets[name]
+            self._cloud.spend(("storage", "create", store.bucket.owner.plane, store.bucket.owner.cloud), name)
             return Deletion.GONE
 
         return self._call("delete", act, deadline=deadline, names=(name,), owner=owner)

@@ -311,8 +311,10 @@ class FakeCloud(Wire):
             self._gone(machine)
         for key in [key for key, net in self.networks.items() if net.goes_at is not None and net.goes_at <= now]:
             del self.networks[key]
+            self.spend(("networking", "create", *key[:2]), key[2])
         for key in [key for key, way in self.endpoints.items() if way.goes_at is not None and way.goes_at <= now]:
             del self.endpoints[key]
+            self.spend(("networking", "expose", *key[:2]), key[2])
 
     def listed(self) -> Iterator[Machine]:
         """Yield the machines as a list shows them: ``lag`` late with what is new and with what is gone."""
@@ -369,6 +371,12 @@ class FakeCloud(Wire):
                 "what the token made has been deleted", reason="TOKEN_SPENT", hint="mint a new token to make it again"
             )
         return made
+
+    def spend(self, key: Sequence[str], name: str) -> None:
+        """Let what tokens of ``key`` made under a name be gone for good: whoever makes it again makes another thing."""
+        for (*of, _), (_, made) in self._tokens.items():
+            if tuple(of) == tuple(key) and name in made:
+                made[made.index(name)] = f"{name} (deleted)"
 
     def _gone(self, machine: Machine) -> None:
         machine.goes_at = min(machine.goes_at or self.clock.now(), self.clock.now())

@@ -2,23 +2,22 @@
 
 import argparse
 import enum
+import importlib
+import os
+import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
-from anyscale_conformance.kit import Mode, find
-from anyscale_conformance.reports.result import Report, write_json
-from anyscale_conformance.rows import Row, missing
-from anyscale_conformance.rules import Check
-from anyscale_conformance.runner import Run, all_checks
-from anyscale_conformance.verdicts import Grade, Result, Verdict
+from anyscale_conformance.kit import Mode
+from anyscale_conformance.profiles import PROFILES
 from anyscale_core.errors import CoreError
 
 
 class Exit(enum.IntEnum):
-    """Exit statuses; ``docs/conformance.md`` explains them."""
+    """Exit statuses; docs/conformance.md explains them."""
 
     OK = 0
     FAILED = 1
@@ -29,29 +28,43 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
+Verb = Callable[[argparse.Namespace], Exit]
+
+VERBS = {
+    "run": "run:run", "list": "run:every", "explain": "run:explain", "sweep": "run:sweep", "diff": "publish:diff",
+    "badge": "publish:badge", "docs": "publish:docs", "report": "publish:report", "manifest": "publish:manifest",
+    "mutants": "hunt:mutants", "new-kit": "scaffold:new_kit",
+}  # fmt: skip
+"""Each verb and the module of ``anyscale_conformance.commands`` and the function that does it."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     args = _parser().parse_args(argv)
-    verbs: dict[str, Callable[[argparse.Namespace], Exit]] = {"run": _run, "list": _list, "explain": _explain}
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return int(verbs[args.verb](args))
+        return int(_verb(args.verb)(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has gone (`| head`); Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
     except CoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.USAGE
 
 
-def exit_of(report: Report) -> Exit:
-    """Return the exit status that a report is worth."""
-    verdicts = {result.verdict for result in report.results}
-    if not verdicts - {Verdict.NOT_RUN}:
-        return Exit.NOTHING_RAN
-    if Verdict.FAIL in verdicts:
-        return Exit.FAILED
-    if any(result.leaks for result in report.results):
-        return Exit.LEAK
-    if verdicts & {Verdict.ERROR, Verdict.NOT_RUN} or (report.grade is Grade.INCOMPLETE and not report.selection):
-        return Exit.INCOMPLETE
-    return Exit.OK
+def _verb(name: str) -> Verb:
+    module, _, function = VERBS[name].partition(":")
+    verb: Verb = getattr(importlib.import_module(f"anyscale_conformance.commands.{module}"), function)
+    return verb
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    """End as by Ctrl-C, so that what was made is swept."""
+    raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,75 +78,54 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="anyscale-conformance", description="Prove that a provider keeps the contract.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="run the checks of a provider and grade it")
-    run.add_argument("--provider", required=True)
+    run.add_argument("--provider", required=True, help="the provider whose kit is to be run")
+    run.add_argument("--profile", choices=sorted(PROFILES), default="", help="a part of the contract to be graded for")
     run.add_argument(
         "--check", action="append", default=[], metavar="ID", help="this check or row alone; may be repeated"
     )
-    run.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.HERMETIC.value)
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--scope", default="", help="name of the run; required in modes E and L")
-    run.add_argument("--report", type=Path, metavar="DIR")
-    every = verbs.add_parser("list", help="every row, and why it will or will not be run")
+    run.add_argument(
+        "--mode", choices=[mode.value for mode in Mode], default=Mode.HERMETIC.value, help="how real the cloud is"
+    )
+    run.add_argument("--seed", type=int, default=0, help="decides on names, order and sizes")
+    run.add_argument(
+        "--scope", default="", help="name of the run, part of every owner and name; required in modes E and L"
+    )
+    run.add_argument("--waivers", type=Path, metavar="FILE", help="known failures, each with reason, issue and expiry")
+    run.add_argument("--report", type=Path, metavar="DIR", help="write result.json and all that derives from it")
+    every = verbs.add_parser("list", help="every row of a provider, and why it will or will not be run")
     every.add_argument("--provider", default="fake")
-    explain = verbs.add_parser("explain", help="one check: its promise and how it is checked")
-    explain.add_argument("id")
+    explain = verbs.add_parser("explain", help="one check: its promise, how it is checked, which mutants it catches")
+    explain.add_argument("id", metavar="ID")
+    sweep = verbs.add_parser("sweep", help="delete what an interrupted run left")
+    sweep.add_argument("--provider", required=True)
+    sweep.add_argument("--scope", default="", help="name of the run (conf and its seed, when it had no other)")
+    sweep.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.HERMETIC.value)
+    sweep.add_argument("--dry-run", action="store_true", help="say what would be deleted")
+    mutants = verbs.add_parser("mutants", help="try the suite on broken providers: each must be caught by its check")
+    mutants.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this mutant alone; may be repeated"
+    )
+    mutants.add_argument("--full", action="store_true", help="run every check on every mutant, for unique kills")
+    mutants.add_argument("--json", action="store_true", help="print the score as JSON")
+    mutants.add_argument("--seed", type=int, default=0)
+    _publishing(verbs)
+    kit = verbs.add_parser("new-kit", help="write a plugin package with a kit, that installs, runs and fails honestly")
+    kit.add_argument("name", metavar="NAME", help="of the provider")
+    kit.add_argument("folder", metavar="DIR", type=Path)
     return parser
 
 
-def _run(args: argparse.Namespace) -> Exit:
-    run = Run(kit=find(args.provider), seed=args.seed, mode=Mode(args.mode), name=args.scope)
-    rows = run.rows(all_checks())
-    chosen = [row for row in rows if not args.check or row.id in args.check or row.check.id in args.check]
-    unknown = [id for id in args.check if not any(id in (row.id, row.check.id) for row in rows)]
-    if unknown:
-        print(
-            f"error: {args.provider} has no check {', '.join(unknown)}; see `anyscale-conformance list`",
-            file=sys.stderr,
-        )
-        return Exit.USAGE
-    print(f"provider {args.provider}, mode {run.mode.value}, seed {run.seed}: {len(chosen)} of {len(rows)} rows")
-    began = time.monotonic()
-    results = [_told(result) for result in run.each(chosen)]
-    report = Report.of(run, rows=rows, results=results, selection=tuple(args.check))
-    if args.report is not None:
-        write_json(report, args.report)
-    counts = ", ".join(f"{count} {verdict.value}" for verdict, count in report.counts().items())
-    print(f"{report.grade.value}: {counts}; {time.monotonic() - began:.1f} s")
-    return exit_of(report)
-
-
-def _told(result: Result) -> Result:
-    """Print what is worth a line, and hand the result on."""
-    if result.verdict not in (Verdict.PASS, Verdict.REFUSED_OK):
-        print(f"{result.verdict.value} {result.row}: {result.message}")
-    if result.verdict in (Verdict.FAIL, Verdict.ERROR):
-        print(f"    {result.replay}")
-    for leak in result.leaks:
-        print(f"LEAK {result.row}: {leak}")
-    return result
-
-
-def _list(args: argparse.Namespace) -> Exit:
-    run = Run(kit=find(args.provider))
-    with run.world("list") as kit:
-        carrier = kit.carrier()
-        for row in run.rows(all_checks()):
-            print(f"{row.id:28} {row.check.level.value:6} {_outlook(row, missing(row, kit, carrier))}")
-    return Exit.OK
-
-
-def _outlook(row: Row, lacking: tuple[str, ...]) -> str:
-    if row.undeclared:
-        return f"refusal of {', '.join(row.undeclared)}"
-    return f"unverified: no {', '.join(lacking)}" if lacking else "runs"
-
-
-def _explain(args: argparse.Namespace) -> Exit:
-    found: dict[str, Check] = {check.id: check for check in all_checks()}
-    id = args.id.partition("[")[0]
-    if id not in found:
-        print(f"error: no check {args.id}; see `anyscale-conformance list`", file=sys.stderr)
-        return Exit.USAGE
-    check = found[id]
-    print(f"{check.id} ({check.level.value})\n  {check.sentence}\n\n{check.explanation}")
-    return Exit.OK
+def _publishing(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    diff = verbs.add_parser("diff", help="what changed from one result to another; exit 1 when something got worse")
+    diff.add_argument("old", metavar="OLD", type=Path)
+    diff.add_argument("new", metavar="NEW", type=Path)
+    badge = verbs.add_parser("badge", help="print the badge of a result")
+    badge.add_argument("result", metavar="RESULT", type=Path)
+    badge.add_argument("--format", choices=["svg", "json", "text"], default="svg")
+    report = verbs.add_parser("report", help="print a result in another form")
+    report.add_argument("result", metavar="RESULT", type=Path)
+    report.add_argument("--format", choices=["markdown", "html", "junit"], default="markdown")
+    docs = verbs.add_parser("docs", help="print the page of all providers, from a folder of results")
+    docs.add_argument("folder", metavar="DIR", type=Path)
+    manifest = verbs.add_parser("manifest", help="compare the checks with the released manifest, or write it")
+    manifest.add_argument("--write", action="store_true")

@@ -114,6 +114,11 @@ PROMISES: Mapping[str, str] = {
     "X-CON-07": (
         "A step that must not run twice at once is guarded by a lock that is held, refused and released properly."
     ),
+    "X-SEQ-01": (
+        "After every step of any sequence of calls, faults and crashes the cloud holds exactly what the calls so far "
+        "have asked for."
+    ),
+    "X-SEQ-02": "The same holds when calls of all interfaces and of several owners come in any order.",
     "X-TIME-01": "No call outlives its deadline by more than one request.",
     "X-TIME-02": "A call that is broken off returns soon and leaves what a repeat can go on from.",
     "X-TIME-03": "The deadline reaches the request that the SDK makes.",

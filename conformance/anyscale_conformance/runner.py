@@ -25,6 +25,12 @@ from anyscale_core.errors import CloudError
 LIMIT_S = {Mode.HERMETIC: 30.0, Mode.EMULATOR: 300.0, Mode.LIVE: 3600.0}
 """The longest that a row may take on this machine's clock: a driver that never returns is a broken one."""
 
+FOLDER = "ac-conf-"
+"""What the folders of the rows begin with; the name of the run follows."""
+
+INTERRUPTED_S = 0.5
+"""How long the call of a driver that was interrupted is given to end by itself, before its things are swept."""
+
 HUNG = "it had not ended"
 
 SKIPS = ("Skipped", "XFailed", "SkipTest")
@@ -41,6 +47,11 @@ class Run:
     name: str = ""
     home: Path = attrs.field(factory=lambda: Path(tempfile.gettempdir()))
     limit_s: float | None = None
+
+    @property
+    def scope_name(self) -> str:
+        """The name of the run: every owner, name and folder of its things has it."""
+        return self.name or f"conf{self.seed}"
 
     def rows(self, checks: Iterable[Check]) -> tuple[Row, ...]:
         """Return all rows of the provider."""
@@ -68,7 +79,14 @@ class Run:
             if lacking and not row.undeclared:
                 message = f"the kit has not: {', '.join(lacking)}"
                 return self._result(row, Verdict.UNVERIFIED, message, began)
-            verdict, message = self._judge(row, ctx)
+            try:
+                verdict, message = self._judge(row, ctx)
+            except BaseException:
+                # Interrupted: what still runs in the driver ends at its next request, and what it made is swept all the same.
+                ctx.plan.die()
+                time.sleep(INTERRUPTED_S)
+                self._swept(ctx, before)
+                raise
             faults = tuple(f"{fault} struck {fault.fired}" for fault in ctx.plan.armed)
             leaks = self._swept(ctx, before)
             virtual_s = (ctx.clock.now() - started).total_seconds() if kit.is_virtual else 0.0
@@ -100,9 +118,10 @@ class Run:
 
     @contextlib.contextmanager
     def world(self, row: str) -> Iterator[Kit]:
-        with tempfile.TemporaryDirectory(prefix="ac-conf-", dir=self.home, ignore_cleanup_errors=True) as home:
-            run = self.name or f"conf{self.seed}"
-            kit = self.kit(RunScope(run=run, row=row, seed=self.seed, mode=self.mode, home=Path(home)))
+        with tempfile.TemporaryDirectory(
+            prefix=f"{FOLDER}{self.scope_name}-", dir=self.home, ignore_cleanup_errors=True
+        ) as home:
+            kit = self.kit(RunScope(run=self.scope_name, row=row, seed=self.seed, mode=self.mode, home=Path(home)))
             try:
                 yield kit
             finally:

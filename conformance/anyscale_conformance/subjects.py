@@ -241,7 +241,7 @@ class BatchSubject(InstanceSubject):
         return min((Deletion(each) for each in answer.values()), key=order.index)
 
     def others(self, spec: Any) -> tuple[Any, ...]:
-        more = attrs.evolve(spec, specs=(*spec.specs, InstanceSubject.spec(self)))
+        more = attrs.evolve(spec, specs=(*spec.specs, InstanceSubject.spec(self, owner=spec.owner)))
         changed = attrs.evolve(spec.specs[-1], tags={"conformance": "other"})
         return (more, attrs.evolve(spec, specs=spec.specs[:-1]), attrs.evolve(spec, specs=(*spec.specs[:-1], changed)))
 

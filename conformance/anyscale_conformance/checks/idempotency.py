@@ -143,8 +143,6 @@ def children_have_tokens_of_their_own(ctx: Context) -> None:
 
 def _let_it_be_ready(ctx: Context, it: Subject, key: str) -> None:
     """Wait until it has come to rest; what has no state is at rest at once."""
-    if it.name == ENDPOINT and not ctx.kit.is_virtual:
-        return  # Nothing listens at the target: it stays PENDING.
     if it.name == GRANT:
         return
 

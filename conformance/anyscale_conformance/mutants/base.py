@@ -10,14 +10,14 @@ import attrs
 from anyscale_conformance.kits.reference import ReferenceKit
 from anyscale_conformance.rows import Row
 from anyscale_conformance.runner import Run, all_checks
-from anyscale_conformance.verdicts import Result, Verdict
+from anyscale_conformance.verdicts import Verdict
 
 K = TypeVar("K", bound=type[ReferenceKit])
 
 
 @attrs.frozen(kw_only=True)
 class Mutant:
-    """One broken provider. ``caught_by``: ids of checks (or of rows), any of which must fail by its own message."""
+    """One broken provider. ``caught_by``: ids of checks (or of rows), each of which must fail by its own message."""
 
     name: str
     says: str
@@ -51,17 +51,41 @@ def load() -> Mapping[str, Mutant]:
     return dict(sorted(MUTANTS.items()))
 
 
-def hunt(mutant: Mutant, *, seed: int = 0) -> tuple[Result, ...]:
-    """Run the checks that must catch the mutant; return the results of those that did: FAIL by the check's own message."""
+@attrs.frozen(kw_only=True)
+class Hunt:
+    """What became of a mutant. ``by``: the checks that failed by their own message. ``missed``: named, and did not."""
+
+    mutant: str
+    by: tuple[str, ...]
+    missed: tuple[str, ...]
+
+    @property
+    def is_caught(self) -> bool:
+        """Whether every check that was named for it caught it."""
+        return not self.missed
+
+
+def hunted(mutant: Mutant, *, seed: int = 0, is_full: bool = False) -> Hunt:
+    """Run the checks that must catch the mutant, or all of them.
+
+    A kill counts when a row of the named check ends as FAIL, which only the check's own message brings about: what crashes
+    the suite or the kit is ERROR.
+    """
     run = Run(kit=mutant.kit, seed=seed, limit_s=10.0)
-    return tuple(result for result in map(run.run, designated(mutant, run)) if result.verdict is Verdict.FAIL)
-
-
-def designated(mutant: Mutant, run: Run) -> tuple[Row, ...]:
-    """Return the rows that must catch the mutant. Raises ValueError for an id that no row has."""
     rows = run.rows(all_checks())
-    chosen = tuple(row for row in rows if {row.id, row.check.id} & set(mutant.caught_by))
+    chosen = rows if is_full else _named(mutant, rows)
+    failed = [result for result in map(run.run, chosen) if result.verdict is Verdict.FAIL]
+    ids = {result.row for result in failed} | {result.check for result in failed}
+    return Hunt(
+        mutant=mutant.name,
+        by=tuple(sorted({result.check for result in failed})),
+        missed=tuple(id for id in mutant.caught_by if id not in ids),
+    )
+
+
+def _named(mutant: Mutant, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Return the rows that must catch the mutant. Raises ValueError for an id that no row has."""
     unknown = set(mutant.caught_by) - {row.id for row in rows} - {row.check.id for row in rows}
     if unknown:
         raise ValueError(f"{mutant.name} is to be caught by {', '.join(sorted(unknown))}, which no row is")
-    return chosen
+    return tuple(row for row in rows if {row.id, row.check.id} & set(mutant.caught_by))

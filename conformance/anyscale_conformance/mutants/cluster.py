@@ -274,7 +274,7 @@ class PicksTheNewest(ReferenceKit):
 
 
 @mutant("A delete takes every instance that has the name of one of the ids.", caught_by=("C-GET-05",))
-class DeletesByName(ReferenceKit):
+class TakesTheTwinAlong(ReferenceKit):
     class Cluster(FakeClusterDriver):
         def delete(
             self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime

@@ -170,7 +170,7 @@ class NamesAreSpent(ReferenceKit):
 
 
 @mutant("A delete goes by the name that the id once had.", caught_by=("X-EC-04",))
-class DeletesByName(ReferenceKit):
+class DeletesByOldName(ReferenceKit):
     class Cluster(FakeClusterDriver):
         def _owned(self, id: Any, owner: Owner) -> Machine | None:
             found = super()._owned(id, owner)

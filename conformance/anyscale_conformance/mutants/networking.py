@@ -53,16 +53,6 @@ class AdoptsUnasked(ReferenceKit):
             return super()._create(attrs.evolve(spec, adopt=spec.adopt or next(iter(theirs), None)), owner, token)
 
 
-@mutant("A network that was adopted is deleted like one's own.", caught_by=("X-OWN-04[networking]",))
-class DeletesTheAdopted(ReferenceKit):
-    class Networking(FakeNetworkingDriver):
-        def _delete(self, name: str, owner: Owner) -> Deletion:
-            net = self._cloud.networks.get(key_of(owner, name))
-            if net is not None and net.network.adopted:
-                self._cloud.foreign.discard(("network", net.network.id))
-            return super()._delete(name, owner)
-
-
 @mutant("Ranges may overlap.", caught_by=("N-NET-02",))
 class RangesOverlap(ReferenceKit):
     class Networking(FakeNetworkingDriver):

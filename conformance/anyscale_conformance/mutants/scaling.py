@@ -215,7 +215,7 @@ class SwallowsProtection(ReferenceKit):
 
 
 @mutant("A list gets every instance again, one by one.", caught_by=("C-QUI-01",))
-class GetsEachAgain(ReferenceKit):
+class LooksAtEachTwice(ReferenceKit):
     class Cluster(FakeClusterDriver):
         def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
             shown = super().list(owner, deadline=deadline)

@@ -114,6 +114,9 @@ class LocalCluster(ClusterDriver):
         for name in names:
             if names.count(name) > 1:
                 raise InvalidRequest(f"the batch has {name} twice", reason="NAME", hint="give each its own name")
+        clouds = {(spec.owner.plane, spec.owner.cloud) for spec in specs}
+        if len(clouds) > 1:
+            raise InvalidRequest("the batch is for two clouds", reason="COMBINATION", hint="make a batch for each")
         words = self._settings.boot_command()
         if shutil.which(words[0]) is None:
             raise InvalidRequest(

@@ -1,4 +1,6 @@
-"""Grants as they are remembered, by the storage driver that gives them and the identity driver that detaches them."""
+"""Grants as they are remembered. They fence nothing: every process of this machine's instances runs as one user."""
+
+from collections.abc import Callable
 
 import attrs
 
@@ -7,31 +9,29 @@ from anyscale_local.state import Record, State, digest
 
 @attrs.frozen(kw_only=True)
 class GrantRecord(Record):
-    """A grant as it is remembered. ``name`` is ``bucket/prefix``. It fences nothing: every process runs as one user."""
+    """A grant. ``name`` is ``bucket/prefix``."""
 
     bucket: str
     identity: str
     access: str
 
 
-class GrantStore:
-    """The grants of one state folder. Whoever changes them holds the state's lock."""
+class Grants:
+    """The grants of one state folder. Whoever calls ``add`` or ``drop`` holds the state's lock."""
 
     def __init__(self, state: State) -> None:
         self._shelf = state.shelf("grants", GrantRecord)
 
-    def all(self) -> tuple[GrantRecord, ...]:
-        """Return every grant, whoever owns it."""
-        return tuple(self._shelf.all())
-
-    def write(self, record: GrantRecord) -> None:
-        """Put a grant in its place."""
+    def add(self, record: GrantRecord) -> None:
+        """Remember a grant; the same one again changes nothing else."""
         self._shelf.write(_key(record), record)
 
-    def remove(self, *records: GrantRecord) -> None:
-        """Forget grants."""
-        for record in records:
+    def drop(self, unwanted: Callable[[GrantRecord], bool]) -> int:
+        """Forget grants; return how many."""
+        found = [record for record in self._shelf.all() if unwanted(record)]
+        for record in found:
             self._shelf.remove(_key(record))
+        return len(found)
 
 
 def _key(record: GrantRecord) -> str:

@@ -28,7 +28,7 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_local.config import STATE_VARIABLE, read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
-from anyscale_local.grants import GrantStore
+from anyscale_local.grants import Grants
 from anyscale_local.permissions import permissions_for
 from anyscale_local.state import Record, State, check_name, fingerprint, tagged, write_private
 
@@ -106,8 +106,7 @@ class LocalIdentity(IdentityDriver):
             record = self._shelf.read(name)
             if record is None or not owner.owns(record.tags):
                 return Deletion.ALREADY_ABSENT
-            grants = GrantStore(self._state)
-            grants.remove(*(grant for grant in grants.all() if grant.identity == name))
+            Grants(self._state).drop(lambda grant: grant.identity == name)
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -29,7 +30,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import BucketSpec
 from anyscale_local.config import MARKER_VARIABLE, STATE_VARIABLE
 from anyscale_local.errors import TRANSLATE, translated
-from anyscale_local.grants import GrantRecord, GrantStore
+from anyscale_local.grants import GrantRecord, Grants
 from anyscale_local.identity import LocalIdentity
 from anyscale_local.state import State
 
@@ -53,13 +54,15 @@ class FolderOracle:
     def inventory(self) -> Iterator[Item]:
         """Yield every record, folder and process of the state folder, whoever owns it."""
         records = {path.parent.name: _json(path) for path in self._state.glob("instances/*/record.json")}
+        alive = self._alive()
         for id, record in records.items():
             tags = record.get("tags", {})
             self._homes[record["base"]] = tags
-            state = "deleting" if record.get("deleting") else "running"
+            lives = "running" if id in alive else "stopped" if record.get("let_go") else "pending"
+            state = "deleting" if record.get("deleting") else lives
             detail = {"type": record["instance_type"], "address": record["address"]}
             yield Item(kind="instance", id=id, name=record["name"], tags=tags, state=state, detail=detail)
-        for id in sorted(self._alive()):
+        for id in sorted(alive):
             yield Item(kind="process", id=id, tags=records.get(id, {}).get("tags", {}))
         for home, tags in self._homes.items():
             if Path(home).exists():
@@ -68,9 +71,11 @@ class FolderOracle:
             for path in sorted(self._state.glob(f"{shelf}/*.json")):
                 record = _json(path)
                 detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags", "token")}
+                id, state = record.get("identity", path.stem), record.get("access", "")
                 if kind == "bucket":
                     detail["public"] = "yes" if Path(record["path"]).stat().st_mode & 0o007 else "no"
-                id, state = record.get("identity", path.stem), record.get("access", "")
+                if kind == "endpoint":
+                    state = _answers(record["address"], record["port"])
                 yield Item(kind=kind, id=id, name=record["name"], tags=record["tags"], state=state, detail=detail)
         if (theirs := self._state.parent / "theirs").exists():
             yield Item(kind="foreign folder", id=str(theirs))
@@ -117,6 +122,8 @@ class LocalKit(Kit):
         super().__init__(scope)
         self.state = scope.home / "local"
         self._oracle = FolderOracle(self.state)
+        self._head = socket.create_server(("127.0.0.1", 0))
+        """What an endpoint leads to: somebody listens, nobody answers."""
 
     def config(self) -> DriverConfig:
         return attrs.evolve(super().config(), settings={"command": ["sleep", "300"], "max_instances": 100})
@@ -131,7 +138,8 @@ class LocalKit(Kit):
             name="sample", node_id=NodeId("sample"), owner=owner, kind=NodeKind.WORKER, group="workers",
             instance_type="local.1cpu", bootstrap=bootstrap,
         )  # fmt: skip
-        endpoint = EndpointSpec(name="sample", owner=owner, network="", target_address="127.0.0.1", target_port=9)
+        address, port = self._head.getsockname()
+        endpoint = EndpointSpec(name="sample", owner=owner, network="", target_address=address, target_port=port)
         return Samples(
             instance=instance, identity=IdentitySpec(name="sample", owner=owner), bucket=BucketSpec(name="sample"),
             network=NetworkSpec(name="sample"), endpoint=endpoint,
@@ -157,13 +165,16 @@ class LocalKit(Kit):
             Hand.FOREIGN_PROOF: self._foreign_proof,
         }
 
+    def close(self) -> None:
+        self._head.close()
+
     def _share(self, bucket: str, prefix: str) -> None:
         """Remember a grant of somebody else's, as another control plane of this user would."""
         record = GrantRecord(
             name=f"{bucket}/{prefix}", tags=self.scope.stranger.tags(), token="theirs", bucket=bucket,
             identity="somebody-else", access="read",
         )  # fmt: skip
-        GrantStore(State(self.state, self.clock)).write(record)
+        Grants(State(self.state, self.clock)).add(record)
 
     def _foreign_proof(self, audience: str, subject: str) -> Proof:
         """Prove by the key of another machine: the one of another state folder."""
@@ -183,6 +194,14 @@ class LocalKit(Kit):
             "bucket": folder.as_uri(),
             "no bucket": f"{folder.as_uri()}-not",
         }.get(kind, "conformance-no-such")
+
+
+def _answers(address: str, port: int) -> str:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return "pending"
+    return "ready"
 
 
 def _json(path: Path) -> dict[str, Any]:

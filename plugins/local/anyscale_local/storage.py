@@ -18,7 +18,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_local.config import read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
-from anyscale_local.grants import GrantRecord, GrantStore
+from anyscale_local.grants import GrantRecord, Grants
 from anyscale_local.state import Record, State, check_name, digest, fingerprint, private_folder, tagged
 
 
@@ -39,7 +39,7 @@ class LocalStorage(StorageDriver):
         self._clock = config.clock
         self._state = State(state_folder(config, read_settings(config)), config.clock)
         self._shelf = self._state.shelf("bucket-records", BucketRecord)
-        self._grants = GrantStore(self._state)
+        self._grants = Grants(self._state)
 
     def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
         check_deadline(deadline, self._clock)
@@ -83,7 +83,7 @@ class LocalStorage(StorageDriver):
                 return Deletion.ALREADY_ABSENT
             if not record.adopted:
                 _remove_empty(Path(record.path), name)
-            self._grants.remove(*(grant for grant in self._grants.all() if grant.bucket == name))
+            self._grants.drop(lambda grant: grant.bucket == name)
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE
@@ -101,27 +101,25 @@ class LocalStorage(StorageDriver):
             record = GrantRecord(
                 name=name, tags=owner.tags(), token=token, bucket=bucket, identity=identity, access=access.value
             )
-            self._grants.write(record)
+            self._grants.add(record)
         store = StoreAccess(url=_url(path))
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         check_deadline(deadline, self._clock)
         with translated(resource=bucket), self._state.lock(deadline):
-            granted = [
-                record
-                for record in self._grants.all()
-                if (record.name, record.identity) == (f"{bucket}/{prefix}", identity) and owner.owns(record.tags)
-            ]
-            self._grants.remove(*granted)
-            return Deletion.GONE if granted else Deletion.ALREADY_ABSENT
+            dropped = self._grants.drop(
+                lambda grant: (
+                    (grant.name, grant.identity) == (f"{bucket}/{prefix}", identity) and owner.owns(grant.tags)
+                )
+            )
+            return Deletion.GONE if dropped else Deletion.ALREADY_ABSENT
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
-        from anyscale_local.objects import FolderStore
+        from anyscale_local.objects import Folder
 
         with translated(resource=bucket):
-            root = Path(self._read(bucket, owner).path)
-            return FolderStore.below(root, self._open(bucket, prefix, owner))
+            return Folder.of(self._open(bucket, prefix, owner), Path(self._read(bucket, owner).path))
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime

@@ -4,22 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyscale_local.objects import FolderStore
+from anyscale_local.objects import Folder
 from obstore.exceptions import PreconditionError
 
 WRITERS = 8
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
-    return FolderStore.below(tmp_path, tmp_path)
+def store(tmp_path: Path) -> Folder:
+    return Folder.of(tmp_path, tmp_path)
 
 
 def pages(found: Any) -> list[list[str]]:
     return [[meta["path"] for meta in page] for page in found]
 
 
-def test_a_listing_is_in_the_order_of_keys_page_by_page_and_from_a_key_on(store: FolderStore) -> None:
+def test_a_listing_is_in_the_order_of_keys_page_by_page_and_from_a_key_on(store: Folder) -> None:
     keys = [f"{number % 3}/{number:02d}" for number in range(25)]
     for key in reversed(keys):
         store.put(key, b"")
@@ -36,9 +36,9 @@ def test_a_listing_is_in_the_order_of_keys_page_by_page_and_from_a_key_on(store:
 
 
 def test_of_many_who_put_if_unchanged_one_wins_whatever_folder_they_opened(tmp_path: Path) -> None:
-    root = FolderStore.below(tmp_path, tmp_path)
+    root = Folder.of(tmp_path, tmp_path)
     root.put("a/k", b"first")
-    below = FolderStore.below(tmp_path, tmp_path / "a")
+    below = Folder.of(tmp_path / "a", tmp_path)
     tag, barrier, won = root.head("a/k")["e_tag"], threading.Barrier(WRITERS), list[bytes]()
 
     def write(number: int) -> None:
@@ -59,7 +59,7 @@ def test_of_many_who_put_if_unchanged_one_wins_whatever_folder_they_opened(tmp_p
     assert bytes(root.get("a/k").bytes()) == won[0]
 
 
-def test_put_if_unchanged_of_what_is_not_there_or_has_changed_is_refused(store: FolderStore) -> None:
+def test_put_if_unchanged_of_what_is_not_there_or_has_changed_is_refused(store: Folder) -> None:
     with pytest.raises(PreconditionError):
         store.put("k", b"0", mode={"e_tag": "nothing"})
     tag = store.put("k", b"1")["e_tag"]
@@ -69,7 +69,7 @@ def test_put_if_unchanged_of_what_is_not_there_or_has_changed_is_refused(store: 
     assert bytes(store.get("k").bytes()) == b"2"
 
 
-def test_deleting_what_is_not_there_is_no_error_alone_or_among_others(store: FolderStore) -> None:
+def test_deleting_what_is_not_there_is_no_error_alone_or_among_others(store: Folder) -> None:
     for key in ("a", "b", "c"):
         store.put(key, b"")
     store.delete("none")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import obstore
 import pytest
-from anyscale_local.grants import GrantStore
+from anyscale_local.grants import GrantRecord
 from anyscale_local.identity import LocalIdentity
 from anyscale_local.state import State
 from anyscale_local.storage import LocalStorage
@@ -109,7 +109,8 @@ def test_a_grant_is_remembered_until_it_is_revoked_or_its_bucket_or_its_identity
     driver: LocalStorage, tmp_path: Path
 ) -> None:
     config = Machine(home=tmp_path / "plane").config()
-    identities, shelf = LocalIdentity(config), GrantStore(State(tmp_path / "plane" / "local", config.clock))
+    identities = LocalIdentity(config)
+    shelf = State(tmp_path / "plane" / "local", config.clock).shelf("grants", GrantRecord)
     bucket(driver)
     spec = IdentitySpec(name="work", owner=owned())
     for prefix in ("a/", "b/", "c/"):
@@ -122,10 +123,10 @@ def test_a_grant_is_remembered_until_it_is_revoked_or_its_bucket_or_its_identity
     assert [revoke(owner=owned()) for _ in range(2)] == [Deletion.GONE, Deletion.ALREADY_ABSENT]
     assert sorted(record.name for record in shelf.all()) == ["data/b/", "data/c/"]
     identities.delete("work", owner=owned(), deadline=soon())
-    assert shelf.all() == ()
+    assert list(shelf.all()) == []
     granted(driver, "d/")
     driver.delete("data", owner=owned(), deadline=soon())
-    assert shelf.all() == ()
+    assert list(shelf.all()) == []
 
 
 @pytest.mark.parametrize("prefix", ["../", "a/../../", "/etc/", "a//", "./", "a", "a/..", "a\\b/", "\0/"])
