@@ -115,7 +115,7 @@ class FailedItemIsMade(ReferenceKit):
             )  # fmt: skip
 
 
-@mutant("A stockout is told as a passing fault, to be repeated in place.", caught_by=("X-ERR-06", "X-RTY-06"))
+@mutant("A stockout is told as a passing fault, to be repeated in place.", caught_by=("X-ERR-06",))
 class StockoutIsTransient(ReferenceKit):
     class Cluster(Translating, FakeClusterDriver):
         def translated(self, error: CloudError, verb: str) -> BaseException:
