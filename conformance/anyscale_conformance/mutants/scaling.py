@@ -161,7 +161,7 @@ class StopsAtTheUnknown(ReferenceKit):
             return {id: answer.get(id, Deletion.ALREADY_ABSENT) for id in ids}
 
 
-@mutant("A second delete of what is going says that it is gone.", caught_by=("C-DEL-01", "X-IDEM-05"))
+@mutant("A second delete of what is going says that it is gone.", caught_by=("C-DEL-01",))
 class TheSecondDeleteIsImpatient(ReferenceKit):
     class Cluster(FakeClusterDriver):
         def _delete(self, id: InstanceId, owner: Owner) -> Deletion:
