@@ -1,7 +1,7 @@
 """X-SEQ: any sequence of calls, by the model."""
 
 from anyscale_conformance.context import Context
-from anyscale_conformance.model import run
+from anyscale_conformance.moves import run
 from anyscale_conformance.rules import check
 from anyscale_conformance.subjects import BATCH, ENDPOINT, MAIN, SUBJECTS
 

@@ -157,6 +157,9 @@ class ReferenceKit(Kit):
     def plugin(self) -> str:
         return "anyscale_conformance.kits.fake_plugin"
 
+    def distribution(self) -> str:
+        return "anyscale-core"
+
     def package(self) -> str:
         return "anyscale_core"
 
