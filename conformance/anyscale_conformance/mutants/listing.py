@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_conformance.kits.reference import ReferenceKit
 from anyscale_conformance.mutants.base import mutant
-from anyscale_core.errors import InvalidRequest
+from anyscale_core.errors import InvalidRequest, Throttled, Transient
 from anyscale_core.models.identity import Credentials, Identity, IdentitySpec, Permission
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState, Outcome
@@ -371,3 +371,24 @@ class TokensExpire(ReferenceKit):
         def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:
             slice = int(self._clock.now().timestamp()) // 300
             return super().create(spec, owner=owner, token=Token(f"{token}{slice}"), deadline=deadline)
+
+
+@mutant("Retry-After is lost when a list is throttled.", caught_by=("X-RTY-02",))
+class ListsLoseRetryAfter(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
+            try:
+                return super().list(owner, deadline=deadline)
+            except Throttled as error:
+                error.retry_after = None
+                raise
+
+
+@mutant("A list that fails is tried once more.", caught_by=("X-RTY-01",))
+class ListsAreTriedAgain(ReferenceKit):
+    class Networking(FakeNetworkingDriver):
+        def list(self, owner: Owner, *, deadline: datetime) -> tuple[Network, ...]:
+            try:
+                return super().list(owner, deadline=deadline)
+            except Transient:
+                return super().list(owner, deadline=deadline)
