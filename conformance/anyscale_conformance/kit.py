@@ -186,6 +186,13 @@ class Kit:
         """Return the module (or ``module:object``) of the plugin's hook: by default what its entry point names."""
         return next(point.value for point in entry_points(group=PROVIDERS) if point.name == self.name)
 
+    def distribution(self) -> str:
+        """Return the name of the distribution that the plugin comes in, for reports."""
+        points = (
+            point for point in entry_points(group=PROVIDERS) if point.name == self.name and point.dist is not None
+        )
+        return next((str(point.dist.name) for point in points if point.dist is not None), "unknown")
+
     def package(self) -> str:
         """Return the name of the plugin's top package."""
         return self.plugin().partition(":")[0].partition(".")[0]

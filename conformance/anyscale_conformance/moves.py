@@ -287,11 +287,12 @@ def list(model: Model, draw: Draw) -> None:
     """List one owner's things after the declared window: what is there, and perhaps what is going."""
     it, who = model.ctx.subject(draw.of(model.subjects)), draw.of(tuple(model.owners.values()))
     model.tell("list", it)
+    ours = [thing for thing in model.things if model.it(thing).kind == it.kind and thing.owner == who]
+    # What goes while the window passes may still be shown: the list is as old as the window.
+    going = {name for thing in ours if thing.state == "going" for name in thing.names}
     shown = [thing.name for thing in it.listed(owner=who)]
     model.settle(model.ctx.inventory())
-    ours = [thing for thing in model.things if model.it(thing).kind == it.kind and thing.owner == who]
     live = {name for thing in ours if thing.state == "live" for name in thing.names}
-    going = {name for thing in ours if thing.state == "going" for name in thing.names}
     known = live | going | {name for _, _, name in model.base}
     expect(live <= set(shown), f"the list of {it.kind}s has not {', '.join(sorted(live - set(shown)))}")
     more = ", ".join(sorted(set(shown) - known))

@@ -68,7 +68,7 @@ def _revealed(credentials: Credentials) -> set[str]:
 @check("I-TOK-02", slots=("identity",), needs=("identity.prove",))
 def what_is_not_genuine_is_unauthenticated(ctx: Context) -> None:
     """Shows no proof, nonsense, a proof with a character changed here and there, another provider's, and one that is old."""
-    audience, subject = f"{ctx.owner.plane}", ctx.name()
+    audience, subject = f"{ctx.owner.plane}", ctx.kit.proving_subject(ctx)
     proof = _prove(ctx, audience, subject)
     for document, what in _forgeries(proof.document.reveal()):
         forged = Proof(provider=proof.provider, document=Secret(document))
@@ -121,7 +121,7 @@ def _ahead(clock: Clock) -> Clock:
 def for_one_audience_and_one_subject(ctx: Context) -> None:
     """Shows a proof to audiences that look like its own; a proof of one machine never names another; subjects stay exact."""
     audience = f"{ctx.owner.plane}"
-    one, two = ctx.name(), ctx.name()
+    one, two = ctx.kit.proving_subject(ctx), ctx.kit.proving_subject(ctx)
     proof = _prove(ctx, audience, one)
     others = (f"{ctx.stranger.plane}", f"{audience}2", audience[:-1], audience.upper(), f"{audience}/", f" {audience}")
     for other in others:
@@ -150,7 +150,7 @@ def _subjects_are_exact(ctx: Context) -> None:
 @check("I-WHO-01", slots=("identity",), needs=("identity.prove",), uses=(Hand.FOREIGN_PROOF,))
 def verify_names_whom_the_cloud_would(ctx: Context) -> None:
     """Verifies proofs of two machines, by another process too, against the kit's account; a foreign account's is refused."""
-    audience, subject = f"{ctx.owner.plane}", ctx.name()
+    audience, subject = f"{ctx.owner.plane}", ctx.kit.proving_subject(ctx)
     who = _verify(ctx, _prove(ctx, audience, subject), audience)
     expect(who.subject, "the principal has no subject")
     expect(who.account, "the principal has no account")

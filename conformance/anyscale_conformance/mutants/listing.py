@@ -159,7 +159,7 @@ class LooksInTheList(ReferenceKit):
             )
 
 
-@mutant("A name that was used once is never free again.", caught_by=("X-EC-03",))
+@mutant("A name that was used once is never free again.", caught_by=("X-EC-03", "X-SEQ-02"))
 class NamesAreSpent(ReferenceKit):
     class Storage(FakeStorageDriver):
         def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
@@ -472,3 +472,68 @@ class MoveDropsTheOwner(ReferenceKit):
                 if there and way.spec.name == spec.name:
                     way.spec = attrs.evolve(way.spec, owner=attrs.evolve(way.spec.owner, cluster=None))
             return made
+
+
+@mutant("The plugin loads a module of an SDK when it is imported, and looks a host up.", caught_by=("K-LOAD-01",))
+class LooksUpAtImport(ReferenceKit):
+    def plugin(self) -> str:
+        return "anyscale_conformance.mutants.plugins.eager"
+
+
+@mutant("Importing the plugin takes seconds.", caught_by=("K-LOAD-02",))
+class SlowToImport(ReferenceKit):
+    def plugin(self) -> str:
+        return "anyscale_conformance.mutants.plugins.slow"
+
+
+@mutant("The plugin's provider has another name than its entry point.", caught_by=("K-LOAD-03",))
+class AnotherName(ReferenceKit):
+    def plugin(self) -> str:
+        return "anyscale_conformance.mutants.plugins.renamed"
+
+
+@mutant("What the package declares is not what the provider declares at run time.", caught_by=("K-CAP-02",))
+class DeclaresLess(ReferenceKit):
+    def plugin(self) -> str:
+        return "anyscale_conformance.mutants.plugins.modest"
+
+
+@mutant("Offerings have prices that no JSON can hold.", caught_by=("K-MOD-01",))
+class PriceIsInfinite(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
+            return tuple(
+                attrs.evolve(each, price_per_hour=float("inf")) for each in super().offerings(deadline=deadline)
+            )
+
+
+@mutant(
+    "Deleting one instance of a cluster ends its namesakes' neighbours: the lowest id goes, too.", caught_by=("P-06",)
+)
+class TakesAnotherAlong(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
+            found = super().list(owner, deadline=deadline)
+            if len(found) > 1 and self._cloud.serial() % 2:
+                self._cloud.kill(found[0].name)
+            return found
+
+
+@mutant("The catalogue offers what was asked for in a zone that is not there.", caught_by=("P-08",))
+class SellsAnywhere(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
+            found = super().offerings(deadline=deadline)
+            turn = self._cloud.serial()
+            return tuple(attrs.evolve(each, zone=f"{each.zone}-{turn}") for each in found)
+
+
+@mutant("Others' things are deleted along with ours when a list was taken before.", caught_by=("X-LEAK-05",))
+class SweepsTheNeighbour(ReferenceKit):
+    class Storage(FakeStorageDriver):
+        def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Any:
+            answer = super().delete(name, owner=owner, deadline=deadline)
+            for other in list(self._cloud.buckets):
+                if self._cloud.buckets[other].bucket.owner.plane != owner.plane:
+                    del self._cloud.buckets[other]
+            return answer

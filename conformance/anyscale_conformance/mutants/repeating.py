@@ -73,7 +73,7 @@ class TakesOverANamesake(ReferenceKit):
                 return self._cloud.identities[spec.name]
 
 
-@mutant("A token whose instance is gone gives back the instance that is gone.", caught_by=("X-IDEM-04",))
+@mutant("A token whose instance is gone gives back the instance that is gone.", caught_by=("X-IDEM-04", "X-SEQ-01"))
 class GivesBackTheDead(ReferenceKit):
     class Cluster(FakeClusterDriver):
         made: dict[str, Instance]

@@ -6,9 +6,10 @@ from typing import Any
 
 import attrs
 
-from anyscale_conformance.kits.reference import ReferenceKit
+from anyscale_conformance.kits.reference import ReferenceKit, WiredCloud
 from anyscale_conformance.mutants.base import mutant
 from anyscale_core.errors import (
+    AlreadyExists,
     CapacityUnavailable,
     CloudError,
     Conflict,
@@ -21,11 +22,12 @@ from anyscale_core.errors import (
     Transient,
     Unclassified,
 )
+from anyscale_core.models.identity import Identity, IdentitySpec
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceSpec, InstanceState, Outcome
 from anyscale_core.models.networking import Network, NetworkSpec
 from anyscale_core.models.owner import Owner
-from anyscale_core.models.storage import Bucket
+from anyscale_core.models.storage import Bucket, BucketSpec
 from anyscale_core.testing.driver import FakeDriver
 from anyscale_core.testing.fake_cluster import FakeClusterDriver
 from anyscale_core.testing.fake_identity import FakeIdentityDriver
@@ -115,7 +117,7 @@ class FailedItemIsMade(ReferenceKit):
             )  # fmt: skip
 
 
-@mutant("A stockout is told as a passing fault, to be repeated in place.", caught_by=("X-ERR-06", "X-RTY-06"))
+@mutant("A stockout is told as a passing fault, to be repeated in place.", caught_by=("X-ERR-06",))
 class StockoutIsTransient(ReferenceKit):
     class Cluster(Translating, FakeClusterDriver):
         def translated(self, error: CloudError, verb: str) -> BaseException:
@@ -283,3 +285,145 @@ class ReadsTheWallClock(ReferenceKit):
             from datetime import UTC
 
             return attrs.evolve(super().get(id, owner=owner, deadline=deadline), created_at=datetime.now(UTC))
+
+
+@mutant("A server error after the act is told as if the name had been taken by somebody.", caught_by=("X-AMB-03",))
+class ErrorIsTaken(ReferenceKit):
+    class Storage(Translating, FakeStorageDriver):
+        def translated(self, error: CloudError, verb: str) -> BaseException:
+            lost = isinstance(error, Transient) and error.reason == "SERVER" and verb == "create"
+            return AlreadyExists(error.message, reason="FOREIGN") if lost else error
+
+
+@mutant("A create that was refused once is refused for ever under its token.", caught_by=("X-PART-01",))
+class RefusedForEver(ReferenceKit):
+    class Identity(FakeIdentityDriver):
+        def create(self, spec: IdentitySpec, *, token: Token, deadline: datetime) -> Identity:
+            refused: dict[str, CloudError] = self._cloud.__dict__.setdefault("refused", {})
+            if token in refused:
+                raise refused[token]
+            try:
+                return super().create(spec, token=token, deadline=deadline)
+            except CloudError as error:
+                refused[token] = error
+                raise
+
+
+@mutant(
+    "After a failed create it looks in the list for what to repeat, and takes an empty answer for done.",
+    caught_by=("X-PART-04",),
+)
+class LooksBeforeItRepeats(ReferenceKit):
+    class Networking(FakeNetworkingDriver):
+        def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:
+            try:
+                return super().create(spec, owner=owner, token=token, deadline=deadline)
+            except PermissionDenied as error:
+                try:
+                    self.list(owner, deadline=deadline)
+                except CloudError:
+                    raise Conflict("nobody knows", reason="AMBIGUOUS") from error
+                raise
+
+
+@mutant("A call that outlived its deadline is made again under another token.", caught_by=("X-PART-05",))
+class LateIsMadeAgain(ReferenceKit):
+    class Storage(FakeStorageDriver):
+        def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
+            bucket = super().create(spec, owner=owner, token=token, deadline=deadline)
+            if self._clock.now() < deadline:
+                return bucket
+            later = deadline + timedelta(days=1)
+            again = attrs.evolve(spec, name=f"{spec.name}b")
+            return super().create(again, owner=owner, token=Token(f"{token}b"), deadline=later)
+
+
+@mutant("A passing fault of a read says that repeating is no use.", caught_by=("X-RTY-04",))
+class ReadsAreNotRepeated(ReferenceKit):
+    class Identity(Translating, FakeIdentityDriver):
+        def translated(self, error: CloudError, verb: str) -> BaseException:
+            if verb == "list" and isinstance(error, Transient):
+                error.retry = Retry.NEVER
+            return error
+
+
+@mutant("While one slot is throttled, all wait.", caught_by=("X-RTY-05",))
+class AllWaitForOne(ReferenceKit):
+    class Cloud(WiredCloud):
+        closed_until: datetime | None = None
+
+    class Cluster(Translating, FakeClusterDriver):
+        def translated(self, error: CloudError, verb: str) -> BaseException:
+            if isinstance(error, Throttled) and error.retry_after:
+                self._cloud.closed_until = self._clock.now() + error.retry_after  # type: ignore[attr-defined]
+            return error
+
+    class Storage(FakeStorageDriver):
+        def _call(self, verb: str, act: Any, **fields: Any) -> Any:
+            closed: datetime | None = self._cloud.closed_until  # type: ignore[attr-defined]
+            if closed is not None and closed > self._clock.now():
+                self._clock.sleep(closed - self._clock.now())
+            return super()._call(verb, act, **fields)
+
+
+@mutant("A stockout is tried again in place, three times.", caught_by=("X-RTY-06",))
+class TriesTheStockout(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def create(self, specs: Sequence[InstanceSpec], *, token: Token, deadline: datetime) -> tuple[Outcome, ...]:
+            outcomes: tuple[Outcome, ...] = ()
+            for _ in range(3):
+                outcomes = super().create(specs, token=token, deadline=deadline)
+                if all(isinstance(outcome, Created) for outcome in outcomes):
+                    break
+            return outcomes
+
+
+@mutant("A throttled write says that it may be repeated when somebody has mended something.", caught_by=("X-RTY-07",))
+class ThrottledNeedsMending(ReferenceKit):
+    class Storage(Translating, FakeStorageDriver):
+        def translated(self, error: CloudError, verb: str) -> BaseException:
+            if isinstance(error, Throttled):
+                error.retry = Retry.AFTER_FIX
+            return error
+
+
+@mutant("Some requests have no timeout at all.", caught_by=("X-TIME-04",))
+class NoTimeout(ReferenceKit):
+    class Identity(FakeIdentityDriver):
+        def get(self, name: str, *, owner: Owner, deadline: datetime) -> Identity:
+            if self._clock.now() >= deadline:
+                return super().get(name, owner=owner, deadline=deadline)
+            return self._cloud.carry(self.slot, "get", lambda: self._owned(name, owner), names=(name,), owner=owner)
+
+
+@mutant("A process that died while it made something keeps all others out.", caught_by=("X-CON-07",))
+class TheDeadHoldTheLock(ReferenceKit):
+    class Networking(FakeNetworkingDriver):
+        def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:
+            held: dict[str, str] = self._cloud.__dict__.setdefault("held", {})
+            if held and token not in held:
+                raise Conflict("another process is at it", reason="IN_USE")
+            held[token] = spec.name
+            with self._cloud.lock:
+                try:
+                    network = super().create(spec, owner=owner, token=token, deadline=deadline)
+                except Exception:
+                    held.pop(token, None)
+                    raise
+                held.pop(token, None)
+            return network
+
+
+@mutant("A create that meets a delete makes the thing anew without its owner.", caught_by=("X-CON-03",))
+class RaceDropsTheOwner(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def create(self, specs: Sequence[InstanceSpec], *, token: Token, deadline: datetime) -> tuple[Outcome, ...]:
+            outcomes = super().create(specs, token=token, deadline=deadline)
+            for outcome in outcomes:
+                if isinstance(outcome, Created) and outcome.instance.state is not InstanceState.PENDING:
+                    continue
+                made: dict[str, int] = self._cloud.__dict__.setdefault("made_again", {})
+                made[token] = made.get(token, 0) + 1
+                if made[token] > 1 and isinstance(outcome, Created):
+                    self._cloud.machines[outcome.instance.id].tags = {}
+            return outcomes

@@ -89,7 +89,7 @@ def report_of(
             )  # fmt: skip
     with run.world("report") as kit:
         provider = kit.provider()
-        distribution = _distribution(kit.package())
+        distribution = kit.distribution()
     return Report(
         provider=run.kit.name, distribution=distribution, version=_version(distribution), slots=tuple(provider.slots()),
         contract=CONTRACT_VERSION, suite=_version("anyscale-conformance"), manifest=manifest, integrity=integrity,
@@ -158,10 +158,6 @@ def _claims(provider: Provider, results: Mapping[str, Result]) -> dict[str, Clai
         verdict = next((row.verdict.value for row in rows if row is not None), "")
         out[id] = Claim(declared=declared, note=note, verdict=verdict)
     return out
-
-
-def _distribution(package: str) -> str:
-    return next(iter(metadata.packages_distributions().get(package, [])), "unknown")
 
 
 def _version(distribution: str) -> str:

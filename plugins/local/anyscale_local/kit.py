@@ -22,7 +22,7 @@ from anyscale_conformance.rules import Hand
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError
-from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.models.identity import IdentitySpec, Proof
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
@@ -30,6 +30,9 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import BucketSpec
 from anyscale_local.config import MARKER_VARIABLE, STATE_VARIABLE
 from anyscale_local.errors import TRANSLATE, translated
+from anyscale_local.grants import GrantRecord, Grants
+from anyscale_local.identity import LocalIdentity
+from anyscale_local.state import State
 
 SHELVES = {
     "bucket-records": "bucket",
@@ -69,6 +72,8 @@ class FolderOracle:
                 record = _json(path)
                 detail = {key: str(value) for key, value in record.items() if key not in ("name", "tags", "token")}
                 id, state = record.get("identity", path.stem), record.get("access", "")
+                if kind == "bucket":
+                    detail["public"] = "yes" if Path(record["path"]).stat().st_mode & 0o007 else "no"
                 if kind == "endpoint":
                     state = _answers(record["address"], record["port"])
                 yield Item(kind=kind, id=id, name=record["name"], tags=record["tags"], state=state, detail=detail)
@@ -171,6 +176,8 @@ class LocalKit(Kit):
             Hand.STOP: self._oracle.stop,
             Hand.LIMIT: self._let_there_be,
             Hand.ADD_DUPLICATE: self._oracle.double,
+            Hand.SHARE: self._share,
+            Hand.FOREIGN_PROOF: self._foreign_proof,
         }
 
     def close(self) -> None:
@@ -178,6 +185,20 @@ class LocalKit(Kit):
 
     def _let_there_be(self, instances: int) -> None:
         self._limit = instances
+
+    def _share(self, bucket: str, prefix: str) -> None:
+        """Remember a grant of somebody else's, as another control plane of this user would."""
+        record = GrantRecord(
+            name=f"{bucket}/{prefix}", tags=self.scope.stranger.tags(), token="theirs", bucket=bucket,
+            identity="somebody-else", access="read",
+        )  # fmt: skip
+        Grants(State(self.state, self.clock)).add(record)
+
+    def _foreign_proof(self, audience: str, subject: str) -> Proof:
+        """Prove by the key of another machine: the one of another state folder."""
+        config = attrs.evolve(self.config(), home=self.scope.home / "elsewhere")
+        deadline = self.clock.now() + timedelta(minutes=1)
+        return LocalIdentity(config).prove(audience, subject=subject, deadline=deadline)
 
     def _offer(self, kind: str) -> str:
         """Return what can be adopted: loopback, a folder made for it, or the user that this runs as."""

@@ -16,16 +16,19 @@ from obstore.store import LocalStore
 
 
 class Folder(LocalStore):
-    """The objects below one folder. ``lock``: a file beside the bucket that orders its conditional writers."""
+    """The objects below one folder. ``bucket``: the folder whose lock orders its conditional writers.
+
+    Only its methods are so: the functions of the obstore module see a plain LocalStore.
+    """
 
     @classmethod
-    def of(cls, path: Path, lock: Path) -> "Folder":
+    def of(cls, path: Path, bucket: Path) -> "Folder":
         """Return the store of a folder."""
         store = cls(prefix=path)
-        store._lock = lock
+        store._bucket = bucket
         return store
 
-    _lock: Path
+    _bucket: Path
 
     def put(self, path: str, file: Any, *, mode: Any = None, **options: Any) -> Any:
         """Put an object; with ``mode`` an ETag that it must still have. Raises PreconditionError when it has not."""
@@ -65,7 +68,7 @@ class Folder(LocalStore):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self._bucket, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

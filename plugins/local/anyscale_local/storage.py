@@ -119,9 +119,7 @@ class LocalStorage(StorageDriver):
         from anyscale_local.objects import Folder
 
         with translated(resource=bucket):
-            path = self._open(bucket, prefix, owner)
-            locks = private_folder(self._state.path / "bucket-locks")
-            return Folder.of(path, locks / digest(bucket))
+            return Folder.of(self._open(bucket, prefix, owner), Path(self._read(bucket, owner).path))
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime
