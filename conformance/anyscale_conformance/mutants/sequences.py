@@ -7,7 +7,7 @@ from datetime import datetime
 from anyscale_conformance.kits.reference import ReferenceKit, WiredCloud
 from anyscale_conformance.mutants.base import mutant
 from anyscale_core.drivers.base import DriverConfig
-from anyscale_core.errors import AlreadyExists
+from anyscale_core.errors import AlreadyExists, NotFound
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceSpec, Outcome
 from anyscale_core.models.networking import Endpoint, EndpointSpec, Network, NetworkSpec
@@ -122,13 +122,13 @@ class TakesWhatCameMeanwhile(ReferenceKit):
                 return self.get(spec.name, owner=owner, deadline=deadline)
 
 
-@mutant(
-    "A delete looks first and acts later, and says GONE of what another has deleted.", caught_by=("X-CON-08[storage]",)
-)
+@mutant("A delete looks first and acts later, and fails when another was faster.", caught_by=("X-CON-08[storage]",))
 class DeletesWhatItSaw(ReferenceKit):
     class Storage(FakeStorageDriver):
         def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
             was_there = name in self._cloud.buckets
             time.sleep(0.01)
             answer = super().delete(name, owner=owner, deadline=deadline)
-            return Deletion.GONE if was_there else answer
+            if was_there and answer is Deletion.ALREADY_ABSENT:
+                raise NotFound(f"no bucket {name!r}", reason="RESOURCE")
+            return answer
