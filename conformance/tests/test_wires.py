@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -13,12 +14,11 @@ from anyscale_conformance.faults.http_azure import AzureCarrier, resource_type
 from anyscale_conformance.faults.http_botocore import BotocoreCarrier
 from anyscale_conformance.faults.http_google import GoogleCarrier, collection
 from anyscale_conformance.faults.http_kubernetes import KubernetesCarrier, resource_of, wired
-from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach
+from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, RetryAfter
 
 from anyscale_core.errors import CATEGORIES, CapacityUnavailable, PermissionDenied, Transient
 from anyscale_core.testing.clock import ManualClock
-
-from .wires import DELAY, SDKS, Sdk, Seen, Server, aws_client, sdk
+from tests.conformance.wires import DELAY, SDKS, Sdk, Seen, Server, aws_client, sdk
 
 EFFECTS = (
     Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Effect.LOSE_AFTER, Effect.RESET_AFTER, Effect.FAIL_AFTER,
@@ -57,6 +57,15 @@ def raised(it: Sdk) -> BaseException:
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - each SDK has its own
         it.write()
     return caught.value
+
+
+@every_sdk
+def test_retry_after_comes_as_a_date_when_that_is_asked_for(name: str) -> None:
+    with sdk(name) as it:
+        wait = timedelta(seconds=90)
+        it.carrier.plan.arm(Fault(effect=Effect.THROTTLE, retry_after=wait, retry_after_as=RetryAfter.DATE))
+        told = parsedate_to_datetime(it.seen(raised(it)).retry_after or "")
+        assert wait <= told - it.clock.now() <= wait + timedelta(seconds=2)
 
 
 @every_sdk

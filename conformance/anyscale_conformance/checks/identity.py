@@ -15,11 +15,12 @@ from anyscale_conformance.checks.rights import (
     grant,
     held,
     identity,
+    long_names,
     revoke_for_good,
     right,
 )
 from anyscale_conformance.context import Context
-from anyscale_conformance.expect import CheckFailed, expect, expect_equal
+from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error
 from anyscale_conformance.faults.plan import Effect
 from anyscale_conformance.rules import Hand, check
 from anyscale_core.errors import CloudError, InvalidRequest, NotFound, Transient
@@ -55,7 +56,11 @@ def rights_are_exactly_the_grants(ctx: Context) -> None:
 def no_grant_gives_more(ctx: Context) -> None:
     """Tries what lies beside, above and below each grant, in other buckets and as other identities; odd prefixes as well."""
     where, other = bucket(ctx), bucket(ctx)
-    reader, writer, nobody = identity(ctx), identity(ctx), identity(ctx)
+    reader, nobody = (ctx.subject("identity").make(name).name for name in long_names(ctx))
+    writer = identity(ctx)
+    when = "granting below a prefix that does not end in '/'"
+    with ctx.untouched(when), expect_error(InvalidRequest, when=when):
+        grant(ctx, where, "a", reader, READ)
     grant(ctx, where, "a/", reader, READ)
     grant(ctx, where, "a/b/", writer, WRITE)
     may, why = partial(expect_may, ctx), "READ on 'a/'"
@@ -69,7 +74,7 @@ def no_grant_gives_more(ctx: Context) -> None:
         for key in ("a/k", "a/bc/k", "k"):
             may(writer, where, key, access, False, "WRITE on 'a/b/'")
         may(writer, other, "a/b/k", access, False, "WRITE on 'a/b/' of another bucket")
-        may(nobody, where, "a/b/k", access, False, "no grant")
+        may(nobody, where, "a/b/k", access, False, "no grant, and a name that differs at its end,")
     _odd_prefixes(ctx, where, nobody)
 
 
@@ -95,6 +100,7 @@ def what_exists_already_is_a_success(ctx: Context) -> None:
         ctx.inject(Effect.LOSE_AFTER, at=position)
         made = repeat(partial(it.create, spec, token=token))
         expect_equal(made, it.get(it.key(made)), "the identity that the repeat returned")
+        expect(made in it.listed(), "the list shows an identity otherwise than the repeat returned it, or not at all")
     who = identity(ctx)
     writes = ctx.count_writes(partial(grant, ctx, where, "first/", who, READ))
     for position in range(1, writes + 1):

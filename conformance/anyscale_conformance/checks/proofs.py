@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from anyscale_conformance.context import Context
-from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error
+from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error, expect_one
 from anyscale_conformance.kit import Mode
 from anyscale_conformance.rules import Hand, check
 from anyscale_core.clock import Clock
@@ -123,7 +123,15 @@ def for_one_audience_and_one_subject(ctx: Context) -> None:
     audience = f"{ctx.owner.plane}"
     one, two = ctx.kit.proving_subject(ctx), ctx.kit.proving_subject(ctx)
     proof = _prove(ctx, audience, one)
-    others = (f"{ctx.stranger.plane}", f"{audience}2", audience[:-1], audience.upper(), f"{audience}/", f" {audience}")
+    others = (
+        f"{ctx.stranger.plane}",
+        f"{audience}2",
+        audience[:-1],
+        audience.upper(),
+        f"{audience}/",
+        f" {audience}",
+        "",
+    )
     for other in others:
         with expect_error(Unauthenticated, reason="FORGED", when=f"showing a proof for {audience!r} to {other!r}"):
             _verify(ctx, proof, other)
@@ -142,7 +150,8 @@ def _subjects_are_exact(ctx: Context) -> None:
         made = it.create(attrs.evolve(it.spec(), subjects=subjects))
     except (InvalidRequest, Unsupported):
         return
-    for shown, where in ((made, "create"), (it.get(it.key(made)), "get")):
+    listed = expect_one([each for each in it.listed() if each.name == made.name], "identities of that name in the list")
+    for shown, where in ((made, "create"), (it.get(it.key(made)), "get"), (listed, "list")):
         expect_equal(sorted(shown.subjects), sorted(subjects), f"the external subjects that `{where}` shows")
     expect_equal(it.make().subjects, (), "the external subjects of an identity that was given none")
 

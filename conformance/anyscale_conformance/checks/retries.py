@@ -5,7 +5,7 @@ from functools import partial
 
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import expect, expect_equal, expect_error
-from anyscale_conformance.faults.plan import Effect, Reach
+from anyscale_conformance.faults.plan import Effect, Reach, RetryAfter
 from anyscale_conformance.rules import Hand, Uses, check
 from anyscale_conformance.subjects import ALL, MAIN
 from anyscale_core.drivers.layers import RetryLayer, layered
@@ -47,11 +47,16 @@ def a_driver_repeats_nothing(ctx: Context) -> None:
 
 @check("X-RTY-02", on=ALL, uses=(Effect.THROTTLE, Uses.WIRE))
 def retry_after_reaches_the_core(ctx: Context) -> None:
-    """Throttles with several waits; each must be on the error. Then lets the core's retry layer do the waiting."""
+    """Throttles with several waits, in seconds and as a date; each must be on the error, and is no less than was asked for."""
     it = ctx.it
     spec = it.spec()
-    for seconds in (1, 7, 90):
-        ctx.inject(Effect.THROTTLE, retry_after=timedelta(seconds=seconds))
+    for seconds, form in (
+        (1, RetryAfter.SECONDS),
+        (7, RetryAfter.DATE),
+        (90, RetryAfter.SECONDS),
+        (90, RetryAfter.DATE),
+    ):
+        ctx.inject(Effect.THROTTLE, retry_after=timedelta(seconds=seconds), retry_after_as=form)
         with expect_error(Throttled, when="a throttled create") as caught:
             it.create(spec)
         told = caught.error.retry_after

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 NEEDS = ("identity.create", "storage.grants")
 SLOTS = ("identity", "storage")
 READ, WRITE = Access.READ, Access.WRITE
+NAME_MAX = 63
+"""The greatest length of a name that the core makes."""
 Right = tuple[str, str]
 """``bucket/prefix`` and ``read`` or ``write``."""
+
+
+def long_names(ctx: "Context") -> tuple[str, str]:
+    """Return two names of the greatest length that differ at their ends alone."""
+    name = ctx.name(min(ctx.provider.capabilities.numbers.get("name.max_len", NAME_MAX), NAME_MAX))
+    return f"{name[:-1]}1", f"{name[:-1]}2"
 
 
 def bucket(ctx: "Context", *, owner: Owner | None = None) -> str:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import attrs
 
@@ -15,6 +15,7 @@ from anyscale_conformance.checks.rights import (
     grant,
     held,
     identity,
+    long_names,
     revoke,
     revoke_for_good,
     right,
@@ -54,6 +55,8 @@ def a_taken_name_is_told_apart(ctx: Context) -> None:
     left = [item for item in ctx.inventory(it.kind) if item.name == theirs.name and ctx.stranger.owns(item.tags)]
     expect_equal(len(left), 1, "the number of buckets that the stranger has after we asked for its name")
     expect_equal(Store(ctx, ours.name).read(), BODY, "what is in our bucket in the end")
+    places = {it.make(name).url for name in long_names(ctx)}
+    expect_equal(len(places), 2, "the number of places of two buckets whose long names differ at their ends")
 
 
 @check("S-BKT-02", slots=("storage",))
@@ -105,8 +108,8 @@ def the_unchangeable_is_refused(ctx: Context) -> None:
         when = "asking for a bucket in another region than it is in"
         with ctx.untouched(when), expect_error(AlreadyExists, Conflict, InvalidRequest, reason=reasons, when=when):
             it.create(elsewhere, token=again)
-    found = it.get(made.name)
-    expect_equal((found.region, found.url), (made.region, made.url), "the region and place of the bucket")
+    for found in (it.get(made.name), *it.listed()):
+        expect_equal((found.region, found.url), (made.region, made.url), "the region and place of the bucket")
     expect_equal(Store(ctx, made.name).read(), BODY, "what is in the bucket")
 
 
@@ -137,8 +140,11 @@ def a_revoked_grant_is_gone(ctx: Context) -> None:
     """Revokes one of many grants, again and again, and what never was; only that one goes, and no object with it."""
     where, one, two = bucket(ctx), identity(ctx), identity(ctx)
     for prefix in ("a/", "a/b/", "ab/"):
-        _hides_its_secrets(grant(ctx, where, prefix, one, WRITE))
-        grant(ctx, where, prefix, two, READ)
+        for who, access in ((one, WRITE), (two, READ)):
+            made = grant(ctx, where, prefix, who, access)
+            said = (made.bucket, made.prefix, made.identity, made.access)
+            expect_equal(said, (where, prefix, who, access), "what a grant says of itself")
+            _can_be_handed_out(ctx, made)
     other = bucket(ctx)
     grant(ctx, other, "a/", one, WRITE)
     grant(ctx, where, "a/", one, READ)
@@ -182,8 +188,14 @@ def _theirs_is_not_ours_to_revoke(ctx: Context, who: str) -> None:
         grant(ctx, theirs, "b/", who, READ)
 
 
-def _hides_its_secrets(made: Grant) -> None:
-    for option, value in made.store.options.items():
+def _can_be_handed_out(ctx: Context, made: Grant) -> None:
+    """Fail the check unless a node can be given the grant's store: of that prefix, good for a while, secret where it is."""
+    store = made.store
+    place = unquote(store.url).rstrip("/")
+    expect(place.endswith(f"/{made.prefix.rstrip('/')}"), f"the store of a grant on {made.prefix!r} is at {place}")
+    end = store.expires_at
+    expect(end is None or end > ctx.clock.now(), f"the store of a grant that was just made is good until {end}")
+    for option, value in store.options.items():
         expect(isinstance(value, Secret), f"the store option {option!r} of a grant is a {type(value).__name__}")
         expect(not value.reveal() or value.reveal() not in repr(made), f"the repr of a grant shows {option!r}")
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 
-from anyscale_conformance import integrity
+from anyscale_conformance import integrity, runner
 from anyscale_conformance.cli import Exit
 from anyscale_conformance.reports import badge as badges
 from anyscale_conformance.reports.html import html
@@ -59,6 +59,7 @@ def manifest(args: argparse.Namespace) -> Exit:
         integrity.MANIFEST.write_text(json.dumps(integrity.manifest(), indent=1) + "\n", encoding="utf-8")
         print(f"wrote {integrity.MANIFEST}")
         return Exit.OK
+    runner.all_checks()
     faults = integrity.faults()
     for fault in faults:
         print(fault)

@@ -4,14 +4,16 @@ A carrier of this kind stands below the SDK's retries, so each attempt of the SD
 counted, and a fault at position 2 strikes the second attempt. What it shows is what the vendor would have sent.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
+from email.utils import format_datetime
 from typing import Generic, TypeVar
 
 import attrs
 
-from anyscale_conformance.faults.plan import PAGES, Crashed, Effect, Fault, FaultPlan
+from anyscale_conformance.faults.plan import PAGES, Crashed, Effect, Fault, FaultPlan, RetryAfter
 from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import Driver
 from anyscale_core.errors import Transient
@@ -50,12 +52,13 @@ class Answer:
     status: int
     code: str
     message: str
-    retry_after: timedelta | None = None
+    retry_after: str = ""
+    """The header's value: seconds, or a date."""
 
     @property
-    def retry_after_s(self) -> int | None:
-        """Return whole seconds, as the header has them, rounded up: it is a lower bound."""
-        return None if self.retry_after is None else -int(-self.retry_after.total_seconds() // 1)
+    def headers(self) -> dict[str, str]:
+        """Return the headers that every vendor writes alike."""
+        return {"retry-after": self.retry_after} if self.retry_after else {}
 
 
 class HttpCarrier(ABC, Generic[R]):
@@ -131,9 +134,9 @@ class HttpCarrier(ABC, Generic[R]):
         if fault.effect is Effect.LOSE_BEFORE:
             raise self.unsent(request)
         if fault.effect is Effect.THROTTLE:
-            return self.answered(request, self._answer(request, "Throttled", "", retry_after=fault.retry_after))
+            return self.answered(request, self._answer(request, "Throttled", "", self._retry_after(fault)))
         return self.answered(
-            request, self._answer(request, fault.category.category, fault.reason, retry_after=fault.retry_after)
+            request, self._answer(request, fault.category.category, fault.reason, self._retry_after(fault))
         )
 
     def delayed(self, fault: Fault) -> None:
@@ -155,9 +158,17 @@ class HttpCarrier(ABC, Generic[R]):
             raise self.broken(request)
         return self.answered(request, self._answer(request, Transient.category, "SERVER"))
 
-    def _answer(
-        self, request: WireRequest, category: str, reason: str, *, retry_after: timedelta | None = None
-    ) -> Answer:
+    def _retry_after(self, fault: Fault) -> str:
+        """Return the header's value, rounded up: it is a lower bound."""
+        if fault.retry_after is None:
+            return ""
+        if fault.retry_after_as is RetryAfter.SECONDS:
+            return str(math.ceil(fault.retry_after.total_seconds()))
+        # A date has no fractions, and who reads it has lost some of them on the way.
+        until = self._clock.now() + fault.retry_after + timedelta(seconds=2)
+        return format_datetime(until.astimezone(UTC).replace(microsecond=0), usegmt=True)
+
+    def _answer(self, request: WireRequest, category: str, reason: str, retry_after: str = "") -> Answer:
         keys = (
             f"{request.service}:{category}({reason})",
             f"{request.service}:{category}",

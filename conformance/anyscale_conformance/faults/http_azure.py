@@ -92,8 +92,7 @@ class AzureCarrier(HttpCarrier[Any]):
 
         body = json.dumps({"error": {"code": answer.code, "message": answer.message}}).encode()
         headers = {"content-type": "application/json", "x-ms-request-id": REQUEST_ID, "x-ms-error-code": answer.code}
-        if answer.retry_after_s is not None:
-            headers["retry-after"] = str(answer.retry_after_s)
+        headers |= answer.headers
         return HTTPResponse(body=BytesIO(body), headers=headers, status=answer.status, preload_content=False)
 
     def drop(self, response: Any, /) -> None:

@@ -177,9 +177,7 @@ def rendered(protocol: str, answer: Answer) -> tuple[dict[str, str], bytes]:
         "json": ({"content-type": "application/x-amz-json-1.1"}, as_json),
         "rest-json": ({"content-type": "application/json", "x-amzn-errortype": answer.code}, as_json),
     }[protocol]
-    headers |= {"x-amzn-requestid": REQUEST_ID, "x-amz-request-id": REQUEST_ID}
-    if answer.retry_after_s is not None:
-        headers["retry-after"] = str(answer.retry_after_s)
+    headers |= {"x-amzn-requestid": REQUEST_ID, "x-amz-request-id": REQUEST_ID, **answer.headers}
     return headers, body if isinstance(body, bytes) else f'<?xml version="1.0"?>{body}'.encode()
 
 

@@ -63,9 +63,7 @@ class GoogleCarrier(HttpCarrier[Any]):
             "errors": [{"message": answer.message, "domain": "global", "reason": answer.code}],
             "status": STATUSES.get(answer.status, "UNKNOWN"),
         }
-        headers = {"status": str(answer.status), "content-type": "application/json; charset=UTF-8"}
-        if answer.retry_after_s is not None:
-            headers["retry-after"] = str(answer.retry_after_s)
+        headers = {"status": str(answer.status), "content-type": "application/json; charset=UTF-8", **answer.headers}
         response = httplib2.Response(headers)
         response.reason = answer.code
         return response, json.dumps({"error": error}).encode()

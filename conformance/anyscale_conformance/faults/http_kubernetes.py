@@ -52,14 +52,12 @@ class KubernetesCarrier(HttpCarrier[Any]):
     def answered(self, _: WireRequest, answer: Answer, /) -> Any:
         from urllib3 import HTTPResponse
 
-        details = {} if answer.retry_after_s is None else {"retryAfterSeconds": answer.retry_after_s}
+        details = {"retryAfterSeconds": int(answer.retry_after)} if answer.retry_after.isdigit() else {}
         body = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": answer.message,
             "reason": answer.code, "details": details, "code": answer.status,
         }  # fmt: skip
-        headers = {"content-type": "application/json", "audit-id": REQUEST_ID}
-        if answer.retry_after_s is not None:
-            headers["retry-after"] = str(answer.retry_after_s)
+        headers = {"content-type": "application/json", "audit-id": REQUEST_ID, **answer.headers}
         return HTTPResponse(
             body=BytesIO(json.dumps(body).encode()), headers=headers, status=answer.status, preload_content=False
         )

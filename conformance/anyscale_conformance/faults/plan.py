@@ -69,6 +69,13 @@ class Reach(enum.Enum):
     ALL = "all"
 
 
+class RetryAfter(enum.Enum):
+    """How a Retry-After is written, where HTTP is spoken (RFC 9110, 10.2.3)."""
+
+    SECONDS = "seconds"
+    DATE = "date"
+
+
 class Crashed(BaseException):
     """Stands for the death of the process that made the request. Not an Exception: no driver may catch it."""
 
@@ -89,6 +96,7 @@ class Fault:
     category: type[CloudError] = Transient
     reason: str = ""
     retry_after: timedelta | None = None
+    retry_after_as: RetryAfter = RetryAfter.SECONDS
     delay: timedelta = timedelta()
     seen: int = 0
     fired: int = 0

@@ -104,6 +104,58 @@ class ReadersMayWrite(ReferenceKit):
             put(self._cloud, grant, access=Access.WRITE)
 
 
+@mutant("A prefix without its slash is granted as it is.", caught_by=("I-ROL-02",))
+class GrantsWithoutASlash(ReferenceKit):
+    class Storage(FakeStorageDriver):
+        def grant(
+            self,
+            bucket: str,
+            prefix: str,
+            *,
+            identity: str,
+            access: Access,
+            owner: Owner,
+            token: Token,
+            deadline: datetime,
+        ) -> Grant:
+            grant = super().grant(
+                bucket,
+                f"{prefix.rstrip('/')}/",
+                identity=identity,
+                access=access,
+                owner=owner,
+                token=token,
+                deadline=deadline,
+            )
+            return attrs.evolve(grant, prefix=prefix)
+
+
+@mutant("Identities share a role when their names begin with the same 60 characters.", caught_by=("I-ROL-02",))
+class LongNamesShareARole(ReferenceKit):
+    class Storage(Granting):
+        def _spoil(self, grant: Grant) -> None:
+            for name in self._cloud.identities:
+                if name != grant.identity and name[:60] == grant.identity[:60]:
+                    twin = attrs.evolve(grant, identity=name)
+                    self._cloud.grants[grant.bucket, grant.prefix, name, grant.access] = twin
+
+
+@mutant("A list leaves out what is known of an identity beyond its name.", caught_by=("I-TOK-03",))
+class ListLosesSubjects(ReferenceKit):
+    class Identity(FakeIdentityDriver):
+        def list(self, owner: Owner, *, deadline: datetime) -> tuple[Identity, ...]:
+            return tuple(attrs.evolve(each, subjects=()) for each in super().list(owner, deadline=deadline))
+
+
+@mutant("A repeated create returns the identity without its principal.", caught_by=("I-ROL-03",))
+class RepeatLosesThePrincipal(ReferenceKit):
+    class Identity(FakeIdentityDriver):
+        def _create(self, spec: IdentitySpec, token: Token) -> Identity:
+            known = spec.name in self._cloud.identities
+            made = super()._create(spec, token)
+            return attrs.evolve(made, principal="") if known else made
+
+
 @mutant("A star in a prefix is a wildcard in the policy.", caught_by=("I-ROL-02",))
 class StarIsAWildcard(ReferenceKit):
     class Storage(Granting):

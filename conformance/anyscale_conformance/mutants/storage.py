@@ -17,7 +17,7 @@ from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
-from anyscale_core.models.storage import Bucket, BucketSpec, Grant, UrlMethod
+from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_core.testing.fake_storage import FakeStorageDriver, _signature
 from anyscale_core.testing.world import Store
 
@@ -229,26 +229,50 @@ class Leaky(Secret[str]):
         return self.reveal()
 
 
+class Handing(FakeStorageDriver):
+    """Grants as the fake does and hands out another store."""
+
+    def grant(
+        self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
+    ) -> Grant:
+        grant = super().grant(
+            bucket, prefix, identity=identity, access=access, owner=owner, token=token, deadline=deadline
+        )
+        return attrs.evolve(grant, store=self._handed(grant.store))
+
+    def _handed(self, store: StoreAccess) -> StoreAccess:
+        raise NotImplementedError
+
+
+@mutant("A grant hands out the store of the whole bucket.", caught_by=("S-GRT-01",))
+class GrantOpensTheBucket(ReferenceKit):
+    class Storage(Handing):
+        def _handed(self, store: StoreAccess) -> StoreAccess:
+            return attrs.evolve(store, url=store.url.rsplit("/", 2)[0])
+
+
+@mutant("A grant hands out a store whose credentials have expired.", caught_by=("S-GRT-01",))
+class GrantHasExpired(ReferenceKit):
+    class Storage(Handing):
+        def _handed(self, store: StoreAccess) -> StoreAccess:
+            return attrs.evolve(store, expires_at=self._cloud.clock.now())
+
+
 @mutant("The options of a grant's store show their secrets.", caught_by=("S-GRT-01",))
 class GrantShowsItsSecrets(ReferenceKit):
+    class Storage(Handing):
+        def _handed(self, store: StoreAccess) -> StoreAccess:
+            return attrs.evolve(store, options={"sas_key": Leaky("sv=2026&sig=canary")})
+
+
+@mutant("Two buckets share a place when their names begin with the same 60 characters.", caught_by=("S-BKT-01",))
+class LongNamesShareAPlace(ReferenceKit):
     class Storage(FakeStorageDriver):
-        def grant(
-            self,
-            bucket: str,
-            prefix: str,
-            *,
-            identity: str,
-            access: Access,
-            owner: Owner,
-            token: Token,
-            deadline: datetime,
-        ) -> Grant:
-            grant = super().grant(
-                bucket, prefix, identity=identity, access=access, owner=owner, token=token, deadline=deadline
-            )
-            return attrs.evolve(
-                grant, store=attrs.evolve(grant.store, options={"sas_key": Leaky("sv=2026&sig=canary")})
-            )
+        def _create(self, spec: BucketSpec, owner: Owner, token: Token) -> Bucket:
+            bucket = super()._create(spec, owner, token)
+            store = self._cloud.buckets[spec.name]
+            store.bucket = attrs.evolve(bucket, url=f"memory://{spec.name[:60]}")
+            return store.bucket
 
 
 @mutant("A READ takes the place of a WRITE.", caught_by=("S-GRT-02",))

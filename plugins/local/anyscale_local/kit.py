@@ -174,17 +174,14 @@ class LocalKit(Kit):
         return {
             Hand.OFFER: self._offer,
             Hand.STOP: self._oracle.stop,
-            Hand.LIMIT: self._let_there_be,
-            Hand.ADD_DUPLICATE: self._oracle.double,
             Hand.SHARE: self._share,
             Hand.FOREIGN_PROOF: self._foreign_proof,
+            Hand.LIMIT: self._let_there_be,
+            Hand.ADD_DUPLICATE: self._oracle.double,
         }
 
     def close(self) -> None:
         self._head.close()
-
-    def _let_there_be(self, instances: int) -> None:
-        self._limit = instances
 
     def _share(self, bucket: str, prefix: str) -> None:
         """Remember a grant of somebody else's, as another control plane of this user would."""
@@ -199,6 +196,9 @@ class LocalKit(Kit):
         config = attrs.evolve(self.config(), home=self.scope.home / "elsewhere")
         deadline = self.clock.now() + timedelta(minutes=1)
         return LocalIdentity(config).prove(audience, subject=subject, deadline=deadline)
+
+    def _let_there_be(self, instances: int) -> None:
+        self._limit = instances
 
     def _offer(self, kind: str) -> str:
         """Return what can be adopted: loopback, a folder made for it, or the user that this runs as."""
