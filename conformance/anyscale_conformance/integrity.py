@@ -18,7 +18,10 @@ from anyscale_conformance.rules import CHECKS, Check
 from anyscale_conformance.verdicts import Verdict
 
 MANIFEST = Path(__file__).with_name("manifest.json")
-JUDGES = ("context", "expect", "integrity", "refusals", "rows", "runner", "subjects", "sweep", "verdicts", "waivers")
+JUDGES = (
+    "batches", "context", "expect", "integrity", "model", "moves", "programs", "refusals", "rows", "runner", "subjects",
+    "sweep", "verdicts", "waivers",
+)  # fmt: skip
 """Modules that decide what a result is."""
 
 

@@ -90,7 +90,7 @@ class Model:
         leaked = ", ".join(str(item) for item in new if item.key not in known)
         expect(not leaked, f"nobody asked for {leaked}, and it is there")
 
-    # Beneath -------------------------------------------------------------------------------------------------------
+    # What rules are made of ----------------------------------------------------------------------------------------
 
     def tell(self, what: str, it: Subject | None = None, spec: Any = None) -> None:
         """Write a step into the story."""

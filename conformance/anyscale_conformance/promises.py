@@ -114,6 +114,7 @@ PROMISES: Mapping[str, str] = {
     "X-CON-07": (
         "A step that must not run twice at once is guarded by a lock that is held, refused and released properly."
     ),
+    "X-CON-08": "Calls that run at once come out as they would one after another, in some order.",
     "X-SEQ-01": (
         "After every step of any sequence of calls, faults and crashes the cloud holds exactly what the calls so far "
         "have asked for."

@@ -70,7 +70,7 @@ class ForgetsTheLast(ReferenceKit):
         def delete(
             self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime
         ) -> Mapping[InstanceId, Deletion]:
-            few = ids[:5]
+            few = ids[: max(len(ids) - 1, 2)]
             answer = super().delete(few, owner=owner, deadline=deadline)
             return {id: answer.get(id, Deletion.GONE) for id in ids}
 

@@ -1,17 +1,20 @@
-"""Providers whose faults show only after a few calls in the right order."""
+"""Providers whose faults show only after a few calls in the right order, or at one moment."""
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from anyscale_conformance.kits.reference import ReferenceKit, WiredCloud
 from anyscale_conformance.mutants.base import mutant
 from anyscale_core.drivers.base import DriverConfig
+from anyscale_core.errors import AlreadyExists, NotFound
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceSpec, Outcome
 from anyscale_core.models.networking import Endpoint, EndpointSpec, Network, NetworkSpec
 from anyscale_core.models.owner import Owner
 from anyscale_core.testing.fake_cluster import FakeClusterDriver
 from anyscale_core.testing.fake_networking import FakeNetworkingDriver
+from anyscale_core.testing.fake_storage import FakeStorageDriver
 from anyscale_core.testing.world import FakeCloud, key_of
 
 
@@ -103,3 +106,29 @@ class TakesTheGoing(ReferenceKit):
             if net is not None and net.goes_at is not None and net.network.owner == owner:
                 return self._view(net, owner)
             return super()._create(spec, owner, token)
+
+
+@mutant("Who saw that a name was free takes whatever has it by then as made.", caught_by=("X-CON-08[networking]",))
+class TakesWhatCameMeanwhile(ReferenceKit):
+    class Networking(FakeNetworkingDriver):
+        def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:
+            was_free = key_of(owner, spec.name) not in self._cloud.networks
+            time.sleep(0.01)
+            try:
+                return super().create(spec, owner=owner, token=token, deadline=deadline)
+            except AlreadyExists:
+                if not was_free:
+                    raise
+                return self.get(spec.name, owner=owner, deadline=deadline)
+
+
+@mutant("A delete looks first and acts later, and fails when another was faster.", caught_by=("X-CON-08[storage]",))
+class DeletesWhatItSaw(ReferenceKit):
+    class Storage(FakeStorageDriver):
+        def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
+            was_there = name in self._cloud.buckets
+            time.sleep(0.01)
+            answer = super().delete(name, owner=owner, deadline=deadline)
+            if was_there and answer is Deletion.ALREADY_ABSENT:
+                raise NotFound(f"no bucket {name!r}", reason="RESOURCE")
+            return answer
