@@ -50,4 +50,19 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=5,
         about="clusters of 10 nodes from apply to RUNNING on a fake cloud, beside their durable commits",
     ),
+    "heartbeats": Benchmark(
+        target="heartbeats:heartbeats",
+        rounds=5,
+        about="a heartbeat through the real server, beside a bare Litestar route; at least 0.5 of its rate",
+    ),
+    "idle-tick": Benchmark(
+        target="rest:idle_tick",
+        rounds=5,
+        about="a tick over 100, 1,000 and 10,000 clusters that did not change; it must not grow",
+    ),
+    "rest": Benchmark(
+        target="rest:rest",
+        rounds=3,
+        about="a server process with 1,000 clusters at rest: CPU, memory, status; at most 1 %, 150 MB, 200 ms",
+    ),
 }

@@ -11,6 +11,7 @@ import structlog
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from sqlalchemy.exc import OperationalError
 
 from anyscale_core.api.metrics import CONTENT_TYPE, DriverCalls
 from anyscale_core.api.problems import TooLarge, body_of, internal, problem_of
@@ -20,7 +21,7 @@ from anyscale_core.api.service import Service
 from anyscale_core.controlplane.keys import USER
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.rows import AuditRecord
-from anyscale_core.errors import CoreError, Fault, Refused, SpecError, UnknownName
+from anyscale_core.errors import CoreError, Fault, Refused, SpecError, Transient, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.secret import Secret
 
@@ -67,6 +68,10 @@ def _handler(service: Service, route: Route) -> HTTPRouteHandler:
         except CoreError as error:
             problem = problem_of(error)
             return _problem(problem) if problem.status != 500 else _internal(route)
+        except OperationalError:
+            return _problem(
+                problem_of(Transient("the control plane cannot reach its store; try again", reason="SERVER"))
+            )
         except Exception:
             return _internal(route)
 
@@ -77,23 +82,22 @@ def _handler(service: Service, route: Route) -> HTTPRouteHandler:
 
 
 async def _answer(service: Service, route: Route, request: Request[Any, Any, Any]) -> Any:
-    call = Call(
-        token=_bearer(request.headers.get("authorization", "")),
-        path={name: str(value) for name, value in request.path_params.items()},
-        query=dict(request.query_params),
-    )
+    token, actor = _bearer(request), ""
+    path = {name: str(value) for name, value in request.path_params.items()}
+    query = dict(request.query_params) if route.query else {}
     if route.door is Door.USER:
-        actor = await service.for_people(_let_in, service.plane, route, call)
-        call = Call(actor=actor, token=call.token, path=call.path, query=call.query)
-    if route.body is not None:
-        raw = await request.body()
-        call = Call(actor=call.actor, token=call.token, path=call.path, query=call.query, body=_read(raw, route))
+        asked = Call(token=token, path=path)
+        actor = await service.for_people(_let_in, service.plane, route, asked)
+    body = _read(await request.body(), route) if route.body is not None else None
+    call = Call(actor=actor, token=token, path=path, query=query, body=body)
     work = getattr(service, route.work)
     return await work(call) if inspect.iscoroutinefunction(work) else await service.for_people(work, call)
 
 
-def _bearer(header: str) -> Secret[str] | None:
-    scheme, _, token = header.partition(" ")
+def _bearer(request: Request[Any, Any, Any]) -> Secret[str] | None:
+    # From the scope: making a mapping of all headers takes longer than this.
+    found = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+    scheme, _, token = found.decode("latin-1").partition(" ")
     return Secret(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
 
 

@@ -28,10 +28,12 @@ from anyscale_core.api.protocol import (
     PlanView,
     Problem,
     ProviderView,
+    QuotaView,
 )
 from anyscale_core.errors import CoreError, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.job import JobSpec
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 
@@ -179,6 +181,18 @@ class Client:
     def uploads(self, cloud: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket."""
         return self._ask("POST", f"/v1/clouds/{_quoted(cloud)}/uploads", StoreAccess)
+
+    def quotas(self) -> tuple[QuotaView, ...]:
+        """Return the quotas by name, each with its usage and the clusters that it holds back."""
+        return self._ask("GET", "/v1/quotas", tuple[QuotaView, ...])
+
+    def set_quota(self, spec: Mapping[str, Any]) -> QuotaView:
+        """Make or change a quota; ``spec`` goes as it was written. What runs goes on, also beyond it."""
+        return self._ask("POST", "/v1/quotas", QuotaView, body=spec)
+
+    def delete_quota(self, name: str) -> QuotaSpec:
+        """Forget a quota and return it; what it held back goes on at once."""
+        return self._ask("DELETE", f"/v1/quotas/{_quoted(name)}", QuotaSpec)
 
     def providers(self) -> tuple[ProviderView, ...]:
         """Return the provider plugins that the service found, sound and broken."""

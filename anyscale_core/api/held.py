@@ -5,28 +5,29 @@ the newer one was answered with orders, the older is let go with the same.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 import attrs
 import structlog
 
 from anyscale_core.api.hub import Hub
 from anyscale_core.api.protocol import MAX_WAIT
+from anyscale_core.api.recording import Recording, Run
+from anyscale_core.controlplane.credentials import Bearer
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.errors import Refused
 from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.node import Heartbeat, Orders
 from anyscale_core.models.secret import Secret
 
-Run = Callable[..., Awaitable[Any]]
-"""Runs a function in one of the threads for machines."""
-
 LOOK = timedelta(milliseconds=500)
 """How often is looked without a ring: another process of the same plane may have written."""
 PAUSE = timedelta(milliseconds=10)
 """Between two looks: a storm of rings costs one look each."""
+SHARE = 10
+"""A pause is at least this many times what the look before it took: looks cost a tenth of a core at most."""
 REMEMBERED = 10_000
 """Nodes of which the last orders are remembered."""
 NOTHING = Orders()
@@ -38,10 +39,8 @@ log = structlog.get_logger(__name__)
 class Held:
     """One heartbeat that waits for its answer. ``version``: of the cluster, when ``orders`` were worked out."""
 
-    node: NodeId
-    cluster: ClusterId
+    bearer: Bearer
     seq: int
-    credential: Secret[str]
     config_version: str
     version: int
     orders: Orders
@@ -63,10 +62,9 @@ class Heartbeating:
 
     def __init__(self, plane: ControlPlane, hub: Hub, run: Run) -> None:
         self._plane, self._hub, self._run = plane, hub, run
-        self._held: dict[NodeId, Held] = {}
+        self._recording = Recording(plane, run)
+        self._held: dict[ClusterId, dict[NodeId, Held]] = {}
         self._given: dict[NodeId, Orders] = {}
-        self._seen: dict[ClusterId, int] = {}
-        """The version that was last woken for; any thread may write it, for a needless wake does no harm."""
         self.total = 0
         """Heartbeats that were accepted."""
 
@@ -76,78 +74,79 @@ class Heartbeating:
         Raises Refused.
         """
         count = self._hub.count
-        (node, cluster), version, orders = await self._run(self._first, credential, beat)
+        taken = await self._recording.take(credential, beat)
         self.total += 1
+        bearer, orders = taken.bearer, taken.orders
         wait = min(beat.wait, MAX_WAIT)
-        older = self._held.get(node)
+        older = self._held_for(bearer)
         is_late = older is not None and older.seq > beat.seq
-        if wait <= timedelta() or is_late or not self._hub.is_open or self._is_news(node, orders):
-            return self._give(node, beat.seq, orders)
+        if wait <= timedelta() or is_late or not self._hub.is_open or self._is_news(bearer.node_id, orders):
+            return self._give(bearer, beat.seq, orders)
         if older is not None:
             self._release(older, older.orders)
         held = Held(
-            node=node, cluster=cluster, seq=beat.seq, credential=credential, config_version=beat.config_version,
-            version=version, orders=orders, answer=asyncio.get_running_loop().create_future(),
+            bearer=bearer, seq=beat.seq, config_version=beat.config_version, version=taken.version, orders=orders,
+            answer=asyncio.get_running_loop().create_future(),
         )  # fmt: skip
-        self._held[node] = held
+        self._held.setdefault(bearer.cluster_id, {})[bearer.node_id] = held
         if self._hub.count != count:
             self._hub.ring()  # something changed before this one could be looked at
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 return await held.answer
         except TimeoutError:
-            return self._give(node, held.seq, held.orders)
+            return self._give(bearer, held.seq, held.orders)
         finally:
-            if self._held.get(node) is held:
-                del self._held[node]
+            self._drop(held)
 
     async def watch(self) -> None:
         """Let go of held heartbeats as soon as there is news for them; runs until it is cancelled."""
         while True:
-            count = self._hub.count
+            count, began = self._hub.count, time.perf_counter()
             if self._held:
-                for look in await self._run(self._look, tuple(self._held.values())):
-                    self._found(look)
-            await asyncio.sleep(PAUSE.total_seconds())
+                await self._look_at_all()
+            took = time.perf_counter() - began
+            await asyncio.sleep(max(PAUSE.total_seconds(), SHARE * took))
             await self._hub.changed(count, LOOK)
 
     def release_all(self) -> None:
         """Answer every held heartbeat with what is known: the service is about to end."""
-        for held in tuple(self._held.values()):
+        for held in [held for nodes in self._held.values() for held in nodes.values()]:
             self._release(held, held.orders)
+
+    async def _look_at_all(self) -> None:
+        """Ask for the versions of the clusters, and for the orders of those nodes alone whose cluster has changed."""
+        try:
+            versions = await self._run(self._plane.store.versions, tuple(self._held))
+            stale = tuple(self._stale(versions))
+            looks = await self._run(self._look, stale, versions) if stale else ()
+        except Exception:
+            log.exception("held heartbeats could not be looked at; each is answered when its wait is over")
+            return
+        for look in looks:
+            self._found(look)
 
     # -- in a thread ---------------------------------------------------------------------------------------------------
 
-    def _first(self, credential: Secret[str], beat: Heartbeat) -> tuple[tuple[NodeId, ClusterId], int, Orders]:
-        plane = self._plane
-        node, cluster = plane.heartbeats.identify(credential)
-        plane.heartbeats.record(node, beat)
-        # Read before the orders: what changes in between is then seen as a change.
-        version = plane.store.version(cluster)
-        orders = plane.heartbeats.orders(credential, beat.config_version)
-        if version != self._seen.get(cluster):
-            self._seen[cluster] = version
-            plane.wake()
-        return (node, cluster), version, orders
-
-    def _look(self, held: tuple[Held, ...]) -> list[Look]:
+    def _look(self, stale: Sequence[Held], versions: Mapping[ClusterId, int]) -> list[Look]:
         out: list[Look] = []
-        versions: dict[ClusterId, int] = {}
-        for one in held:
+        for one in stale:
+            version = versions.get(one.bearer.cluster_id, 0)
             try:
-                if one.cluster not in versions:
-                    versions[one.cluster] = self._plane.store.version(one.cluster)
-                version = versions[one.cluster]
-                if version != one.version:
-                    orders = self._plane.heartbeats.orders(one.credential, one.config_version)
-                    out.append(Look(held=one, version=version, orders=orders))
+                orders = self._plane.heartbeats.orders(one.bearer, one.config_version, version=version)
+                out.append(Look(held=one, version=version, orders=orders))
             except Refused as refusal:
-                out.append(Look(held=one, version=one.version, orders=NOTHING, refusal=refusal))
+                out.append(Look(held=one, version=version, orders=NOTHING, refusal=refusal))
             except Exception:
                 log.exception("a held heartbeat could not be looked at; it is answered when its wait is over")
         return out
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
+
+    def _stale(self, versions: Mapping[ClusterId, int]) -> Iterable[Held]:
+        for cluster_id, nodes in self._held.items():
+            version = versions.get(cluster_id, 0)
+            yield from (held for held in nodes.values() if held.version != version)
 
     def _found(self, look: Look) -> None:
         held = look.held
@@ -157,8 +156,9 @@ class Heartbeating:
             held.answer.set_exception(look.refusal)
             return
         held.version, held.orders = look.version, look.orders
-        if self._is_news(held.node, look.orders):
-            self._remember_given(held.node, look.orders)
+        node = held.bearer.node_id
+        if self._is_news(node, look.orders):
+            self._remember_given(node, look.orders)
             self._release(held, look.orders)
 
     def _is_news(self, node: NodeId, orders: Orders) -> bool:
@@ -167,9 +167,9 @@ class Heartbeating:
             return False
         return orders != self._given.get(node)
 
-    def _give(self, node: NodeId, seq: int, orders: Orders) -> Orders:
-        self._remember_given(node, orders)
-        older = self._held.get(node)
+    def _give(self, bearer: Bearer, seq: int, orders: Orders) -> Orders:
+        self._remember_given(bearer.node_id, orders)
+        older = self._held_for(bearer)
         if orders != NOTHING and older is not None and older.seq < seq:
             self._release(older, orders)
         return orders
@@ -180,6 +180,16 @@ class Heartbeating:
             self._given[node] = orders
             if len(self._given) > REMEMBERED:
                 del self._given[next(iter(self._given))]
+
+    def _held_for(self, bearer: Bearer) -> Held | None:
+        return self._held.get(bearer.cluster_id, {}).get(bearer.node_id)
+
+    def _drop(self, held: Held) -> None:
+        nodes = self._held.get(held.bearer.cluster_id, {})
+        if nodes.get(held.bearer.node_id) is held:
+            del nodes[held.bearer.node_id]
+            if not nodes:
+                del self._held[held.bearer.cluster_id]
 
     def _release(self, held: Held, orders: Orders) -> None:
         if not held.answer.done():

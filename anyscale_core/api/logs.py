@@ -26,7 +26,8 @@ def configure(level: int = logging.INFO) -> None:
     )
     rendering: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if person:
-        rendering.append(structlog.dev.ConsoleRenderer())
+        # The pretty traceback shows local variables, and there are secrets among them.
+        rendering.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
     else:
         rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()

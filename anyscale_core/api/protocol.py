@@ -17,6 +17,7 @@ from anyscale_core.models.instance import NodeKind
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import RayStatus
 from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.records import EndCause, Goal
 from anyscale_core.models.secret import Secret
 
@@ -86,10 +87,13 @@ class ClusterView:
     generation: int
     observed_generation: int
     created_at: datetime
+    created_by: str = ""
     running_at: datetime | None = None
     ended_at: datetime | None = None
     end_cause: EndCause = EndCause.NONE
     price_per_hour: float
+    held_by: tuple[str, ...] = ()
+    """The quotas that hold its growth back."""
     endpoint: str = ""
     """The URL of its gateway; empty while there is none. ``access`` gives a token for it."""
     nodes: tuple[NodeView, ...] = ()
@@ -153,6 +157,25 @@ class CloudView:
     settings: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     registered: bool = True
     """False: a provider's default cloud that no cluster has used yet."""
+
+
+@attrs.frozen(kw_only=True)
+class LimitView:
+    """One limit of a quota. ``path``: its field (``resources.CPU``); ``budget``: what was spent in this period."""
+
+    path: str
+    used: float
+    limit: float
+
+
+@attrs.frozen(kw_only=True)
+class QuotaView:
+    """One quota and its usage now. ``holds``: the clusters that it holds back; ``renews_at``: when its budget does."""
+
+    quota: QuotaSpec
+    limits: tuple[LimitView, ...] = ()
+    holds: tuple[str, ...] = ()
+    renews_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -20,6 +20,7 @@ from anyscale_core.api.protocol import (
     JobView,
     PlanView,
     ProviderView,
+    QuotaView,
     StopView,
 )
 from anyscale_core.errors import Fault, SpecError
@@ -28,6 +29,7 @@ from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 
@@ -129,6 +131,12 @@ ROUTES: tuple[Route, ...] = (
           answer=CloudView, status=201),
     Route(method="POST", path="/v1/clouds/{cloud}/uploads", says="Give a way to upload working directories.",
           work="uploads", answer=StoreAccess, show=Show.REVEALED),
+    Route(method="GET", path="/v1/quotas", says="List the quotas with their usage.", work="quotas",
+          answer=tuple[QuotaView, ...]),
+    Route(method="POST", path="/v1/quotas", says="Make a quota (201) or change it (200).", work="set_quota",
+          body=QuotaSpec, answer=QuotaView),
+    Route(method="DELETE", path="/v1/quotas/{name}", says="Forget a quota; what it held back goes on.",
+          work="delete_quota", answer=QuotaSpec),
     Route(method="GET", path="/v1/providers", says="List the provider plugins.", work="providers",
           answer=tuple[ProviderView, ...]),
     Route(method="GET", path="/v1/audit", says="List who did what.", work="audit",

@@ -1,7 +1,6 @@
 """What each route does: one call of the plane, and the plane's value as a view."""
 
 import asyncio
-import collections
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,12 +22,14 @@ from anyscale_core.api.protocol import (
     JobView,
     PlanView,
     ProviderView,
+    QuotaView,
     StopView,
 )
 from anyscale_core.api.routes import ROUTES, Answer, Call
 from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
 from anyscale_core.models.node import Orders, Registered
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.storage import StoreAccess
 
 PEOPLE, MACHINES = 8, 4
@@ -117,7 +118,7 @@ class Service:
         return self._view(self.plane.status(name))
 
     def plan(self, call: Call) -> PlanView:
-        return views.plan_view(self.plane.plan(call.body))
+        return views.plan_view(self.plane.plan(call.body, actor=call.actor))
 
     def submit(self, call: Call) -> JobView:
         return views.job_view(self.plane.submit(call.path["name"], call.body, actor=call.actor))
@@ -159,6 +160,17 @@ class Service:
         self.plane.register_cloud(call.body, actor=call.actor)
         return views.cloud_view(call.body)
 
+    def quotas(self, call: Call) -> tuple[QuotaView, ...]:  # noqa: ARG002
+        return tuple(views.quota_view(status) for status in self.plane.quotas.all())
+
+    def set_quota(self, call: Call) -> Answer:
+        is_new = self.plane.set_quota(call.body, actor=call.actor)
+        view = views.quota_view(self.plane.quotas.get(call.body.name))
+        return Answer(value=view, status=201 if is_new else 200)
+
+    def delete_quota(self, call: Call) -> QuotaSpec:
+        return self.plane.delete_quota(call.path["name"], actor=call.actor)
+
     def uploads(self, call: Call) -> StoreAccess:
         return self.plane.upload(call.path["cloud"], actor=call.actor)
 
@@ -184,10 +196,10 @@ class Service:
         return schema.document(ROUTES)
 
     def metrics(self, call: Call) -> bytes:  # noqa: ARG002
-        records = self.plane.clusters()
+        clusters, nodes = self.plane.store.phases()
         return metrics.render(
-            clusters=collections.Counter(record.phase.value for record in records),
-            nodes=collections.Counter(node.phase.value for record in records for node in record.nodes),
+            clusters=clusters,
+            nodes=nodes,
             calls=self._calls.counts(),
             heartbeats=self._heartbeating.total,
         )
@@ -195,7 +207,7 @@ class Service:
     def _view(self, status: ClusterStatus) -> ClusterView:
         cloud = self.plane.clouds.built().get(status.record.cloud)
         sweep = cloud.last_sweep() if cloud is not None else None
-        return views.cluster_view(status, sweep.instances if sweep is not None else ())
+        return views.cluster_view(status, sweep.by_cluster.get(status.record.id, ()) if sweep is not None else ())
 
 
 async def _in(executor: Executor, function: Callable[..., Any], *args: Any) -> Any:

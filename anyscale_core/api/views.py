@@ -11,12 +11,15 @@ from anyscale_core.api.protocol import (
     ClusterView,
     EventView,
     JobView,
+    LimitView,
     NodeView,
     PlannedNodesView,
     PlanView,
     ProviderView,
+    QuotaView,
 )
 from anyscale_core.controlplane.plane import ClusterAccess, ClusterStatus, PlanPreview
+from anyscale_core.controlplane.quotas import QuotaStatus
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
@@ -40,10 +43,12 @@ def cluster_view(status: ClusterStatus, instances: Iterable[Instance] = ()) -> C
         generation=record.generation,
         observed_generation=record.observed_generation,
         created_at=record.created_at,
+        created_by=record.created_by,
         running_at=record.running_at,
         ended_at=record.ended_at,
         end_cause=record.end_cause,
         price_per_hour=sum(node.price_per_hour for node in record.nodes if node.phase in PRESENT),
+        held_by=record.held_by,
         endpoint=record.endpoint.url if record.endpoint is not None else "",
         nodes=tuple(_node_view(node, status.nodes.get(node.id), addresses.get(node.name, "")) for node in record.nodes),
         jobs=tuple(job_view(job) for job in record.jobs),
@@ -112,6 +117,15 @@ def plan_view(preview: PlanPreview) -> PlanView:
         max_price_per_hour=preview.max_price_per_hour,
         unmet=preview.unmet,
     )
+
+
+def quota_view(status: QuotaStatus) -> QuotaView:
+    """Return a quota with its usage."""
+    usage = status.usage
+    limits = (
+        LimitView(path=path, used=usage.used.get(path, 0.0), limit=limit) for path, limit in usage.quota.limits.items()
+    )
+    return QuotaView(quota=usage.quota, limits=tuple(limits), holds=status.holds, renews_at=usage.renews_at)
 
 
 def access_view(access: ClusterAccess) -> AccessView:

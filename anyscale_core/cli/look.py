@@ -62,6 +62,7 @@ def events(args: argparse.Namespace, output: Output) -> int:
 def _plan_here(args: argparse.Namespace, spec: ClusterSpec) -> PlanView:
     """Plan in this process: nothing is started, and a home that does not exist yet is not made."""
     from anyscale_core.api.views import plan_view
+    from anyscale_core.controlplane.keys import local_user
     from anyscale_core.controlplane.plane import ControlPlane
     from anyscale_core.controlplane.settings import Settings
 
@@ -70,7 +71,7 @@ def _plan_here(args: argparse.Namespace, spec: ClusterSpec) -> PlanView:
         settings = attrs.evolve(Settings.from_env(), home=args.home if known else Path(folder))
         plane = ControlPlane(settings)
         try:
-            return plan_view(plane.plan(spec))
+            return plan_view(plane.plan(spec, actor=local_user()))
         finally:
             plane.close()
 

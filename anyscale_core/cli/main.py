@@ -56,7 +56,7 @@ Verb = Callable[[argparse.Namespace, Output], int]
 
 VERBS = {
     "run": "run", "up": "wish", "down": "wish", "status": "look", "plan": "look", "events": "look", "logs": "logs",
-    "providers": "plane", "serve": "plane", "stop": "plane",
+    "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
 }  # fmt: skip
 """The module of each verb; only that one is loaded."""
 
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     events = verb("events", "show what has happened to a cluster")
     events.add_argument("name", metavar="NAME", nargs="?")
     events.add_argument("--follow", action="store_true", help="go on until the cluster has ended, or Ctrl-C")
+    _quota_arguments(verb("quota", "set, list or delete quotas: what clouds, users and projects may hold and spend"))
     check = verb("providers", "show which provider plugins are installed, and which are broken")
     check.add_argument("--check", action="store_true", help="exit 1 if any is broken")
     serve = verb("serve", "run the control plane in the foreground")
@@ -127,10 +128,21 @@ def _logs_arguments(logs: argparse.ArgumentParser) -> None:
     logs.add_argument("--follow", action="store_true", help="go on printing until the job has ended")
 
 
-def _spec_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-f", "--file", required=True, metavar="SPEC", help="the cluster's spec: YAML or JSON, '-' for stdin"
-    )
+def _quota_arguments(quota: argparse.ArgumentParser) -> None:
+    actions = quota.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _common(made)
+        return made
+
+    _spec_argument(action("set", "make or change a quota; what runs goes on, also beyond it"), what="the quota's spec")
+    action("list", "show the quotas, what is used of them, and the clusters that they hold back")
+    action("delete", "forget a quota; what it held back goes on").add_argument("name", metavar="NAME")
+
+
+def _spec_argument(parser: argparse.ArgumentParser, what: str = "the cluster's spec") -> None:
+    parser.add_argument("-f", "--file", required=True, metavar="SPEC", help=f"{what}: YAML or JSON, '-' for stdin")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,9 @@ from anyscale_core.errors import Fault, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.cluster import ClusterSpec
 
+FIELDS = "name:, cloud:, head_node: ..."
+"""What a cluster's spec begins with: told to whoever gives something else."""
+
 
 @attrs.frozen(kw_only=True)
 class SpecFile:
@@ -29,14 +32,19 @@ def load(source: str) -> SpecFile:
 
     Raises SpecError with every fault and its line; for text that is not YAML the one fault names line and column.
     """
-    name, text = _read(source)
-    raw, lines = parse(text, name)
+    name, raw, lines = document(source)
     with located(name, lines):
         spec = wire.structure(raw, ClusterSpec, subject=name)
     return SpecFile(name=name, raw=raw, spec=spec, lines=lines)
 
 
-def parse(text: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+def document(source: str, fields: str = FIELDS) -> tuple[str, Mapping[str, Any], Mapping[str, int]]:
+    """Return the name of a file (or of stdin for ``-``), the mapping in it, and the line of each path. Raises SpecError."""
+    name, text = _read(source)
+    return (name, *parse(text, name, fields))
+
+
+def parse(text: str, name: str, fields: str = FIELDS) -> tuple[Mapping[str, Any], Mapping[str, int]]:
     """Return the mapping that ``text`` is, and the line of each path in it. Raises SpecError."""
     import yaml
 
@@ -51,7 +59,7 @@ def parse(text: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, int]]:
         raise SpecError([Fault(path="", message=f"is not YAML: {error}")], subject=name) from None
     if not isinstance(raw, Mapping):
         what = "is empty" if raw is None else f"holds a {type(raw).__name__}, not a mapping"
-        raise SpecError([Fault(path="", message=f"{what}; write name:, cloud:, head_node: ...")], subject=name)
+        raise SpecError([Fault(path="", message=f"{what}; write {fields}")], subject=name)
     lines: dict[str, int] = {}
     doubled: list[Fault] = []
     _walk(node, "", lines, doubled)

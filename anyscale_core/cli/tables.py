@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from anyscale_core.api.protocol import ClusterView, JobView, NodeView, PlanView, ProviderView
+from anyscale_core.api.protocol import ClusterView, JobView, LimitView, NodeView, PlanView, ProviderView, QuotaView
 from anyscale_core.cli.output import table
 from anyscale_core.models.phases import NODE_ENDED, NodePhase
+from anyscale_core.models.quota import BUDGET, PRICE, RESOURCES
 
 
 def clusters(views: Sequence[ClusterView], *, now: datetime) -> str:
@@ -59,6 +60,26 @@ def plan(view: PlanView) -> str:
     return "\n".join(lines)
 
 
+def quotas(views: Sequence[QuotaView]) -> str:
+    """Return a line per limit: a quota's name and scope stand in the first of its own."""
+    rows = []
+    for view in views:
+        quota = view.quota
+        scope = {"cloud": quota.cloud, "user": quota.user, "project": quota.project}
+        first = {
+            "QUOTA": quota.name, "MODE": quota.mode.value,
+            "FOR": " ".join(f"{key}={value}" for key, value in scope.items() if value is not None) or "everybody",
+            "HOLDS BACK": " ".join(view.holds),
+        }  # fmt: skip
+        for one in view.limits:
+            period = f" ({quota.budget_period.value})" if one.path == BUDGET else ""
+            rows.append(
+                first | {"LIMIT": one.path + period, "USED": _amount(one, one.used), "OF": _amount(one, one.limit)}
+            )
+            first = {}
+    return table(("QUOTA", "MODE", "FOR", "LIMIT", "USED", "OF", "HOLDS BACK"), rows)
+
+
 def providers(views: Sequence[ProviderView]) -> str:
     """Return a line per plugin, the broken ones with the reason."""
     return table(
@@ -110,6 +131,12 @@ def _jobs(jobs: Sequence[JobView], *, now: datetime) -> str:
             for job in jobs
         ],
     )  # fmt: skip
+
+
+def _amount(limit: LimitView, amount: float) -> str:
+    if limit.path in (PRICE, BUDGET):
+        return f"{amount:.2f}"
+    return f"{amount / 2**30:.10g} GiB" if limit.path == f"{RESOURCES}memory" else f"{amount:.10g}"
 
 
 def _ready(view: ClusterView) -> str:

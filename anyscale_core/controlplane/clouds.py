@@ -1,5 +1,7 @@
 """Clouds as the engine uses them: four drivers behind their layers, what clusters share, and one sweep for all."""
 
+import contextlib
+import functools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +19,7 @@ from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import Fault as SpecFault
-from anyscale_core.errors import PluginError, SpecError, UnknownName
+from anyscale_core.errors import NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.identity import Identity, IdentitySpec
@@ -43,6 +45,14 @@ class Sweep:
 
     began_at: datetime
     instances: tuple[Instance, ...]
+
+    @functools.cached_property
+    def by_cluster(self) -> Mapping[ClusterId | None, tuple[Instance, ...]]:
+        """The instances of each cluster: worked out once, so that a turn looks at its own cluster's alone."""
+        out: dict[ClusterId | None, list[Instance]] = {}
+        for instance in self.instances:
+            out.setdefault(instance.owner.cluster, []).append(instance)
+        return {cluster: tuple(instances) for cluster, instances in out.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +81,8 @@ class Cloud:
         self.networking = _typed(drivers["networking"], NetworkingDriver)  # type: ignore[type-abstract]
         self._sweep: Sweep | None = None
         self._sweeping = threading.Lock()
+        self.is_settled = False
+        """Whether the last list that was looked through showed every node's instance running; a create ends that."""
         self._shared: Shared | None = None
         self._catalogue: tuple[datetime, tuple[Offering, ...]] | None = None
 
@@ -216,8 +228,9 @@ class Clouds:
         if default is None:
             known = sorted({spec.name for spec in self._store.clouds()} | set(self.defaults()))
             raise UnknownName(f"no cloud {name!r} is registered; known: {', '.join(known) or 'none'}")
-        self._store.add_cloud(default, now=self._clock.now())
-        return default
+        with contextlib.suppress(NameTaken):  # another process was first
+            self._store.add_cloud(default, now=self._clock.now())
+        return self._store.cloud(name) or default
 
     def defaults(self) -> Iterable[str]:
         """Return the names of clouds that can be used without being registered."""
@@ -245,6 +258,13 @@ class Clouds:
                 faults.append(SpecFault(path=f"settings.{name}.{key}", message=f"unknown setting; known: {known}"))
         if faults:
             raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
+
+    def check_name(self, name: str | None, *, subject: str) -> None:
+        """Raise SpecError for the name of a cloud that is neither registered nor a provider's default; None is none."""
+        known = {spec.name for spec in self._store.clouds()} | set(self.defaults())
+        if name is not None and name not in known:
+            message = f"no cloud {name!r} is registered; known: {', '.join(sorted(known)) or 'none'}"
+            raise SpecError([SpecFault(path="cloud", message=message)], subject=subject)
 
     def built(self) -> Mapping[str, Cloud]:
         return dict(self._built)

@@ -32,6 +32,7 @@ class Grants:
     def __init__(self, *, clouds: Clouds, clock: Clock) -> None:
         self._clouds, self._clock = clouds, clock
         self._kept: dict[ClusterId, dict[tuple[Access, str], Grant]] = {}
+        self._wanted: dict[ClusterId, None] = {}
 
     def ensure(self, record: ClusterRecord) -> datetime | None:
         """Have all that the cluster's nodes need; return when some of it has to be asked for anew. Raises CloudError."""
@@ -53,6 +54,17 @@ class Grants:
         """Return what ``ensure`` has got; None while it has not. Calls nothing."""
         grant = self._kept.get(record.id, {}).get((access, prefix or cluster_prefix(record.id)))
         return grant.store if grant is not None else None
+
+    def want(self, cluster_id: ClusterId) -> None:
+        """Note that a node asks for what is not at hand here: the process has just started, or another works on the cluster."""
+        self._wanted[cluster_id] = None
+
+    def wanted(self) -> ClusterId | None:
+        """Return, once, a cluster whose grants are wanted; None when none are."""
+        try:
+            return self._wanted.popitem()[0]
+        except KeyError:
+            return None
 
     def forget(self, cluster_id: ClusterId) -> None:
         """Drop what is kept of a cluster that has ended."""

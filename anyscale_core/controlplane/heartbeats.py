@@ -2,16 +2,18 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import attrs
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane import beats
+from anyscale_core.controlplane.beats import Said
 from anyscale_core.controlplane.clouds import Clouds
+from anyscale_core.controlplane.credentials import Bearer, Credentials
 from anyscale_core.controlplane.grants import PACKAGES, Grants
-from anyscale_core.controlplane.keys import JOIN, NODE, KeyRing
+from anyscale_core.controlplane.keys import JOIN, KeyRing
 from anyscale_core.controlplane.rows import AuditRecord
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
@@ -52,6 +54,8 @@ class View:
     version: int
     record: ClusterRecord
     status: Mapping[NodeId, NodeStatus]
+    nodes: Mapping[NodeId, NodeRecord]
+    head: NodeRecord | None
 
 
 @attrs.define(kw_only=True)
@@ -60,6 +64,19 @@ class Kept:
 
     view: View | None = None
     gateways: dict[NodeId, GatewayConfig] = attrs.field(factory=dict)
+    ray_token: Secret[str] | None = None
+    configs: dict[NodeId, tuple[NodeConfig, NodeConfig]] = attrs.field(factory=dict)
+    """Configurations that were given: without their version, and with it."""
+
+
+@attrs.frozen(kw_only=True)
+class Taken:
+    """A heartbeat that was recorded. ``version``: of its cluster when the orders were worked out; ``news``: as ``Heard``."""
+
+    bearer: Bearer
+    version: int
+    orders: Orders
+    news: bool
 
 
 class Heartbeats:
@@ -70,6 +87,7 @@ class Heartbeats:
     ) -> None:
         self._store, self._clouds, self._grants, self._keys = store, clouds, grants, keys
         self._clock, self._settings = clock, settings
+        self.credentials = Credentials(keys, settings.credential_ttl)
         self._kept: dict[ClusterId, Kept] = {}
 
     # -- tokens --------------------------------------------------------------------------------------------------------
@@ -92,12 +110,11 @@ class Heartbeats:
 
     def ray_token(self, cluster_id: ClusterId) -> Secret[str]:
         """Return Ray's own token of a cluster: derived, so it is nowhere stored."""
-        seed = self._keys.sign("anyscale-core/ray", {"sub": cluster_id}, issued=_DAWN, expires=_DAWN)
-        return Secret(hashlib.sha256(seed.reveal().encode()).hexdigest())
-
-    def _credential(self, node_id: NodeId, cluster_id: ClusterId, now: datetime) -> tuple[Secret[str], datetime]:
-        expires = now + self._settings.credential_ttl
-        return self._keys.sign(NODE, {"sub": node_id, "cluster": cluster_id}, issued=now, expires=expires), expires
+        kept = self._kept.setdefault(cluster_id, Kept())
+        if kept.ray_token is None:
+            seed = self._keys.sign("anyscale-core/ray", {"sub": cluster_id}, issued=_DAWN, expires=_DAWN)
+            kept.ray_token = Secret(hashlib.sha256(seed.reveal().encode()).hexdigest())
+        return kept.ray_token
 
     # -- registration --------------------------------------------------------------------------------------------------
 
@@ -119,11 +136,10 @@ class Heartbeats:
         except Refused as refusal:
             self._audit("register", subject, refusal)
             raise
-        config = self._config(self._view(cluster_id), node)
+        config = self._config(self._view(cluster_id, self._store.version(cluster_id)), node)
         if config is None:
-            self._store.touch(cluster_id, now=now)
             raise Transient("the control plane is not ready for this node yet; try again", reason="SERVER")
-        credential, expires = self._credential(node_id, cluster_id, now)
+        credential, expires = self.credentials.issue(node_id, cluster_id, now=now)
         self._audit("register", node_id, None)
         return Registered(credential=credential, expires_at=expires, config=config)
 
@@ -132,7 +148,7 @@ class Heartbeats:
         node = self._store.node(node_id)
         if record is None or node is None or node.cluster_id != cluster_id:
             raise Refused("foreign", "this control plane expects no such node")
-        if node.phase in NODE_ENDED or node.phase in (NodePhase.LOST, NodePhase.DELETING):
+        if node.phase in FORGOTTEN:
             raise Refused("unexpected", f"the node is {node.phase.value}: it is not expected any more")
         return record, node
 
@@ -158,56 +174,56 @@ class Heartbeats:
 
     # -- heartbeats ----------------------------------------------------------------------------------------------------
 
-    def identify(self, credential: Secret[str]) -> tuple[NodeId, ClusterId]:
+    def identify(self, credential: Secret[str]) -> Bearer:
         """Return whose credential this is. Raises Refused, with an audit record."""
         try:
-            claims = self._keys.verify(NODE, credential, now=self._clock.now())
+            return self.credentials.verify(credential, now=self._clock.now())
         except Refused as refusal:
             self._audit("heartbeat", "unknown", refusal)
             raise
-        return NodeId(str(claims["sub"])), ClusterId(str(claims["cluster"]))
 
     def heartbeat(self, credential: Secret[str], beat: Heartbeat) -> Orders:
         """Record what a node says and return what it shall do. Raises Refused."""
-        node_id, _ = self.identify(credential)
-        self.record(node_id, beat)
-        return self.orders(credential, beat.config_version)
+        (taken,) = self.take([(self.identify(credential), beat)])
+        if isinstance(taken, Exception):
+            raise taken
+        return taken.orders
 
-    def record(self, node_id: NodeId, beat: Heartbeat) -> None:
-        """Record a heartbeat; the cluster becomes due when it says anything new."""
-        before = self._store.status(node_id)
-        if before is None:
-            refusal = Refused("foreign", "the node has never registered here")
-            self._audit("heartbeat", node_id, refusal)
-            raise refusal
-        now = self._clock.now()
-        if beat.seq <= before.seq:
-            return  # an older one that arrives late is not believed
-        status = attrs.evolve(
-            before, seen_at=now, seq=beat.seq, ray=beat.ray, ray_id=beat.ray_id, epoch=beat.epoch, detail=beat.detail,
-            config_version=beat.config_version, head=beat.head,
-        )  # fmt: skip
-        timing = self._settings.timing
-        silent = now - before.seen_at > timing.suspect_after
-        changed = silent or _significant(status, timing.settle) != _significant(before, timing.settle)
-        node = self._store.node(node_id) if changed else None
-        self._store.beat(status, changed=node.cluster_id if node is not None else None)
+    def take(self, said: Sequence[tuple[Bearer, Heartbeat]]) -> list[Taken | Exception]:
+        """Record heartbeats in one transaction, and return what each node shall do, or what is wrong with its heartbeat.
 
-    def orders(self, credential: Secret[str], config_version: str) -> Orders:
-        """Return what a node shall do now."""
-        now = self._clock.now()
-        claims = self._keys.verify(NODE, credential, now=now)
-        node_id, cluster_id = NodeId(str(claims["sub"])), ClusterId(str(claims["cluster"]))
-        view = self._view(cluster_id)
-        node = next((node for node in view.record.nodes if node.id == node_id), None)
-        if node is None or node.phase in NODE_ENDED | {NodePhase.LOST, NodePhase.DELETING}:
-            return Orders(forget=True)
+        A cluster becomes due when one of its nodes says anything new.
+        """
+        now, timing = self._clock.now(), self._settings.timing
+        batch = [Said(node_id=bearer.node_id, beat=beat) for bearer, beat in said]
+        heard = beats.record(self._store, batch, now=now, timing=timing)
+        out: list[Taken | Exception] = []
+        for (bearer, beat), one in zip(said, heard, strict=True):
+            try:
+                if one is None:
+                    raise Refused("foreign", "the node has never registered here")
+                orders = self.orders(bearer, beat.config_version, version=one.version)
+                out.append(Taken(bearer=bearer, version=one.version, orders=orders, news=one.news))
+            except Refused as refusal:
+                self._audit("heartbeat", bearer.node_id, refusal)
+                out.append(refusal)
+            except Exception as error:  # what is wrong with one node's orders is not the others' concern
+                out.append(error)
+        return out
+
+    def orders(self, bearer: Bearer, config_version: str, *, version: int) -> Orders:
+        """Return what a node shall do now; ``version``: its cluster's. Raises Refused."""
+        view = self._view(bearer.cluster_id, version)
+        node = view.nodes.get(bearer.node_id)
+        if node is None or node.phase in FORGOTTEN:
+            return FORGET
         config = self._config(view, node)
         fresh: Secret[str] | None = None
         expires: datetime | None = None
-        if now.timestamp() - float(claims["iat"]) > self._settings.credential_ttl.total_seconds() / 2:
-            fresh, expires = self._credential(node_id, cluster_id, now)
-        head = node if current_head(view.record.nodes) == node else None
+        now = self._clock.now()
+        if self.credentials.is_aging(bearer, now=now):
+            fresh, expires = self.credentials.issue(bearer.node_id, bearer.cluster_id, now=now)
+        head = node if view.head is node else None
         return Orders(
             config=config if config is not None and config.version != config_version else None,
             drain=_drain(node),
@@ -221,32 +237,36 @@ class Heartbeats:
 
     # -- what they are told --------------------------------------------------------------------------------------------
 
-    def _view(self, cluster_id: ClusterId) -> View:
-        version, kept = self._store.version(cluster_id), self._kept.setdefault(cluster_id, Kept())
-        if kept.view is not None and kept.view.version == version:
+    def _view(self, cluster_id: ClusterId, version: int) -> View:
+        kept = self._kept.setdefault(cluster_id, Kept())
+        if kept.view is not None and kept.view.version >= version:
             return kept.view
         # Read after its version: at worst it is newer than the number says, and is read again next time.
         record = self._store.load(cluster_id, history_from=self._clock.now() - self._settings.timing.history)
         if record is None:
             self.forget(cluster_id)
             raise Refused("foreign", "there is no such cluster here")
-        kept.view = View(version=version, record=record, status=self._store.statuses(cluster_id))
+        view = kept.view = View(
+            version=version, record=record, status=self._store.statuses(cluster_id),
+            nodes={node.id: node for node in record.nodes}, head=current_head(record.nodes),
+        )  # fmt: skip
+        kept.configs = {id: known for id, known in kept.configs.items() if id in view.nodes}
         if record.phase in CLUSTER_ENDED:
             self.forget(cluster_id)
-        return kept.view
+        return view
 
     def forget(self, cluster_id: ClusterId) -> None:
         """Drop what is kept of a cluster that has ended."""
         self._kept.pop(cluster_id, None)
 
     def _config(self, view: View, node: NodeRecord) -> NodeConfig | None:
-        """Return a node's configuration; None while the reconciler has not got all of it, after a restart say."""
+        """Return a node's configuration; None while not all of it is at hand in this process (it is wanted then)."""
         record, timing = view.record, self._settings.timing
         store = self._grants.known(record, Access.WRITE)
         if store is None:
+            self._grants.want(record.id)
             return None
-        head = current_head(record.nodes)
-        report = head_report(head, Observed(status=view.status))
+        head, report = view.head, head_report(view.head, Observed(status=view.status))
         is_head = node.kind is NodeKind.HEAD
         address = report.gcs_address if report is not None else ""
         epoch: HeadAddress | None = None
@@ -273,7 +293,15 @@ class Heartbeats:
             gateway=self._gateway(node) if is_head else None,
             groups=_groups(record) if is_head else {},
         )
-        return attrs.evolve(config, version=_digest(config))
+        return self._versioned(config)
+
+    def _versioned(self, config: NodeConfig) -> NodeConfig:
+        """Return the configuration with its version, which is worked out once for equal ones."""
+        kept = self._kept.setdefault(config.cluster_id, Kept()).configs
+        before = kept.get(config.node_id)
+        if before is None or before[0] != config:
+            before = kept[config.node_id] = config, attrs.evolve(config, version=_digest(config))
+        return before[1]
 
     def _env(self, record: ClusterRecord, node: NodeRecord) -> dict[str, str]:
         """Return the variables that every process of Ray sees, the spec's own last."""
@@ -308,7 +336,8 @@ class Heartbeats:
         if job.spec.package is not None:
             store = self._grants.known(record, Access.READ, PACKAGES)
             if store is None:
-                return None  # the reconciler is about to have it
+                self._grants.want(record.id)
+                return None
             package = Package(store=store, key=job.spec.package)
         return JobOrder(
             job_id=job.id,
@@ -332,28 +361,14 @@ class Heartbeats:
         )
 
 
+FORGOTTEN = NODE_ENDED | {NodePhase.LOST, NodePhase.DELETING}
+FORGET = Orders(forget=True)
 _DAWN = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
 
 
 def _digest(config: NodeConfig) -> str:
     text = repr(wire.unstructure(attrs.evolve(config, gateway=None)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _significant(status: NodeStatus, settle: timedelta) -> Any:
-    """Return what of a status may change a decision or an order: ages that only grow are left out."""
-    head = status.head
-    report: Any = None
-    if head is not None:
-        wants = bool(head.demand or head.gangs)
-        # What is free matters while something waits for it; a busy cluster without demand would be decided on for nothing.
-        rays = sorted(
-            (ray.ray_id, ray.instance_name, ray.status, sorted(ray.available.items()) if wants else ())
-            for ray in head.ray_nodes
-        )
-        settled = head.demand_age >= settle
-        report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, settled
-    return status.ray, status.ray_id, status.epoch, status.detail, status.config_version, report
 
 
 def _expected_workers(record: ClusterRecord, head: NodeRecord) -> int:

@@ -5,9 +5,11 @@ the same claims give the same bytes, so a create call that is repeated after a c
 """
 
 import ipaddress
+import json
 import os
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,29 @@ class Certificate:
 
     cert_pem: str
     key_pem: Secret[str]
+
+
+SHARED = ("signing.pem", "ca-key.pem", "ca.pem")
+"""The files that every control plane of one plane has alike."""
+
+
+def share(folder: Path, once: Callable[[str, str], str], *, now: datetime) -> None:
+    """Have the same keys in this folder as in every other of this plane.
+
+    ``once(key, default)`` returns what was first set for a key, by any process. What lies in the folder is replaced when
+    another process was first.
+    """
+    KeyRing(folder, now=now)
+    mine = json.dumps({name: (folder / name).read_text() for name in SHARED})
+    theirs = once("keys", mine)
+    if theirs != mine:
+        for name, text in json.loads(theirs).items():
+            write_private(folder / name, text)
+
+
+def local_user() -> str:
+    """Return the actor that whoever may read the home of a control plane on this machine is."""
+    return f"admin@{socket.gethostname()}"
 
 
 class KeyRing:

@@ -10,20 +10,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
+import structlog
 
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
 from anyscale_core.controlplane.heartbeats import Heartbeats
-from anyscale_core.controlplane.keys import KeyRing
+from anyscale_core.controlplane.keys import KeyRing, share
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.reconciler import Reconciler
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver
 from anyscale_core.drivers.layers import Record, WireAction, layered, standard
-from anyscale_core.errors import Fault, LeaseLost, SpecError, UnknownName
+from anyscale_core.errors import CloudError, Fault, LeaseLost, SpecError, UnknownName
 from anyscale_core.models.actions import CreateNodes, Plan
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec, nearest
@@ -32,13 +34,19 @@ from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
 from anyscale_core.models.job import Job, JobSpec
 from anyscale_core.models.node import GATEWAY_AUDIENCE, Heartbeat, Orders, Registered, Registration
 from anyscale_core.models.phases import CLUSTER_ENDED, JobPhase
+from anyscale_core.models.quota import QuotaMode, QuotaSpec
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
+from anyscale_core.planning.quotas import least, never
 from anyscale_core.registry import Registry
 
+log = structlog.get_logger(__name__)
+
+RETURN = timedelta(seconds=5)
+"""How long nodes may take to come back to a control plane that was away: the longest pause of their agents."""
 Wrap = Callable[[Driver, str], Driver]
 """Puts a driver of a cloud (by name) behind its layers."""
 
@@ -98,11 +106,14 @@ class ControlPlane:
         self.store = store or _store(settings)
         self.id = PlaneId(self.store.meta("plane", mint("pln")))
         self.holder = f"{socket.gethostname()}-{os.getpid()}-{mint('hld')[-6:]}"
+        if settings.database is not None:
+            share(settings.home / "keys", self.store.meta, now=self.clock.now())
         self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
             wrap=wrap or self._standard(on_call),
         )  # fmt: skip
+        self.quotas = Quotas(store=self.store, clock=self.clock, every=settings.timing.sweep_ceiling)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
             store=self.store,
@@ -113,11 +124,15 @@ class ControlPlane:
             settings=settings,
         )
         self.reconciler = Reconciler(
-            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, clock=self.clock,
-            settings=settings,
+            store=self.store, clouds=self.clouds, grants=self.grants, heartbeats=self.heartbeats, quotas=self.quotas,
+            clock=self.clock, settings=settings,
         )  # fmt: skip
-        self.collector = Collector(store=self.store, clouds=self.clouds, clock=self.clock, settings=settings)
+        self.collector = Collector(
+            store=self.store, clouds=self.clouds, quotas=self.quotas, clock=self.clock, settings=settings
+        )
         self._listeners: list[Callable[[], None]] = []
+        self._attended: datetime | None = None
+        self.attend()
 
     # -- clouds --------------------------------------------------------------------------------------------------------
 
@@ -126,6 +141,26 @@ class ControlPlane:
         self.clouds.check(spec)
         self.store.add_cloud(spec, now=self.clock.now())
         self._audit(actor, "cloud.register", spec.name)
+
+    # -- quotas --------------------------------------------------------------------------------------------------------
+
+    def set_quota(self, spec: QuotaSpec, *, actor: str) -> bool:
+        """Make or change a quota; return whether it is new. What runs goes on, also beyond it.
+
+        Raises SpecError for a cloud that there is not: nothing would ever count against it.
+        """
+        self.clouds.check_name(spec.cloud, subject=f"quota {spec.name!r}")
+        is_new = self.quotas.set(spec)
+        self._audit(actor, "quota.set", spec.name)
+        self.wake()
+        return is_new
+
+    def delete_quota(self, name: str, *, actor: str) -> QuotaSpec:
+        """Forget a quota and return it; what it held back goes on at once. Raises UnknownName with the nearest name."""
+        spec = self.quotas.delete(name)
+        self._audit(actor, "quota.delete", name)
+        self.wake()
+        return spec
 
     # -- clusters ------------------------------------------------------------------------------------------------------
 
@@ -137,6 +172,7 @@ class ControlPlane:
         now = self.clock.now()
         self.check(spec)
         live = self._live(spec.name)
+        self._check_quotas(spec, live, actor)
         if live is None:
             record = ClusterRecord(
                 id=ClusterId(mint("clu")), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
@@ -198,20 +234,27 @@ class ControlPlane:
         found = (self.store.load(id) for id in self.store.names())
         return tuple(record for record in found if record is not None)
 
-    def plan(self, spec: ClusterSpec) -> PlanPreview:
-        """Return what applying the spec would make now, and its price; nothing is recorded or made. Raises as apply."""
+    def plan(self, spec: ClusterSpec, *, actor: str = "") -> PlanPreview:
+        """Return what applying the spec would make now, and its price; nothing is recorded or made. Raises as apply.
+
+        ``actor``: whose quotas a new cluster would count against, beside those of its cloud and project.
+        """
         self.check(spec)
         cloud = self.clouds.get(spec.cloud)
         now = self.clock.now()
         live = self._live(spec.name)
         record = live or ClusterRecord(
             id=ClusterId("clu_planned"), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
-            created_at=now, phase_since=now,
+            created_at=now, created_by=actor, phase_since=now,
         )  # fmt: skip
+        self._check_quotas(spec, live, actor)
         offerings = cloud.offerings()
         shortages = self.store.shortages(spec.cloud, now=now)
-        observed = Observed(offerings=offerings, shortages=shortages, status=self.store.statuses(record.id))
         wanted = attrs.evolve(record, spec=spec)
+        observed = Observed(
+            offerings=offerings, shortages=shortages, status=self.store.statuses(record.id),
+            usage=self.quotas.usage_over(wanted),
+        )  # fmt: skip
         plan = diff(wanted, observed, now=now, timing=self.settings.timing)
         return _preview(spec, plan, offerings, observed)
 
@@ -280,8 +323,7 @@ class ControlPlane:
 
     def tick(self) -> int:
         """Do all that is due now, in this thread; return how many clusters were worked on."""
-        now = self.clock.now()
-        self.store.notice_silence(now - self.settings.timing.suspect_after, now=now)
+        self.notice_silence()
         worked = 0
         while self.work_once():
             worked += 1
@@ -289,8 +331,34 @@ class ControlPlane:
                 break
         return worked
 
+    def attend(self) -> None:
+        """Say, at least every ``suspect_after``, that this process runs and can hear nodes.
+
+        After its start, and after a longer time without (it was stopped, or the clock has jumped), no silence counts until
+        the nodes have had the time to come back.
+        """
+        now = self.clock.now()
+        if self._attended is None or now - self._attended > self.settings.timing.suspect_after:
+            self.reconciler.listening_since = now + RETURN
+        self._attended = now
+
+    def notice_silence(self) -> int:
+        """Make the clusters due in which a node has fallen silent; return how many."""
+        now = self.clock.now()
+        before = now - self.settings.timing.suspect_after
+        if before < self.reconciler.listening_since:
+            return 0  # it would be noticed once, and count for nothing
+        return self.store.notice_silence(before, now=now)
+
     def work_once(self) -> bool:
-        """Take the lease of one due cluster and work on it; return False when none is due."""
+        """Do one thing that is due: have the grants that a node waits for, or take a cluster's lease and work on it.
+
+        Returns False when nothing is due.
+        """
+        wanted = self.grants.wanted()
+        if wanted is not None:
+            self._fetch_grants(wanted)
+            return True
         now = self.clock.now()
         lease = self.store.claim(self.holder, now=now, ttl=self.settings.lease_ttl)
         if lease is None:
@@ -328,6 +396,7 @@ class ControlPlane:
             Fault(path=path, message="cannot be changed while the cluster is alive; take it down first")
             for path, differs in (
                 ("cloud", spec.cloud != live.spec.cloud),
+                ("project", spec.project != live.spec.project),
                 ("head_node", spec.head_node != live.spec.head_node),
                 ("image_uri", spec.image_uri != live.spec.image_uri),
                 ("env_vars", spec.env_vars != live.spec.env_vars),
@@ -341,6 +410,31 @@ class ControlPlane:
         self.store.change_spec(live.id, spec, now=now)
         self._audit(actor, "cluster.change", spec.name)
         self._say(live.id, "cluster.changed", f"{spec.name} was changed by {actor}")
+
+    def _fetch_grants(self, id: ClusterId) -> None:
+        """Have what a cluster's nodes are told of its bucket; a node that still waits asks again."""
+        record = self.store.load(id, history_from=self.clock.now())
+        if record is None or record.goal is not Goal.RUN:
+            return
+        try:
+            self.grants.ensure(record)
+        except CloudError as error:
+            log.warning("a grant could not be had; its nodes ask again", cluster=record.name, error=str(error))
+            return
+        self.store.touch(id, now=self.clock.now())  # a new version: nodes that are held are looked at again
+
+    def _check_quotas(self, spec: ClusterSpec, live: ClusterRecord | None, actor: str) -> None:
+        """Raise SpecError when what a spec needs at least could not exist under a hard quota even if nothing else did."""
+        user = actor if live is None else live.created_by
+        over = self.quotas.specs_over(cloud=spec.cloud, user=user, project=spec.project)
+        hard = [quota for quota in over if quota.mode is QuotaMode.HARD]
+        if not hard:
+            return
+        offerings, now = self.clouds.get(spec.cloud).offerings(), self.clock.now()
+        had = {} if live is None else least(live.spec, offerings, now=now)
+        faults = never(hard, least(spec, offerings, now=now), had=had)
+        if faults:
+            raise SpecError(faults, subject=f"cluster {spec.name!r}")
 
     def _job(self, cluster_id: ClusterId, spec: JobSpec, now: datetime) -> Job:
         id = JobId(mint("job"))

@@ -1,6 +1,6 @@
 """Carries actions out: record what is about to be done, call the cloud, record what came of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,12 +12,15 @@ from anyscale_core.controlplane import rows as db
 from anyscale_core.controlplane.clouds import Cloud, mint
 from anyscale_core.controlplane.grants import cluster_prefix, revoked
 from anyscale_core.controlplane.heartbeats import Heartbeats
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import (
+    Applied,
     CapacityUnavailable,
     CloudError,
+    LeaseLost,
     NotFound,
     QuotaExceeded,
     Retry,
@@ -31,6 +34,7 @@ from anyscale_core.models.actions import (
     DrainNode,
     EndCluster,
     Expose,
+    Hold,
     MoveCluster,
     MoveJob,
     MoveNode,
@@ -47,6 +51,7 @@ from anyscale_core.models.phases import (
     CLUSTER_MOVES,
     JOB_ENDED,
     JOB_MOVES,
+    NODE_ENDED,
     NODE_MOVES,
     ClusterPhase,
     JobPhase,
@@ -66,6 +71,8 @@ SHORTAGE_TTL = {
 }
 DEFAULT_SHORTAGE = timedelta(minutes=3)
 MAX_BACKOFF = timedelta(seconds=30)
+STALE = frozenset({"TOKEN_MISMATCH", "TOKEN_SPENT"})
+"""Refusals that are about an old token (the spec has changed since it was minted, say), not about what is asked for."""
 
 
 class Work:
@@ -73,22 +80,27 @@ class Work:
 
     def __init__(
         self, record: ClusterRecord, *, lease: Lease, store: Store, cloud: Cloud, heartbeats: Heartbeats,
-        clock: Clock, settings: Settings,
+        quotas: Quotas, clock: Clock, settings: Settings,
     ) -> None:  # fmt: skip
         self.record, self.lease, self.store, self.cloud = record, lease, store, cloud
-        self.heartbeats, self.clock, self.settings = heartbeats, clock, settings
+        self.heartbeats, self.quotas, self.clock, self.settings = heartbeats, quotas, clock, settings
         self.events: list[Event] = []
+        self.has_ended_nodes = False
+        """Whether a node has ended under this work: what it took is free."""
 
     # -- record, then call ---------------------------------------------------------------------------------------------
 
     def perform(self, actions: Sequence[Action]) -> None:
         """Record all actions in one transaction, then make their calls one by one, recording each outcome.
 
-        Raises LeaseLost when somebody else has taken over; whatever was recorded is theirs to go on from.
+        New nodes that a hard quota has no room for any more are left out: the next plan sees what it has room for. Raises
+        LeaseLost when somebody else has taken over; whatever was recorded is theirs to go on from.
         """
         with self._transaction() as connection:
-            calls = [(action, self._record(connection, action)) for action in actions]
+            admitted = self._admitted(connection, actions)
+            calls = [(action, self._record(connection, action)) for action in admitted]
         for action, token in calls:
+            self._check_lease()
             match action:
                 case CreateNodes() | RepeatCreate() if token is not None:
                     self._create(token)
@@ -100,6 +112,27 @@ class Work:
                     self._withdraw(action.name)
                 case Revoke():
                     self._revoke()
+
+    def _check_lease(self) -> None:
+        """Make no call that is somebody else's by now: this process may have slept since it recorded what to do.
+
+        A courtesy to the cloud: what keeps the store right is its fence, and what keeps the cloud right are the tokens.
+        """
+        if self.clock.now() >= self.lease.until:
+            raise LeaseLost(
+                f"{self.lease.cluster_id}: the lease of {self.lease.holder} ran out before its calls were made"
+            )
+
+    def _admitted(self, connection: Connection, actions: Sequence[Action]) -> Sequence[Action]:
+        """Return the actions, without the new nodes if others have taken the room since they were planned."""
+        creates = [action for action in actions if isinstance(action, CreateNodes)]
+        if not creates:
+            return actions
+        usage = self.quotas.admit(connection, self.record, creates)
+        if usage is None:
+            return [action for action in actions if action not in creates]
+        self.events += self.quotas.crossed(connection, usage, self.record.id)
+        return actions
 
     def _record(self, connection: Connection, action: Action) -> Token | None:
         """Write one action down; return the token of the create call that it stands for."""
@@ -137,6 +170,8 @@ class Work:
                 self._move_job(connection, action)
             case Touch():
                 self._save(connection, active_at=action.active_at)
+            case Hold():
+                self._hold(connection, action.quotas)
             case Converge():
                 self._save(connection, observed_generation=action.generation)
         return None
@@ -145,8 +180,7 @@ class Work:
 
     def _record_create(self, connection: Connection, action: CreateNodes) -> Token:
         now, spec, offering = self.clock.now(), self.record.spec, action.offering
-        shape = spec.head_node if action.group == shapes.HEAD_GROUP else spec.group(action.group)
-        assert shape is not None, f"{action.group} is a group of the spec that the plan was made from"
+        shape = shapes.shape_of(spec, action.group)
         token = Token(mint("tok"))
         nodes = []
         for _ in range(action.count):
@@ -169,6 +203,7 @@ class Work:
                     price_per_hour=offering.price_per_hour,
                     resources=shapes.resources_of(shape, offering),
                     labels=shapes.labels_of(shape, action.group, offering),
+                    capacity=offering.resources,
                     reason=action.reason,
                 )
             )
@@ -199,10 +234,13 @@ class Work:
         )
 
     def _create(self, token: Token) -> None:
-        nodes = [node for node in self.record.nodes if node.launch == token]
+        # In the order in which they were recorded: a token stands for one request, word for word.
+        known = {node.id: node for node in self.record.nodes}
+        nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
             shared = self.cloud.shared()
             specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
+            self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
             self._create_failed(token, error)
@@ -238,9 +276,11 @@ class Work:
                 self._save_launch(connection, attrs.evolve(launch, retry_at=retry_at, error=str(error)))
                 self._say("create.retry", f"create will be repeated: {error}", level="WARNING", fields=error.record())
                 return
+            # What an earlier attempt came to is not known, and this one says nothing of it: seen gone, not believed gone.
+            is_certain = self._launch(token).attempts == 1 and error.attempts <= 1 and error.applied is Applied.NO
             for node in nodes:
-                self._move(connection, node.id, NodePhase.FAILED, str(error))
-            if nodes:
+                self._move(connection, node.id, NodePhase.FAILED if is_certain else NodePhase.DELETING, str(error))
+            if nodes and error.reason not in STALE:
                 self._remember_shortage(connection, nodes[0], error)
             self._close_if_answered(connection, token)
 
@@ -317,6 +357,7 @@ class Work:
         nodes = tuple(moved if other.id == id else other for other in self.record.nodes)
         self.record = attrs.evolve(self.record, nodes=nodes)
         db.save_node(connection, moved)
+        self.has_ended_nodes |= to in NODE_ENDED
         level = "WARNING" if to in LOUD else "INFO"
         self._say(
             f"node.{to.value.lower()}", f"{node.name} is {to.value}{f': {reason}' if reason else ''}", level, node
@@ -409,10 +450,22 @@ class Work:
             raise AssertionError(f"{self.record.name}: {before.value} -> {to.value} is no legal move")
         running_at = now if to is ClusterPhase.RUNNING and self.record.running_at is None else self.record.running_at
         ended_at = now if to in CLUSTER_ENDED else None
-        self._save(connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at)
+        held_by = () if to is ClusterPhase.TERMINATING else self.record.held_by
+        self._save(
+            connection, phase=to, phase_since=now, reason=reason, running_at=running_at, ended_at=ended_at,
+            held_by=held_by,
+        )  # fmt: skip
         level = "ERROR" if to is ClusterPhase.FAILED else "INFO"
         text = f"{self.record.name} is {to.value}{f': {reason}' if reason else ''}"
         self._say(f"cluster.{to.value.lower()}", text, level)
+
+    def _hold(self, connection: Connection, quotas: Mapping[str, str]) -> None:
+        before = self.record.held_by
+        self._save(connection, held_by=tuple(sorted(quotas)))
+        for name in sorted(set(quotas) - set(before)):
+            self._say("quota.reached", quotas[name], "WARNING", fields={"quota": name})
+        for name in sorted(set(before) - set(quotas)):
+            self._say("quota.room", f"quota {name!r} holds nothing back here any more", fields={"quota": name})
 
     def _move_job(self, connection: Connection, action: MoveJob) -> None:
         job = next(job for job in self.record.jobs if job.id == action.job_id)

@@ -10,13 +10,14 @@ from anyscale_core.controlplane.clouds import Cloud, Clouds
 from anyscale_core.controlplane.grants import Grants
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.provisioning import Work
+from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.rows import Event, Lease
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Retry
-from anyscale_core.models.actions import Action, EndCluster, MoveCluster
+from anyscale_core.models.actions import Action, CreateNodes, EndCluster, MoveCluster, Plan
 from anyscale_core.models.phases import CLUSTER_ENDED, ClusterPhase
-from anyscale_core.models.records import ClusterRecord, EndCause, Goal, Observed
+from anyscale_core.models.records import ClusterRecord, EndCause, Goal, Observed, Timing
 from anyscale_core.planning.diff import diff
 
 log = structlog.get_logger(__name__)
@@ -31,16 +32,29 @@ class Reconciler:
     """Works on whichever cluster it is given the lease of. Threads may share it."""
 
     def __init__(
-        self, *, store: Store, clouds: Clouds, grants: Grants, heartbeats: Heartbeats, clock: Clock, settings: Settings
-    ) -> None:
+        self, *, store: Store, clouds: Clouds, grants: Grants, heartbeats: Heartbeats, quotas: Quotas, clock: Clock,
+        settings: Settings,
+    ) -> None:  # fmt: skip
         self._store, self._clouds, self._grants, self._heartbeats = store, clouds, grants, heartbeats
+        self._quotas = quotas
         self._clock, self._settings = clock, settings
+        self.listening_since = clock.now()
+        """Since when nodes can be heard; set by the plane."""
 
     def reconcile(self, lease: Lease) -> datetime | None:
         """Bring one cluster closer to its wish; return when it is due next (None: when something changes).
 
         Raises LeaseLost when another control plane has taken it over.
         """
+        works: list[Work] = []
+        try:
+            return self._turn(lease, works)
+        finally:
+            # Not before the end: a node that takes the place of an ended one comes before those that wait for room.
+            if any(work.has_ended_nodes for work in works):
+                self._quotas.wake(works[-1].record)
+
+    def _turn(self, lease: Lease, works: list[Work]) -> datetime | None:
         now = self._clock.now()
         record = self._store.load(lease.cluster_id, history_from=now - self._settings.timing.history)
         if record is None or record.phase in CLUSTER_ENDED:
@@ -54,14 +68,15 @@ class Reconciler:
                 lease = self._store.renew(lease, now=now, ttl=self._settings.lease_ttl)
             work = Work(
                 record, lease=lease, store=self._store, cloud=cloud, heartbeats=self._heartbeats,
-                clock=self._clock, settings=self._settings,
+                quotas=self._quotas, clock=self._clock, settings=self._settings,
             )  # fmt: skip
+            works.append(work)
             try:
                 renew_at = self._ensure_grants(record, now)
                 observed = self._observe(record, cloud, since=seen, now=now)
             except CloudError as error:
                 return self._cannot_see(work, error, now)
-            plan = diff(record, observed, now=now, timing=timing)
+            plan = self._plan(record, observed, now=now, timing=timing)
             swept = observed.swept_at
             if plan.sweep_from is not None and (swept is None or swept < plan.sweep_from) and seen != plan.sweep_from:
                 seen = plan.sweep_from
@@ -78,6 +93,14 @@ class Reconciler:
             assert fresh is not None, "a cluster's record is never removed while it is leased"
             record = fresh
         return self._clock.now() + timing.poll
+
+    def _plan(self, record: ClusterRecord, observed: Observed, *, now: datetime, timing: Timing) -> Plan:
+        """Return the plan. Quotas are only looked at when it would grow, or when one holds it back: at rest they cost nothing."""
+        plan = diff(record, observed, now=now, timing=timing)
+        if not record.held_by and not any(isinstance(action, CreateNodes) for action in plan.actions):
+            return plan
+        usage = self._quotas.usage_over(record)
+        return diff(record, attrs.evolve(observed, usage=usage), now=now, timing=timing) if usage else plan
 
     def _ensure_grants(self, record: ClusterRecord, now: datetime) -> datetime | None:
         """Have what the nodes need of the bucket; return when to look after it again. Raises CloudError before the first node.
@@ -101,13 +124,14 @@ class Reconciler:
                 sweep = cloud.sweep()
         else:
             sweep = None
-        instances = sweep.instances if sweep is not None else ()
+        instances = sweep.by_cluster.get(record.id, ()) if sweep is not None else ()
         return Observed(
-            instances={instance.name: instance for instance in instances if instance.owner.cluster == record.id},
+            instances={instance.name: instance for instance in instances},
             swept_at=sweep.began_at if sweep is not None else None,
             status=self._store.statuses(record.id),
             offerings=cloud.offerings() if record.goal is Goal.RUN else (),
             shortages=self._store.shortages(record.cloud, now=now),
+            listening_since=self.listening_since,
         )
 
     def _cannot_see(self, work: Work, error: CloudError, now: datetime) -> datetime:

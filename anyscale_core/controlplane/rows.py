@@ -1,5 +1,6 @@
 """Rows and values: what the store reads and writes, one row at a time, inside somebody's transaction."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from anyscale_core.models.ids import ClusterId, Token
 from anyscale_core.models.job import Job
 from anyscale_core.models.phases import NODE_ENDED, ClusterPhase
 from anyscale_core.models.records import ClusterRecord, EndCause, EndpointRecord, Goal, Launch, NodeRecord, Shortage
+from anyscale_core.planning.quotas import charge_of
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +40,7 @@ class Status:
     running_at: datetime | None = None
     active_at: datetime | None = None
     ended_at: datetime | None = None
+    held_by: tuple[str, ...] = ()
     endpoint: EndpointRecord | None = None
     revoking_at: datetime | None = None
     revoked: bool = False
@@ -81,7 +84,10 @@ def touch(connection: Connection, id: ClusterId, now: datetime) -> None:
 
 def save_status(connection: Connection, record: ClusterRecord) -> None:
     status = Status.of(record)
-    values = {"phase": status.phase.value, "status": wire.unstructure(status), "ended_at": status.ended_at}
+    values = {
+        "phase": status.phase.value, "status": wire.unstructure(status), "ended_at": status.ended_at,
+        "held": 1 if status.held_by else 0,
+    }  # fmt: skip
     connection.execute(update(t.clusters).where(t.clusters.c.id == record.id).values(**values))
 
 
@@ -95,7 +101,9 @@ def set_goal(connection: Connection, id: ClusterId, goal: Goal, cause: EndCause,
 def save_node(connection: Connection, node: NodeRecord) -> None:
     values = {
         "phase": node.phase.value, "phase_since": node.phase_since, "launch": node.launch,
-        "doc": wire.unstructure(node), "cluster_id": node.cluster_id, "name": node.name,
+        "doc": wire.unstructure(node), "cluster_id": node.cluster_id, "name": node.name, "created_at": node.created_at,
+        "ended_at": node.phase_since if node.phase in NODE_ENDED else None, "price_per_hour": node.price_per_hour,
+        "charge": json.dumps(charge_of(node), sort_keys=True),
     }  # fmt: skip
     done = connection.execute(update(t.nodes).where(t.nodes.c.id == node.id).values(**values))
     if done.rowcount == 0:

@@ -6,7 +6,7 @@ Instants are stored as whole microseconds since 1970 (UTC), so that SQLite and P
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import JSON, BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -63,10 +63,12 @@ clusters = Table(
     Column("end_reason", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(128), nullable=False),
+    Column("project", String(63), nullable=False, server_default=""),  # empty: none
     # the status
     Column("phase", String(16), nullable=False),
     Column("status", JSON, nullable=False),
     Column("ended_at", Instant),
+    Column("held", Integer, nullable=False, server_default="0"),  # 1: a quota holds its growth back
     # the work: due when, and who holds it; a lease token is never used twice
     Column("due_at", Instant),
     Column("lease_holder", String(64)),
@@ -80,6 +82,7 @@ Index(
     sqlite_where=text("ended_at IS NULL"),
     postgresql_where=text("ended_at IS NULL"),
 )
+Index("clusters_held", clusters.c.held, sqlite_where=text("held = 1"), postgresql_where=text("held = 1"))
 Index("clusters_due", clusters.c.due_at)
 Index("clusters_leased", clusters.c.lease_until)
 
@@ -92,8 +95,13 @@ nodes = Table(
     Column("phase", String(16), nullable=False),
     Column("phase_since", Instant, nullable=False),
     Column("launch", String(64), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),  # when it was seen gone; null: it may exist
+    Column("price_per_hour", Float, nullable=False),
+    Column("charge", Text, nullable=False),  # what it takes of quotas: one text for all nodes that take the same
     Column("doc", JSON, nullable=False),
 )
+Index("nodes_ended", nodes.c.ended_at)
 
 launches = Table(
     "launches",
@@ -111,6 +119,8 @@ node_status = Table(
     Column("seen_at", Instant, nullable=False),
     Column("noticed", Integer, nullable=False, server_default="0"),  # 1: its silence has been passed on already
     Column("nonce", String(64), nullable=False),  # sha256 of the agent's nonce
+    Column("seq", BigInteger, nullable=False, server_default="0"),  # of the last heartbeat that was believed
+    Column("mark", String(32), nullable=False, server_default=""),  # of what it said (``beats.mark_of``)
     Column("doc", JSON, nullable=False),
 )
 Index("node_status_silence", node_status.c.noticed, node_status.c.seen_at)
@@ -131,6 +141,26 @@ shortages = Table(
     Column("cloud", String(63), nullable=False, index=True),
     Column("until", Instant, nullable=False),
     Column("doc", JSON, nullable=False),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("levels", JSON, nullable=False),  # how far each limit is used up, as was last warned of
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    # What forgotten nodes cost, by day (its midnight, UTC). Nodes that are remembered are counted from their own rows.
+    Column("day", Instant, primary_key=True),
+    Column("cloud", String(63), primary_key=True),
+    Column("created_by", String(128), primary_key=True),
+    Column("project", String(63), primary_key=True),  # empty: none
+    Column("dollars", Float, nullable=False),
 )
 
 events = Table(

@@ -20,11 +20,12 @@ ENV_TIMING = "ANYSCALE_CORE_TIMING_"
 class Settings:
     """``home``: the folder of the plane on this machine (keys, embedded store, local provider). ``url``: how nodes reach it.
 
-    ``database``: an SQLAlchemy URL; None is the embedded SQLite store in ``home``.
+    ``database``: the URL of a PostgreSQL database that several control planes may share; None is the embedded SQLite store in
+    ``home``, which belongs to one.
     """
 
     home: Path
-    database: str | None = None
+    database: str | None = attrs.field(default=None, repr=False)
     url: str = ""
     timing: Timing = attrs.field(factory=Timing)
     lease_ttl: timedelta = timedelta(seconds=90)
@@ -35,7 +36,7 @@ class Settings:
     access_ttl: timedelta = timedelta(hours=1)
     """A user's token for a cluster's gateway."""
     retention: timedelta = timedelta(days=30)
-    """How long ended clusters, events and audit records are kept."""
+    """How long ended clusters and nodes, events and audit records are kept."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":

@@ -2,21 +2,39 @@
 
 What must not be lost (intents, outcomes, wishes) is committed with full durability; heartbeats, which may be lost with the
 machine, are not. Whoever writes status holds the cluster's lease, and every such write checks it (``fenced``).
+
+On PostgreSQL several control planes may share a store. Writes run at READ COMMITTED and begin with the row that they depend
+on; reads of several rows run at REPEATABLE READ, so that what is read together was true together.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.rows import AuditRecord, Event, Lease, Status, add_event, record_of, save_job, touch
+from anyscale_core.controlplane.spending import settle
 from anyscale_core.errors import LeaseLost, NameTaken
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
@@ -34,7 +52,10 @@ from anyscale_core.models.records import (
     Shortage,
 )
 
-MIGRATION = "0001"
+if TYPE_CHECKING:
+    from anyscale_core.controlplane.postgres import Listener
+
+MIGRATION = "0003"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -42,10 +63,15 @@ class Store:
     """One database. Threads may share it; ``close`` gives its connections back."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._durable = _engine(url, synchronous="FULL")
-        self._loose = _engine(url, synchronous="NORMAL")
-        self._reader = _engine(url, begin="BEGIN")
+        self._is_embedded = url.startswith("sqlite")
+        if self._is_embedded:
+            self._durable = _embedded(url, synchronous="FULL")
+            self._loose = _embedded(url, synchronous="NORMAL")
+            self._reader = _embedded(url, begin="BEGIN")
+        else:
+            self._durable = _server(url)
+            self._loose = _server(url, options="-c synchronous_commit=off")
+            self._reader = _server(url, isolation_level="REPEATABLE READ")
 
     @classmethod
     def at(cls, path: Path) -> "Store":
@@ -67,6 +93,10 @@ class Store:
         config = Config()
         config.set_main_option("script_location", "anyscale_core.controlplane:migrations")
         with self._durable.begin() as connection:
+            if not self._is_embedded:
+                from anyscale_core.controlplane.postgres import lock_migrations
+
+                lock_migrations(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -75,10 +105,24 @@ class Store:
         self._loose.dispose()
         self._reader.dispose()
 
+    def listen(self, heard: Callable[[], object]) -> "Listener | None":
+        """Call ``heard`` from now on when any process has changed a cluster; None on an embedded store, which has but one."""
+        if self._is_embedded:
+            return None
+        from anyscale_core.controlplane.postgres import Listener
+
+        return Listener(self._durable.url, heard)
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A durable transaction."""
         with self._durable.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One view of the store, for looking only."""
+        with self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -102,12 +146,17 @@ class Store:
 
     def meta(self, key: str, default: str) -> str:
         """Return a value that is set once: the first default wins, in any process."""
-        with self.write() as connection:
-            found = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == key))
-            if found is not None:
-                return str(found)
-            connection.execute(insert(t.meta).values(key=key, value=default))
-            return default
+        query = select(t.meta.c.value).where(t.meta.c.key == key)
+        try:
+            with self.write() as connection:
+                found = connection.scalar(query)
+                if found is not None:
+                    return str(found)
+                connection.execute(insert(t.meta).values(key=key, value=default))
+                return default
+        except IntegrityError:  # another process was first
+            with self._reader.connect() as connection:
+                return str(connection.scalar(query))
 
     def cloud(self, name: str) -> CloudSpec | None:
         with self._reader.connect() as connection:
@@ -132,12 +181,16 @@ class Store:
         """Return the recorded (name, token, doc) of a cloud's resource, recording the ones given if there is none."""
         table = t.cloud_resources
         key = (table.c.cloud == cloud) & (table.c.kind == kind)
-        with self.write() as connection:
-            row = connection.execute(select(table).where(key)).mappings().first()
-            if row is not None:
-                return row["name"], Token(row["token"]), row["doc"]
-            connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
-            return name, token, None
+        try:
+            with self.write() as connection:
+                row = connection.execute(select(table).where(key)).mappings().first()
+                if row is None:
+                    connection.execute(insert(table).values(cloud=cloud, kind=kind, name=name, token=token))
+                    return name, token, None
+        except IntegrityError:  # another process was first
+            with self._reader.connect() as connection:
+                row = connection.execute(select(table).where(key)).mappings().one()
+        return row["name"], Token(row["token"]), row["doc"]
 
     def made(self, cloud: str, kind: str) -> Any:
         """Return the doc of a cloud's resource; None while the cloud has not answered."""
@@ -158,6 +211,7 @@ class Store:
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
             "created_at": record.created_at, "created_by": record.created_by, "phase": record.phase.value,
+            "project": record.spec.project or "",
             "status": wire.unstructure(Status.of(record)), "due_at": record.created_at,
         }  # fmt: skip
         try:
@@ -221,6 +275,16 @@ class Store:
         with self._reader.connect() as connection:
             return connection.scalar(select(t.clusters.c.version).where(t.clusters.c.id == id)) or 0
 
+    def versions(self, ids: Collection[ClusterId]) -> dict[ClusterId, int]:
+        """Return the versions of many clusters; those that are not there are left out."""
+        c = t.clusters.c
+        with self._reader.connect() as connection:
+            return {
+                ClusterId(row.id): row.version
+                for batch in _batches(sorted(ids), 500)
+                for row in connection.execute(select(c.id, c.version).where(c.id.in_(batch)))
+            }
+
     def load(self, id: ClusterId, *, history_from: datetime | None = None) -> ClusterRecord | None:
         """Return one cluster whole, ended nodes only since ``history_from`` (None: all)."""
         with self._reader.connect() as connection:
@@ -244,11 +308,11 @@ class Store:
         )
 
     def statuses(self, id: ClusterId) -> dict[NodeId, NodeStatus]:
+        s = t.node_status.c
         with self._reader.connect() as connection:
-            docs = connection.execute(
-                select(t.node_status.c.doc, t.node_status.c.seen_at).where(t.node_status.c.cluster_id == id)
-            ).all()
-        found = [attrs.evolve(wire.structure(row.doc, NodeStatus), seen_at=row.seen_at) for row in docs]
+            rows = connection.execute(select(s.doc, s.seen_at, s.seq).where(s.cluster_id == id)).all()
+        # The document is written when it says something new, these two every time.
+        found = [attrs.evolve(wire.structure(doc, NodeStatus), seen_at=seen_at, seq=seq) for doc, seen_at, seq in rows]
         return {status.node_id: status for status in found}
 
     def node(self, id: NodeId) -> NodeRecord | None:
@@ -256,16 +320,29 @@ class Store:
             doc = connection.scalar(select(t.nodes.c.doc).where(t.nodes.c.id == id))
         return None if doc is None else wire.structure(doc, NodeRecord)
 
-    def node_names(self, cloud: str) -> set[str]:
-        """Return the names of all nodes that may exist in a cloud: for the collector of orphans."""
-        ended = [phase.value for phase in NODE_ENDED]
+    def node_names(self, cloud: str, *, since: datetime) -> set[str]:
+        """Return the names of all nodes that may have existed in a cloud since an instant: for the collector of orphans."""
         query = (
             select(t.nodes.c.name)
             .join(t.clusters, t.clusters.c.id == t.nodes.c.cluster_id)
-            .where(t.clusters.c.cloud == cloud, t.nodes.c.phase.not_in(ended))
+            .where(t.clusters.c.cloud == cloud, or_(t.nodes.c.ended_at.is_(None), t.nodes.c.ended_at >= since))
         )
         with self._reader.connect() as connection:
             return set(connection.scalars(query))
+
+    def phases(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many live clusters, and nodes of live clusters, are in each phase."""
+        c, n = t.clusters.c, t.nodes.c
+        clusters = select(c.phase, func.count()).where(c.ended_at.is_(None)).group_by(c.phase)
+        nodes = (
+            select(n.phase, func.count())
+            .join(t.clusters, c.id == n.cluster_id)
+            .where(c.ended_at.is_(None))
+            .group_by(n.phase)
+        )
+        with self._reader.connect() as connection:
+            found = [connection.execute(query).all() for query in (clusters, nodes)]
+        return {row[0]: row[1] for row in found[0]}, {row[0]: row[1] for row in found[1]}
 
     def clusters_of(self, names: Collection[str]) -> set[ClusterId]:
         """Return the clusters that nodes of these names belong to."""
@@ -291,28 +368,17 @@ class Store:
         }  # fmt: skip
         try:
             with self.write() as connection:
+                touch(connection, cluster_id, now)  # the cluster's row first, as everywhere: nobody waits in a circle
                 connection.execute(insert(t.node_status).values(**values))
-                touch(connection, cluster_id, now)
         except IntegrityError:
             return False
         return True
 
-    def status(self, id: NodeId) -> NodeStatus | None:
-        with self._reader.connect() as connection:
-            row = connection.execute(select(t.node_status).where(t.node_status.c.node_id == id)).mappings().first()
-        return None if row is None else attrs.evolve(wire.structure(row["doc"], NodeStatus), seen_at=row["seen_at"])
-
-    def beat(self, status: NodeStatus, *, changed: ClusterId | None) -> None:
-        """Record a heartbeat; with ``changed`` the cluster is due at once, else only the time is written."""
-        where = t.node_status.c.node_id == status.node_id
+    @contextmanager
+    def telemetry(self) -> Iterator[Connection]:
+        """A transaction that may be lost with the machine, though not with the process."""
         with self._loose.begin() as connection:
-            connection.execute(
-                update(t.node_status)
-                .where(where)
-                .values(seen_at=status.seen_at, noticed=0, doc=wire.unstructure(status))
-            )
-            if changed is not None:
-                touch(connection, changed, status.seen_at)
+            yield connection
 
     def notice_silence(self, before: datetime, *, now: datetime) -> int:
         """Make the clusters due in which a node has been silent since ``before``; each silence counts once."""
@@ -322,9 +388,10 @@ class Store:
                 return 0  # a read is cheap; taking the write lock for nothing is not
         with self._loose.begin() as connection:
             ids = set(connection.scalars(select(t.node_status.c.cluster_id).where(silent)))
-            connection.execute(update(t.node_status).where(silent).values(noticed=1))
-            for id in ids:
+            for id in sorted(ids):  # in one order everywhere: two processes never wait for each other
                 touch(connection, ClusterId(id), now)
+            told = silent & t.node_status.c.cluster_id.in_(ids)
+            connection.execute(update(t.node_status).where(told).values(noticed=1))
         return len(ids)
 
     # -- work ----------------------------------------------------------------------------------------------------------
@@ -335,7 +402,10 @@ class Store:
             touch(connection, id, now)
 
     def claim(self, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
-        """Take the lease of the cluster that has been due longest; None when none is."""
+        """Take the lease of the cluster that has been due longest; None when none is.
+
+        While it is held the cluster is due when the lease lapses: should its holder die, somebody else goes on.
+        """
         first = self.next_due(now=now)
         if first is None or first > now:
             return None  # a read is cheap; taking the write lock for nothing is not
@@ -354,31 +424,32 @@ class Store:
                 "lease_holder": holder,
                 "lease_token": row.lease_token + 1,
                 "lease_until": now + ttl,
-                "due_at": None,
+                "due_at": now + ttl,
             }
             connection.execute(update(t.clusters).where(t.clusters.c.id == row.id).values(**values))
         return Lease(cluster_id=ClusterId(row.id), holder=holder, token=row.lease_token + 1, until=now + ttl)
 
     def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
         """Make a lease last longer. Raises LeaseLost."""
+        c, until = t.clusters.c, now + ttl
+        due_at = case((c.due_at == lease.until, bindparam("until", until, type_=t.Instant)), else_=c.due_at)
         with self.fenced(lease, now=now) as connection:
             connection.execute(
-                update(t.clusters).where(t.clusters.c.id == lease.cluster_id).values(lease_until=now + ttl)
+                update(t.clusters).where(c.id == lease.cluster_id).values(lease_until=until, due_at=due_at)
             )
-        return attrs.evolve(lease, until=now + ttl)
+        return attrs.evolve(lease, until=until)
 
     def release(self, lease: Lease, *, due_at: datetime | None) -> None:
-        """Give a lease back; ``due_at`` stands unless something has made the cluster due sooner meanwhile."""
+        """Give a lease back if it is still held; ``due_at`` stands unless something made the cluster due sooner meanwhile."""
         c = t.clusters.c
+        mine = (c.id == lease.cluster_id) & (c.lease_token == lease.token)
+        sooner = c.due_at < (lease.until if due_at is None else min(lease.until, due_at))
+        due = case((sooner, c.due_at), else_=bindparam("due", due_at, type_=t.Instant))
         with self._durable.begin() as connection:
-            mine = (c.id == lease.cluster_id) & (c.lease_token == lease.token)
-            connection.execute(update(t.clusters).where(mine).values(lease_until=None, lease_holder=None))
-            if due_at is not None:
-                later = or_(c.due_at.is_(None), c.due_at > due_at)
-                connection.execute(update(t.clusters).where(c.id == lease.cluster_id, later).values(due_at=due_at))
+            connection.execute(update(t.clusters).where(mine).values(lease_until=None, lease_holder=None, due_at=due))
 
     def next_due(self, *, now: datetime) -> datetime | None:
-        """Return when there is next something to claim: a due cluster that is held counts from the end of its lease."""
+        """Return when there is next something to claim: a cluster that is held counts from the end of its lease."""
         c = t.clusters.c
         free = (
             select(c.due_at)
@@ -386,7 +457,7 @@ class Store:
             .order_by(c.due_at)
             .limit(1)
         )
-        held = select(c.lease_until).where(c.lease_until > now, c.due_at <= now).order_by(c.lease_until).limit(1)
+        held = select(c.lease_until).where(c.lease_until > now).order_by(c.lease_until).limit(1)
         with self._reader.connect() as connection:
             times = [connection.scalar(free), connection.scalar(held)]
         return min((time for time in times if isinstance(time, datetime)), default=None)
@@ -429,14 +500,19 @@ class Store:
             return tuple(AuditRecord(**{k: v for k, v in row.items() if k != "id"}) for row in rows)
 
     def prune(self, before: datetime) -> int:
-        """Forget clusters that ended before an instant with all that belongs to them, and older events and audit records.
+        """Forget what ended before an instant, clusters with all that belongs to them, and older events and audit records.
 
-        Returns how many rows went.
+        What the nodes cost stays known. Returns how many rows went.
         """
         ended = select(t.clusters.c.id).where(t.clusters.c.ended_at < before)
+        old = or_(t.nodes.c.ended_at < before, t.nodes.c.cluster_id.in_(ended))
         went = 0
         with self.write() as connection:
-            for table in (t.nodes, t.node_status, t.launches, t.jobs):
+            settle(connection, old)
+            nodes = select(t.nodes.c.id).where(old)
+            went += connection.execute(delete(t.node_status).where(t.node_status.c.node_id.in_(nodes))).rowcount
+            went += connection.execute(delete(t.nodes).where(old)).rowcount
+            for table in (t.node_status, t.launches, t.jobs):
                 went += connection.execute(delete(table).where(table.c.cluster_id.in_(ended))).rowcount
             went += connection.execute(delete(t.clusters).where(t.clusters.c.ended_at < before)).rowcount
             for table in (t.events, t.audit):
@@ -449,15 +525,24 @@ class Store:
             connection.execute(insert(t.audit).values(**attrs.asdict(record)))
 
 
-def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Split a list: databases bound how many values one statement may carry."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _engine(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:
-    """Return an engine. On SQLite a transaction that may write takes the write lock first: it never fails half-way."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+def _server(url: str, *, options: str = "", isolation_level: str = "READ COMMITTED") -> Engine:
+    """Return an engine on a database server; connections that broke while nobody used them are replaced."""
+    from anyscale_core.controlplane.postgres import url_of
+
+    arguments = {"options": options} if options else {}
+    return create_engine(
+        url_of(url), pool_pre_ping=True, pool_size=5, max_overflow=5, isolation_level=isolation_level,
+        connect_args=arguments,
+    )  # fmt: skip
+
+
+def _embedded(url: str, *, synchronous: str = "FULL", begin: str = "BEGIN IMMEDIATE") -> Engine:
+    """Return an engine on SQLite. A transaction that may write takes the write lock first: it never fails half-way."""
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
 
     @event.listens_for(engine, "connect")

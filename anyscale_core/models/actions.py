@@ -121,6 +121,13 @@ class Touch:
 
 
 @attrs.frozen(kw_only=True)
+class Hold:
+    """Record which quotas hold the cluster's growth back now, each with the reason; none: nothing does."""
+
+    quotas: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
 class Converge:
     """Record that this generation of the spec is met."""
 
@@ -140,6 +147,7 @@ Action = (
     | MoveCluster
     | MoveJob
     | Touch
+    | Hold
     | Converge
 )
 

@@ -68,16 +68,18 @@ class WorkerGroup(NodeShape):
 class ClusterSpec:
     """What a cluster is wanted to be.
 
-    ``zones``: where nodes may be, in order of preference (None: the cloud decides); workers share one zone unless
-    ``enable_cross_zone_scaling``. ``min_resources``/``max_resources`` bound the sum over all nodes.
-    ``idle_termination_minutes`` and ``max_uptime_minutes``: 0 switches them off. ``max_price_per_hour`` in the catalogue's
-    currency: the autoscaler stops growing below it. ``env_vars`` go to every Ray process.
+    ``project``: what it is for, where quotas tell projects apart. ``zones``: where nodes may be, in order of preference
+    (None: the cloud decides); workers share one zone unless ``enable_cross_zone_scaling``. ``min_resources`` and
+    ``max_resources`` bound the sum over all nodes. ``idle_termination_minutes`` and ``max_uptime_minutes``: 0 switches them
+    off. ``max_price_per_hour`` in the catalogue's currency: the autoscaler stops growing below it. ``env_vars`` go to every
+    Ray process.
     """
 
     name: str
     cloud: str
     head_node: HeadNode
     worker_nodes: tuple[WorkerGroup, ...] = ()
+    project: str | None = None
     image_uri: str | None = None
     zones: tuple[str, ...] | None = None
     enable_cross_zone_scaling: bool = False
@@ -102,8 +104,9 @@ def contradictions(raw: Mapping[str, Any]) -> Iterator[Fault]:
     Reads the raw mapping and steps around whatever has the wrong type (that is another fault, found elsewhere), so that
     one answer names all the faults there are.
     """
-    yield from _name_faults(raw.get("name"), "name")
-    yield from _name_faults(raw.get("cloud"), "cloud")
+    yield from name_faults(raw.get("name"), "name")
+    yield from name_faults(raw.get("cloud"), "cloud")
+    yield from name_faults(raw.get("project"), "project")
     head = raw.get("head_node")
     if isinstance(head, Mapping):
         yield from _shape_faults(head, "head_node")
@@ -121,10 +124,10 @@ def contradictions(raw: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _bound_faults(raw)
     for key in ("idle_termination_minutes", "max_uptime_minutes", "idle_worker_seconds"):
         value = raw.get(key)
-        if _number(value) and value < 0:
+        if is_number(value) and value < 0:
             yield Fault(path=key, message=f"{value} is negative; 0 switches it off")
     price = raw.get("max_price_per_hour")
-    if _number(price) and price < 0:
+    if is_number(price) and price < 0:
         yield Fault(path="max_price_per_hour", message=f"{price} is negative; leave it out for no ceiling")
     tags = raw.get("tags")
     for tag in sorted(RESERVED_TAGS.intersection(tags) if isinstance(tags, Mapping) else ()):
@@ -137,16 +140,30 @@ def nearest(word: str, known: Iterator[str] | Mapping[str, Any] | list[str] | tu
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def _number(value: object) -> TypeGuard[int | float]:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell whether a raw value is a number; YAML's true is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _name_faults(value: object, path: str) -> Iterator[Fault]:
+def name_faults(value: object, path: str) -> Iterator[Fault]:
+    """Yield what is wrong with a name; what is no string is another fault, found elsewhere."""
     if isinstance(value, str) and not NAME.fullmatch(value):
         yield Fault(
             path=path,
             message=f"{value!r} is not a name: up to 63 of a-z, 0-9 and '-', a letter first, no '-' at the end",
         )
+
+
+def resource_faults(value: object, path: str) -> Iterator[Fault]:
+    """Yield what is wrong with quantities of resources: below zero, or a name that Ray writes otherwise."""
+    if not isinstance(value, Mapping):
+        return
+    for name, amount in value.items():
+        if is_number(amount) and amount < 0:
+            yield Fault(path=f"{path}.{name}", message=f"{amount} is negative")
+        if isinstance(name, str) and name.lower() in ("cpu", "gpu", "memory") and name not in ("CPU", "GPU", "memory"):
+            right = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}[name.lower()]
+            yield Fault(path=f"{path}.{name}", message=f"unknown resource; Ray writes it {right!r}")
 
 
 def _shape_faults(shape: Mapping[str, Any], path: str) -> Iterator[Fault]:
@@ -156,24 +173,13 @@ def _shape_faults(shape: Mapping[str, Any], path: str) -> Iterator[Fault]:
     if not has_type and not has_need:
         yield Fault(path=path, message="needs instance_type or required_resources")
     for key in ("required_resources", "resources"):
-        yield from _resource_faults(shape.get(key), f"{path}.{key}")
-
-
-def _resource_faults(value: object, path: str) -> Iterator[Fault]:
-    if not isinstance(value, Mapping):
-        return
-    for name, amount in value.items():
-        if _number(amount) and amount < 0:
-            yield Fault(path=f"{path}.{name}", message=f"{amount} is negative")
-        if isinstance(name, str) and name.lower() in ("cpu", "gpu", "memory") and name not in ("CPU", "GPU", "memory"):
-            right = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}[name.lower()]
-            yield Fault(path=f"{path}.{name}", message=f"unknown resource; Ray writes it {right!r}")
+        yield from resource_faults(shape.get(key), f"{path}.{key}")
 
 
 def _group_faults(group: Mapping[str, Any], path: str, seen: dict[str, int], index: int) -> Iterator[Fault]:
     yield from _shape_faults(group, path)
     name = group.get("name")
-    yield from _name_faults(name, f"{path}.name")
+    yield from name_faults(name, f"{path}.name")
     if isinstance(name, str):
         if name == "head":
             yield Fault(path=f"{path}.name", message="'head' is the head node's own group; choose another name")
@@ -181,22 +187,22 @@ def _group_faults(group: Mapping[str, Any], path: str, seen: dict[str, int], ind
             yield Fault(path=f"{path}.name", message=f"{name!r} is also the name of worker_nodes[{seen[name]}]")
         seen.setdefault(name, index)
     low, high = group.get("min_nodes", 0), group.get("max_nodes", 10)
-    if _number(low) and low < 0:
+    if is_number(low) and low < 0:
         yield Fault(path=f"{path}.min_nodes", message=f"{low} is negative")
-    if _number(high) and high < 0:
+    if is_number(high) and high < 0:
         yield Fault(path=f"{path}.max_nodes", message=f"{high} is negative")
-    elif _number(high) and high == 0:
+    elif is_number(high) and high == 0:
         yield Fault(path=f"{path}.max_nodes", message="0 would never start a node; leave the group out")
-    elif _number(low) and _number(high) and low > high:
+    elif is_number(low) and is_number(high) and low > high:
         yield Fault(path=f"{path}.max_nodes", message=f"{high} is below min_nodes {low}")
 
 
 def _bound_faults(raw: Mapping[str, Any]) -> Iterator[Fault]:
     low, high = raw.get("min_resources"), raw.get("max_resources")
-    yield from _resource_faults(low, "min_resources")
-    yield from _resource_faults(high, "max_resources")
+    yield from resource_faults(low, "min_resources")
+    yield from resource_faults(high, "max_resources")
     if isinstance(low, Mapping) and isinstance(high, Mapping):
         for name, amount in low.items():
             limit = high.get(name)
-            if _number(amount) and _number(limit) and amount > limit:
+            if is_number(amount) and is_number(limit) and amount > limit:
                 yield Fault(path=f"max_resources.{name}", message=f"{limit} is below min_resources.{name} {amount}")

@@ -17,6 +17,7 @@ from anyscale_core.models.job import Job
 from anyscale_core.models.networking import Endpoint
 from anyscale_core.models.node import DrainMode, HeadReport, RayStatus
 from anyscale_core.models.phases import ClusterPhase, NodePhase
+from anyscale_core.models.quota import QuotaUsage
 from anyscale_core.models.resources import Resources
 
 
@@ -42,6 +43,7 @@ class NodeRecord:
     """One node as recorded. ``name`` is also its instance's name. ``launch`` is the token of the batch it was made in.
 
     ``shape`` is the fingerprint of the part of the spec that it was made for: when that changes it is replaced.
+    ``resources`` are what Ray on it is told, ``capacity`` what its instance has by the catalogue.
     """
 
     id: NodeId
@@ -60,6 +62,7 @@ class NodeRecord:
     price_per_hour: float
     resources: Resources
     labels: Mapping[str, str]
+    capacity: Resources = attrs.field(factory=dict)
     instance_id: InstanceId | None = None
     ready_at: datetime | None = None
     """When it was READY first; None: never."""
@@ -137,6 +140,8 @@ class ClusterRecord:
     active_at: datetime | None = None
     """When work was last seen on it."""
     ended_at: datetime | None = None
+    held_by: tuple[str, ...] = ()
+    """Names of the quotas that hold its growth back, sorted."""
     endpoint: EndpointRecord | None = None
     revoking_at: datetime | None = None
     """When taking its grants away was last tried."""
@@ -181,9 +186,13 @@ class Observed:
     offerings: tuple[Offering, ...] = ()
     quotas: tuple[Quota, ...] = ()
     shortages: tuple[Shortage, ...] = ()
+    usage: tuple[QuotaUsage, ...] = ()
+    """Of the hard quotas over this cluster."""
     endpoint: Endpoint | None = None
     endpoint_known: bool = False
     """Whether ``endpoint`` was looked for at ``swept_at``; when not, None means nothing."""
+    listening_since: datetime | None = None
+    """Since when the control plane can hear nodes (None: always): no silence and no idleness counts from before."""
 
 
 @attrs.frozen(kw_only=True)

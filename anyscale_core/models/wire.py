@@ -23,12 +23,15 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from anyscale_core.errors import Fault, SpecError
+from anyscale_core.models import quota
 from anyscale_core.models.cluster import ClusterSpec, contradictions, nearest
 from anyscale_core.models.secret import Secret
 
 T = TypeVar("T")
 
-CHECKS: Mapping[type, Callable[[Mapping[str, Any]], Any]] = {ClusterSpec: contradictions}
+CHECKS: Mapping[type, Callable[[Mapping[str, Any]], Any]] = {
+    ClusterSpec: contradictions, quota.QuotaSpec: quota.contradictions,
+}  # fmt: skip
 """What else can be wrong with a body of a type, beyond the types of its fields; reads the raw mapping."""
 
 
@@ -40,9 +43,9 @@ def structure(body: object, cls: type[T], *, subject: str = "") -> T:
     faults: list[Fault] = []
     value: T | None = None
     try:
-        value = _CONVERTER.structure(body, cls)
-    except Exception as error:
-        faults += (attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, ""))
+        value = _PLAIN.structure(body, cls)
+    except Exception:  # what is wrong is worth the time of looking for all of it
+        value, faults = _in_detail(body, cls)
     check = CHECKS.get(cls)
     if check is not None and isinstance(body, Mapping):
         faults += check(body)
@@ -59,6 +62,13 @@ def unstructure(value: object) -> Any:
 def unstructure_revealed(value: object) -> Any:
     """Turn a value into plain JSON types with its secrets in clear: for the wire to the one who may have them."""
     return _CONVERTER.unstructure(value)
+
+
+def _in_detail(body: object, cls: type[T]) -> tuple[T | None, list[Fault]]:
+    try:
+        return _CONVERTER.structure(body, cls), []
+    except Exception as error:
+        return None, [attrs.evolve(fault, path=fault.path.removeprefix(".")) for fault in _faults(error, "")]
 
 
 def _faults(error: BaseException, path: str) -> list[Fault]:
@@ -106,6 +116,9 @@ def _expect(kind: str, *types: type) -> Callable[[Any, Any], Any]:
         return value
 
     return hook
+
+
+PRIMITIVES = frozenset({str, int, float, bool})
 
 
 def _show(value: object) -> str:
@@ -194,6 +207,7 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
 
     def mapping_factory(cls: Any) -> Callable[[Any, Any], Any]:
         _, element = get_args(cls)
+        inner = converter.get_structure_hook(element)
 
         def hook(value: Any, _: Any) -> Any:
             if not isinstance(value, Mapping):
@@ -204,7 +218,7 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
                 try:
                     if not isinstance(key, str):
                         raise ValueError(f"the key {key!r} is not a string")
-                    out[key] = converter.structure(item, element)
+                    out[key] = inner(item, element)
                 except Exception as error:
                     error.__notes__ = [
                         *getattr(error, "__notes__", []),
@@ -217,10 +231,15 @@ def _sequence_hooks(converter: cattrs.Converter) -> None:
 
         return hook
 
+    def plain_mapping_factory(cls: Any) -> Callable[[Any], Any]:
+        _, element = get_args(cls)
+        if element in PRIMITIVES:
+            return lambda value: {str(key): item for key, item in value.items()}
+        inner = converter.unstructure if element is Any else converter.get_unstructure_hook(element)
+        return lambda value: {str(key): inner(item) for key, item in value.items()}
+
     converter.register_structure_hook_factory(is_mapping, mapping_factory)
-    converter.register_unstructure_hook_factory(
-        is_mapping, lambda _: lambda value: {str(key): converter.unstructure(item) for key, item in value.items()}
-    )
+    converter.register_unstructure_hook_factory(is_mapping, plain_mapping_factory)
     converter.register_unstructure_hook(tuple, lambda value: [converter.unstructure(item) for item in value])
 
 
@@ -230,13 +249,14 @@ def _optional_hooks(converter: cattrs.Converter) -> None:
 
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
         inner = next(arg for arg in get_args(cls) if arg is not type(None))
-        return lambda value, _: None if value is None else converter.structure(value, inner)
+        hook = converter.get_structure_hook(inner)
+        return lambda value, _: None if value is None else hook(value, inner)
 
     converter.register_structure_hook_factory(is_optional, factory)
 
 
-def _build(*, reveal: bool) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+def _build(*, reveal: bool, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=detailed)
     _class_hooks(converter)
     _sequence_hooks(converter)
     _optional_hooks(converter)
@@ -260,5 +280,7 @@ def _build(*, reveal: bool) -> cattrs.Converter:
     return converter
 
 
-_CONVERTER = _build(reveal=True)
-_MASKED = _build(reveal=False)
+_CONVERTER = _build(reveal=True, detailed=True)
+_PLAIN = _build(reveal=True, detailed=False)
+"""The same rules; stops at the first fault, in half the time."""
+_MASKED = _build(reveal=False, detailed=True)

@@ -12,10 +12,11 @@ from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import NodeKind, Offering
 from anyscale_core.models.node import Demand, DrainMode, HeadReport, RayNode
 from anyscale_core.models.phases import NodePhase
+from anyscale_core.models.quota import QuotaUsage
 from anyscale_core.models.records import ClusterRecord, NodeRecord, Observed, Timing
 from anyscale_core.models.resources import fits, minus, total
-from anyscale_core.planning import shapes
-from anyscale_core.planning.placement import Bin, Budget, Candidate, matches, place
+from anyscale_core.planning import quotas, shapes
+from anyscale_core.planning.placement import Bin, Budget, Candidate, Placement, matches, place
 
 COMING = frozenset({NodePhase.RECORDED, NodePhase.LAUNCHING, NodePhase.STARTING})
 ALIVE = COMING | {NodePhase.READY, NodePhase.SUSPECT}
@@ -29,6 +30,8 @@ class Growth:
 
     actions: tuple[CreateNodes, ...] = ()
     unmet: tuple[str, ...] = ()
+    held: Mapping[str, str] = attrs.field(factory=dict)
+    """Quotas that hold it back, each with the reason."""
     settle_at: datetime | None = None
     """Look again then: the demand was too fresh to size the fleet by."""
 
@@ -40,35 +43,60 @@ def alive(nodes: Sequence[NodeRecord], group: str) -> tuple[NodeRecord, ...]:
 
 def grow(
     desired: ClusterRecord, nodes: Sequence[NodeRecord], observed: Observed, head: HeadReport, *,
-    barred: frozenset[str], now: datetime, timing: Timing,
+    barred: frozenset[str], usage: Sequence[QuotaUsage], now: datetime, timing: Timing,
 ) -> Growth:  # fmt: skip
     """Return what to start for Ray's pending demand, ``request_resources()`` and the spec's ``min_resources``.
 
-    ``barred``: groups that must not grow now (their nodes fail to start).
+    ``barred``: groups that must not grow now (their nodes fail to start). ``usage``: of the hard quotas over the cluster.
     """
     held = _held(desired.spec, nodes, head)
     if not held and not head.demand and not head.gangs:
         return Growth()
     candidates = candidates_of(desired, nodes, observed, barred=barred, now=now)
     budget = budget_of(desired.spec, nodes)
-    # What is to be held lacks on all nodes together, free or not: only new ones can bring it. They are as good for demand.
+    reason = f"Ray waits for {_summary([*head.demand, *held], head)}"
+    wish = placed = _placed(held, nodes, head, candidates, budget)
+    wanted = _actions(desired.spec, candidates, wish.new, reason=reason)
+    short = quotas.admit_whole(usage, desired.spec, wanted, what="all that Ray waits for").held
+    if short:
+        # What the quotas leave may do for other nodes, or for fewer; a gang starts whole all the same.
+        candidates = quotas.within(candidates, desired.spec, usage)
+        placed = _placed(held, nodes, head, candidates, quotas.bound(budget, usage))
+    new, settled = placed.new, head.demand_age >= timing.settle
+    if not settled:
+        on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
+        new, short = () if on_the_way else new[:1], {}
+    wait = None if settled or not wish.new else now + (timing.settle - head.demand_age)
+    actions = _actions(desired.spec, candidates, new, reason=reason)
+    return Growth(actions=actions, unmet=wish.unmet, held=short, settle_at=wait)
+
+
+def _placed(
+    held: Sequence[Demand],
+    nodes: Sequence[NodeRecord],
+    head: HeadReport,
+    candidates: Sequence[Candidate],
+    budget: Budget,
+) -> Placement:
+    """Place what is to be held and what is asked for.
+
+    What is to be held lacks on all nodes together, free or not: only new ones can bring it. They are as good for demand.
+    """
     floor = place(held, (), room=(), candidates=candidates, budget=budget)
     added = [Bin(group=one.group, free=dict(one.resources), labels=one.labels, candidate=one) for one in floor.new]
     placement = place(head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget)
-    new, unmet = placement.new, (*floor.unmet, *placement.unmet)
-    settled = head.demand_age >= timing.settle
-    if not settled:
-        on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
-        new = () if on_the_way else new[:1]
+    return attrs.evolve(placement, unmet=(*floor.unmet, *placement.unmet))
+
+
+def _actions(
+    spec: ClusterSpec, candidates: Sequence[Candidate], new: Sequence[Candidate], *, reason: str
+) -> tuple[CreateNodes, ...]:
     counts = Counter(candidate.group for candidate in new)
-    reason = f"Ray waits for {_summary([*head.demand, *held], head)}"
-    actions = tuple(
-        create(desired.spec, candidate, counts[candidate.group], reason=reason)
+    return tuple(
+        create(spec, candidate, counts[candidate.group], reason=reason)
         for candidate in candidates
         if counts[candidate.group]
     )
-    wait = None if settled or not placement.new else now + (timing.settle - head.demand_age)
-    return Growth(actions=actions, unmet=unmet, settle_at=wait)
 
 
 def create(spec: ClusterSpec, candidate: Candidate, count: int, *, reason: str) -> CreateNodes:
@@ -122,7 +150,7 @@ def home_zone(nodes: Sequence[NodeRecord]) -> str:
 def budget_of(spec: ClusterSpec, nodes: Sequence[NodeRecord]) -> Budget:
     """Return what may be added to the nodes that there are, by the spec's own limits.
 
-    Quotas are left to the cloud to refuse: their metrics are its own, and a refusal is remembered as a shortage.
+    The account's quotas are left to the cloud to refuse: their metrics are its own, and a refusal is remembered as a shortage.
     """
     present = [node for node in nodes if node.phase in PRESENT]
     resources = None

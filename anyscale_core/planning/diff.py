@@ -12,6 +12,7 @@ from anyscale_core.models.actions import (
     DrainNode,
     EndCluster,
     Expose,
+    Hold,
     MoveCluster,
     MoveJob,
     Plan,
@@ -24,7 +25,7 @@ from anyscale_core.models.job import AfterJob, Job
 from anyscale_core.models.node import DrainMode, HeadReport, RayStatus
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, ClusterPhase, JobPhase, NodePhase
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeRecord, Observed, Timing
-from anyscale_core.planning import demand, liveness, shapes, teardown
+from anyscale_core.planning import demand, liveness, quotas, shapes, teardown
 from anyscale_core.planning.liveness import View
 
 
@@ -81,9 +82,12 @@ class _Diff:
         self.sweeps: list[datetime] = []
         self.looks: list[datetime] = []
         self.unmet: list[str] = []
+        self.usage = observed.usage
+        self.held: dict[str, str] = {}
+        self.is_fresh = False
         head = current_head(self.nodes)
         report = head_report(head, observed)
-        self.report = aged(report, now - observed.status[head.id].seen_at) if report and head else None
+        self.report = aged(report, now - self._heard(observed.status[head.id].seen_at)) if report and head else None
         self.epoch = epoch_of(head, observed)
         self.views = {
             node.id: View(
@@ -95,6 +99,7 @@ class _Diff:
                 head_seen_at=observed.status[head.id].seen_at
                 if head is not None and head.id in observed.status
                 else None,
+                listening_since=observed.listening_since,
             )
             for node in self.nodes
         }
@@ -110,6 +115,7 @@ class _Diff:
         self._notices()
         barred = self._floors()
         self._demand(barred)
+        self._hold()
         self._surplus()
         leaving = teardown.leave(self.nodes, self.views, now=self.now, timing=self.timing)
         self.actions += leaving.actions
@@ -120,6 +126,10 @@ class _Diff:
         self._jobs()
         self._activity()
         return self._finish(tuple(self.actions))
+
+    def _heard(self, at: datetime) -> datetime:
+        """Return from when on something may be taken to have held: not for the time in which nobody listened."""
+        return max(at, self.observed.listening_since or at)
 
     def _finish(self, actions: tuple[Action, ...]) -> Plan:
         requeue = teardown.soonest(*self.looks, now=self.now, at_least=timedelta(milliseconds=20))
@@ -200,7 +210,7 @@ class _Diff:
         since = self.desired.active_at or self.desired.running_at
         if minutes <= 0 or since is None or self._busy():
             return None
-        limit = since + timedelta(minutes=minutes)
+        limit = self._heard(since) + timedelta(minutes=minutes)
         if self.now >= limit:
             return EndCluster(cause=EndCause.IDLE, reason=f"it has been idle for {minutes:g} min")
         self.looks.append(limit)
@@ -213,8 +223,9 @@ class _Diff:
     def _floors(self) -> frozenset[str]:
         """Start the head and the minimum of every group; return the groups that must not grow now."""
         spec, barred = self.desired.spec, set()
+        creates: list[CreateNodes] = []
         if current_head(self.nodes) is None:
-            self._start(spec.head_node, shapes.HEAD_GROUP, NodeKind.HEAD, 1)
+            creates += self._start(spec.head_node, shapes.HEAD_GROUP, NodeKind.HEAD, 1)
         for group in spec.worker_nodes:
             if self._backoff(group.name) is not None:
                 barred.add(group.name)
@@ -226,21 +237,31 @@ class _Diff:
             )
             missing = min(group.min_nodes - have, group.max_nodes - present)
             if missing > 0:
-                self._start(group, group.name, NodeKind.WORKER, missing)
+                creates += self._start(group, group.name, NodeKind.WORKER, missing)
+        begun = self.desired.phase is not ClusterPhase.STARTING or any(n.phase in demand.PRESENT for n in self.nodes)
+        admit = quotas.admit if begun else quotas.admit_whole
+        self._admitted(admit(self.usage, spec, creates))
+        self.unmet += self.held.values()
         return frozenset(barred)
 
-    def _start(self, shape: NodeShape, group: str, kind: NodeKind, count: int) -> None:
+    def _admitted(self, admitted: quotas.Admitted) -> None:
+        self.actions += admitted.actions
+        self.usage = admitted.usage
+        self.held |= admitted.held
+
+    def _start(self, shape: NodeShape, group: str, kind: NodeKind, count: int) -> list[CreateNodes]:
+        """Return the call for so many nodes of a group; empty when they have to wait."""
         spec, observed = self.desired.spec, self.observed
         wait = self._backoff(group)
         if wait is not None:
             self.looks.append(wait)
-            return
+            return []
         starting = self.desired.phase is ClusterPhase.STARTING
         if starting and self._failures(group) >= self.timing.start_attempts:
             last = [node for node in self.nodes if node.group == group][-1]
             reason = f"{self.timing.start_attempts} nodes of {group!r} did not start; the last: {last.reason}"
             self.actions.append(EndCluster(cause=EndCause.FAILURE, reason=reason))
-            return
+            return []
         fitting = shapes.offerings_that_fit(
             spec, shape, observed.offerings, shortages=observed.shortages,
             home_zone=demand.home_zone(self.nodes), now=self.now,
@@ -248,18 +269,16 @@ class _Diff:
         if fitting:
             offering = fitting[0]
             reason = "the cluster needs a head" if kind is NodeKind.HEAD else f"{group!r} is {count} below its minimum"
-            self.actions.append(
-                CreateNodes(
-                    kind=kind,
-                    group=group,
-                    offering=offering,
-                    count=count,
-                    reason=reason,
-                    shape=shapes.fingerprint(spec, shape),
-                    zones=(offering.zone,) if offering.zone else (),
-                )
+            create = CreateNodes(
+                kind=kind,
+                group=group,
+                offering=offering,
+                count=count,
+                reason=reason,
+                shape=shapes.fingerprint(spec, shape),
+                zones=(offering.zone,) if offering.zone else (),
             )
-            return
+            return [create]
         why = shapes.why_none(spec, shape, observed.offerings, observed.shortages)
         self.unmet.append(f"{group}: {why}")
         live = [shortage for shortage in observed.shortages if self.now < shortage.until]
@@ -271,12 +290,14 @@ class _Diff:
         if starting and (fatal or not ever):
             self.actions.append(EndCluster(cause=EndCause.FAILURE, reason=f"{group!r} cannot be started: {why}"))
         self.looks += [shortage.until for shortage in live] or [self.now + self.timing.sweep_ceiling]
+        return []
 
     def _failures(self, group: str) -> int:
         """Count the nodes of a group that never got READY, since the last one that did."""
         count = 0
         for node in sorted(self.nodes, key=lambda node: (node.created_at, node.id), reverse=True):
-            if node.group != group or node.drain is not None or node.phase is NodePhase.FAILED:
+            refused = node.phase is NodePhase.FAILED or node.instance_id is None
+            if node.group != group or node.drain is not None or refused:
                 continue
             if node.ready_at is not None:
                 break
@@ -298,10 +319,12 @@ class _Diff:
         started = {action.group for action in self.actions if isinstance(action, CreateNodes)}
         growth = demand.grow(
             self.desired, self.nodes, self.observed, self.report,
-            barred=barred | started, now=self.now, timing=self.timing,
+            barred=barred | started, usage=self.usage, now=self.now, timing=self.timing,
         )  # fmt: skip
-        self.actions += growth.actions
-        self.unmet += growth.unmet
+        self._admitted(quotas.admit(self.usage, self.desired.spec, growth.actions))
+        self.held |= growth.held
+        self.is_fresh = growth.settle_at is not None
+        self.unmet += (*growth.held.values(), *growth.unmet)
         self.looks += [growth.settle_at] if growth.settle_at else []
         if growth.actions:
             return
@@ -311,6 +334,17 @@ class _Diff:
             index = next(i for i, node in enumerate(self.nodes) if node.id == action.node_id)
             self._drain(index, action.mode, action.deadline, action.reason)
         self._look_at_idle()
+
+    def _hold(self) -> None:
+        """Tell which quotas hold growth back. Room may come from elsewhere: whoever makes it wakes those that wait."""
+        if self.held:
+            renewals = [one.renews_at for one in self.usage if one.spent and one.renews_at is not None]
+            self.looks += [*renewals, self.now + self.timing.sweep_ceiling]
+        # While the demand is too fresh to size the fleet by, nobody knows whether a quota still holds it back.
+        kept = dict.fromkeys(self.desired.held_by, "") if self.is_fresh else {}
+        held = kept | self.held
+        if tuple(sorted(held)) != self.desired.held_by:
+            self.actions.append(Hold(quotas=held))
 
     def _look_at_idle(self) -> None:
         """Idle workers above a minimum go when their time has come: look again then."""

@@ -22,6 +22,12 @@ class View:
     head_report: HeadReport | None = None
     head_seen_at: datetime | None = None
     """When that head was heard last."""
+    listening_since: datetime | None = None
+    """Since when nodes can be heard; None: always."""
+
+    def heard(self, at: datetime) -> datetime:
+        """Return from when a silence that began at ``at`` counts: not for the time in which nobody listened."""
+        return at if self.listening_since is None else max(at, self.listening_since)
 
 
 @attrs.frozen(kw_only=True)
@@ -48,9 +54,9 @@ def judge(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Ver
         case NodePhase.LAUNCHING:
             return _launching(node, view, now=now, timing=timing)
         case NodePhase.STARTING:
-            return _starting(node, view, now=now, timing=timing)
+            return _until_heard(_starting(node, view, now=now, timing=timing), view, timing)
         case NodePhase.READY:
-            return _ready(node, view, now=now, timing=timing)
+            return _until_heard(_ready(node, view, now=now, timing=timing), view, timing)
         case NodePhase.SUSPECT:
             return _suspect(node, view, now=now, timing=timing)
     return Verdict()
@@ -69,9 +75,18 @@ def absence(node: NodeRecord, view: View, *, timing: Timing) -> str:
     return ""
 
 
-def silence_ends(status: NodeStatus, timing: Timing) -> datetime:
+def silence_ends(status: NodeStatus, view: View, timing: Timing) -> datetime:
     """Return when the node's lease lapses if it says nothing more."""
-    return status.seen_at + timing.suspect_after
+    return view.heard(status.seen_at) + timing.suspect_after
+
+
+def _until_heard(verdict: Verdict, view: View, timing: Timing) -> Verdict:
+    """Look again at a node that has not been heard since somebody listens: nobody else tells of its silence."""
+    status = view.status
+    if verdict.move is not None or status is None or view.heard(status.seen_at) == status.seen_at:
+        return verdict
+    looks = (verdict.look_at, silence_ends(status, view, timing))
+    return attrs.evolve(verdict, look_at=min(look for look in looks if look is not None))
 
 
 def _recorded(node: NodeRecord, view: View) -> Verdict:
@@ -90,7 +105,7 @@ def _recorded(node: NodeRecord, view: View) -> Verdict:
 def _launching(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
     if view.status is not None:
         return _move(node, NodePhase.STARTING, "its agent has registered")
-    limit = node.phase_since + timing.boot_timeout
+    limit = view.heard(node.phase_since) + timing.boot_timeout
     if now >= limit:
         return _move(node, NodePhase.LOST, f"its agent did not register within {timing.boot_timeout}")
     return Verdict(look_at=min(limit, now + timing.sweep_ceiling))
@@ -105,11 +120,11 @@ def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) ->
     epoch = node.id if node.kind is NodeKind.HEAD else view.epoch
     if status.ray is RayStatus.DOWN and status.epoch in ("", epoch):
         return _move(node, NodePhase.LOST, f"Ray did not start: {status.detail or 'no reason given'}")
-    if now >= silence_ends(status, timing):
+    if now >= silence_ends(status, view, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
     if not epoch:
         return Verdict()  # it waits for a head: that is not its fault
-    limit = max(node.phase_since, status.registered_at) + timing.ray_timeout
+    limit = view.heard(max(node.phase_since, status.registered_at)) + timing.ray_timeout
     if now >= limit:
         return _move(node, NodePhase.LOST, f"Ray was not alive within {timing.ray_timeout}")
     return Verdict(look_at=limit)
@@ -117,7 +132,7 @@ def _starting(node: NodeRecord, view: View, *, now: datetime, timing: Timing) ->
 
 def _ready(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Verdict:
     status = view.status
-    if status is None or now >= silence_ends(status, timing):
+    if status is None or now >= silence_ends(status, view, timing):
         return _move(node, NodePhase.SUSPECT, "its heartbeats stopped", sweep_from=now)
     if _between_heads(status, view):
         return _move(node, NodePhase.STARTING, "its head is gone; it joins the next")
@@ -130,10 +145,10 @@ def _suspect(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     status = view.status
     if status is None:
         return _move(node, NodePhase.LOST, "it never registered")
-    silent_until = status.seen_at + timing.lost_after
+    silent_until = view.heard(status.seen_at) + timing.lost_after
     if now >= silent_until:
         return _move(node, NodePhase.LOST, f"no heartbeat for {timing.lost_after}")
-    if now < silence_ends(status, timing):
+    if now < status.seen_at + timing.suspect_after:
         if _between_heads(status, view):
             return _move(node, NodePhase.STARTING, "it is back, and its head is gone; it joins the next")
         if status.ray is RayStatus.ALIVE:

@@ -42,14 +42,17 @@ class Candidate:
 
 @attrs.frozen(kw_only=True)
 class Budget:
-    """What may still be added: resources (``max_resources`` less what there is) and dollars per hour. None: no limit."""
+    """What may still be added: resources (``max_resources`` less what there is), dollars per hour, nodes. None: no limit."""
 
     resources: Resources | None = None
     price: float | None = None
+    nodes: int | None = None
 
     def allows(self, nodes: Iterable[Candidate]) -> bool:
         """Tell whether these new nodes together stay within the budget."""
         nodes = tuple(nodes)
+        if self.nodes is not None and len(nodes) > self.nodes:
+            return False
         if self.price is not None and sum(node.offering.price_per_hour for node in nodes) > self.price + 1e-9:
             return False
         if self.resources is None:

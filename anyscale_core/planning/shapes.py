@@ -18,6 +18,13 @@ SIZES = frozenset({"name", "min_nodes", "max_nodes"})
 """Fields of a group that change how many nodes it has, not what one is."""
 
 
+def shape_of(spec: ClusterSpec, group: str) -> NodeShape:
+    """Return what a node of a group of the spec is made from."""
+    shape = spec.head_node if group == HEAD_GROUP else spec.group(group)
+    assert shape is not None, f"{group} is a group of the spec that the plan was made from"
+    return shape
+
+
 def fingerprint(spec: ClusterSpec, shape: NodeShape) -> str:
     """Return a short hash of all that one node of ``shape`` is made from; equal for equal nodes in any process."""
     fields = {key: value for key, value in wire.unstructure(shape).items() if key not in SIZES}

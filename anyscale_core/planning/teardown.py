@@ -49,7 +49,7 @@ def leave(nodes: Sequence[NodeRecord], views: Mapping[NodeId, View], *, now: dat
         elif node.phase is NodePhase.LOST:
             doomed.append(node)
         elif node.phase is NodePhase.DELETING:
-            if view.instance is None and view.swept_at is not None and view.swept_at >= node.phase_since:
+            if view.instance is None and view.swept_at is not None and view.swept_at >= _shown_from(node, view, timing):
                 actions.append(_gone(node))
                 continue
             still_up = view.instance is not None and view.instance.state is not InstanceState.DELETING
@@ -151,7 +151,16 @@ def _drained(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
     status = view.status
     if status is None or status.ray is RayStatus.STOPPED:
         return True
-    return now >= status.seen_at + timing.lost_after
+    return now >= view.heard(status.seen_at) + timing.lost_after
+
+
+def _shown_from(node: NodeRecord, view: View, timing: Timing) -> datetime:
+    """Return from when on a list without a node that was told to go proves that nothing of it is left.
+
+    A list may miss what is new: one that shows neither the instance nor its end proves nothing before it must show both.
+    """
+    existed = node.phase_since if view.status is None else view.status.registered_at
+    return max(node.phase_since, existed + timing.list_window)
 
 
 def _unborn(node: NodeRecord, view: View, launch: Launch | None, *, timing: Timing) -> MoveNode | datetime:

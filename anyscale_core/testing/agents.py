@@ -7,7 +7,7 @@ from typing import Protocol
 import attrs
 
 from anyscale_core.errors import CloudError, Refused
-from anyscale_core.models.ids import InstanceId, PlaneId
+from anyscale_core.models.ids import ClusterId, InstanceId, PlaneId
 from anyscale_core.models.instance import InstanceState, NodeKind
 from anyscale_core.models.node import (
     PROOF_AUDIENCE,
@@ -164,14 +164,17 @@ class FakeAgents:
 
     # Time ------------------------------------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Let every agent do one round: register if it must, look after its Ray, send one heartbeat, obey.
+    def step(self, cluster: ClusterId | None = None) -> None:
+        """Let every agent (of one cluster, when given) do one round: register if it must, look after its Ray, send one
+        heartbeat, obey.
 
-        What the plane raises, other than Refused, passes through. Heads go first.
+        A plane that does not answer (a CloudError) is asked again in the next round; what else it raises, other than Refused,
+        passes through. Heads go first.
         """
         now = self.cloud.clock.now()
         self._meet(now)
-        living = sorted(self._living(now), key=lambda agent: not agent.is_head)
+        living = [agent for agent in self._living(now) if cluster in (None, agent.machine.spec.owner.cluster)]
+        living.sort(key=lambda agent: not agent.is_head)
         for agent in living:
             if agent.credential is None and agent.name not in self._silenced:
                 self._register(agent)
@@ -299,6 +302,8 @@ class FakeAgents:
             agent.refusals.append(refusal)
             agent.credential = None
             return
+        except CloudError:
+            return  # it goes on as it is
         self._obey(agent, orders, now)
 
     def _report(self, agent: FakeAgent, now: datetime) -> HeadReport | None:

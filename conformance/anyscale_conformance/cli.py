@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.HERMETIC.value)
     sweep.add_argument("--dry-run", action="store_true", help="say what would be deleted")
     mutants = verbs.add_parser("mutants", help="try the suite on broken providers: each must be caught by its check")
+    mutants.add_argument("--provider", default="", help="break this provider instead, in the ways that break any")
     mutants.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this mutant alone; may be repeated"
     )

@@ -85,9 +85,13 @@ class RunScope:
 class Item:
     """One thing that exists in the cloud, whoever owns it, as an eye that is not the driver's sees it.
 
-    ``detail``: whatever else can change about it, so that two looks can be compared. ``tags`` as the core writes them.
-    A ``grant``: ``name`` is ``bucket/prefix``, ``id`` the identity's name, ``state`` the access (``read``, ``write``). Of a
-    ``bucket``, ``detail["public"]`` is ``yes`` when anybody can read it. An unfinished upload is an item of its own.
+    ``state``: of an instance and an endpoint the contract's word (``pending``, ``running``, ``stopped``, ``ready``,
+    ``deleting``), else the cloud's own. ``detail``: whatever else can change about it, so that two looks can be compared.
+    ``tags`` as the core writes them. A ``grant``: ``name`` is ``bucket/prefix``, ``id`` the identity's name, ``state`` the
+    access (``read``, ``write``). Of a ``bucket``, ``detail["public"]`` is ``yes`` when anybody can read it; of an
+    ``endpoint``, ``detail["target"]`` ends in the target's port. An unfinished upload is an item of its own. What comes
+    along with networks and ways in is of the kinds ``rule`` (lets traffic in; ``detail["from"]``: a range), ``address`` (a
+    public one) and ``record`` (a name that resolves).
     """
 
     kind: str

@@ -35,6 +35,8 @@ class Thing:
     spec: Any
     token: Token
     key: str
+    born: int
+    """The step that made it."""
     names: tuple[str, ...]
     parent: "Thing | None" = None
     state: str = "live"
@@ -56,6 +58,8 @@ class Model:
         self.ctx, self.subjects = ctx, subjects
         self.things: list[Thing] = []
         self.story: list[str] = []
+        self.serial = 0
+        """The step that runs now."""
         sister = attrs.evolve(ctx.owner, cluster=ClusterId(f"{ctx.owner.cluster}b"))
         self.owners = {"ours": ctx.owner, "a stranger's": ctx.stranger, "a sister's": sister}
         """By what a story calls them. A sister: another cluster of the same plane and cloud."""
@@ -69,7 +73,10 @@ class Model:
         """Compare the oracle with the model: every live thing once, as it was last ordered, and no other but what is going."""
         items = self.ctx.inventory()
         self.settle(items)
-        known = {item.key for thing in self.of("going") for item in self.items(thing, items)}
+        going = [item for thing in self.of("going") for item in self.items(thing, items)]
+        back = ", ".join(str(item) for item in going if item.state in ("pending", "running", "ready"))
+        expect(not back, f"{back} was being deleted, and is not any more")
+        known = {item.key for item in going}
         for thing in self.of("live"):
             found = self.items(thing, items)
             expect_equal(sorted(item.name for item in found), sorted(thing.names), f"what exists of {thing}")
@@ -98,14 +105,13 @@ class Model:
 
     def one(self, draw: Draw, *states: str) -> list[Thing]:
         """Return one of the things in these states, or none when there is none."""
-        found = self.of(*states)
-        return [draw.of(found)] if found else []
+        return draw.one(self.of(*states))
 
     def alone(self, draw: Draw, hand: Hand) -> list[Thing]:
         """Return one live instance that has its name to itself, as hands go by names; none when the kit has not the hand."""
         used = [name for thing in self.of("live", "going") for name in thing.names]
         found = [t for t in self.of("live") if t.subject == "cluster" and used.count(t.names[0]) == 1]
-        return [draw.of(found)] if found and hand in self.ctx.hands else []
+        return draw.one(found if hand in self.ctx.hands else [])
 
     def has(self, key: str, owner: Owner) -> bool:
         """Tell whether an owner has something of that key."""
@@ -117,11 +123,13 @@ class Model:
 
     def spec(self, draw: Draw) -> tuple[Subject, Any, Thing | None]:
         """Return what is to be made, and the network that it hangs on when that is one of the model's."""
-        it, owner = self.ctx.subject(draw.of(self.subjects)), draw.of(tuple(self.owners.values()))
+        it, owners = self.ctx.subject(draw.of(self.subjects)), tuple(self.owners.values())
+        owner = draw.of((owners[0], *owners))  # ours twice as often, so that its own things meet
         # A batch meets no other: an item that cannot be made would leave the rest of it there.
         spec = it.spec(None if it.name == BATCH else draw.of(self.pool[it.name]), owner=owner)
         networks = [thing for thing in self.of("live") if thing.subject == "networking" and thing.owner == owner]
-        network = draw.of([None, *networks]) if it.name in ("cluster", ENDPOINT) else None
+        hangs = it.name in ("cluster", ENDPOINT) and draw.of(("alone", "hanging", "hanging")) == "hanging"
+        network = next(iter(draw.one(networks if hangs else [])), None)
         if it.name == ENDPOINT:
             spec = attrs.evolve(spec, target_port=spec.target_port + draw.of((0, 1, 2)))
         return it, spec if network is None else attrs.evolve(spec, network=network.spec.name), network
@@ -148,9 +156,10 @@ class Model:
         for thing in mine:  # its place is taken: a way in was moved, or what was going is gone
             thing.state = "moved" if thing.state == "live" else "gone"
         names = tuple(each.name for each in spec.specs) if it.name == BATCH else (spec.name,)
-        self.things.append(
-            Thing(subject=it.name, spec=spec, token=token, key=it.key(made), names=names, parent=network)
+        thing = Thing(
+            subject=it.name, spec=spec, token=token, key=it.key(made), born=self.serial, names=names, parent=network
         )
+        self.things.append(thing)
 
     def delete(self, thing: Thing) -> Deletion | None:
         """Delete what is live; return the answer, None when it was refused, which is right while something hangs on it."""

@@ -10,26 +10,27 @@ from anyscale_conformance.context import Context
 from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error, expect_no_error
 from anyscale_conformance.faults.plan import AMBIGUOUS, Effect
 from anyscale_conformance.model import Model
-from anyscale_conformance.programs import Draw, Program, random_program, shortest
+from anyscale_conformance.programs import Draw, Program, Step, random_program, shortest
 from anyscale_conformance.rules import Hand
 from anyscale_conformance.subjects import BATCH
 from anyscale_core.errors import AlreadyExists, CapacityUnavailable, CloudError, Conflict, NotFound
 from anyscale_core.models.instance import Deletion, InstanceState
 
-PROGRAMS, STEPS = 8, 45
+PROGRAMS, STEPS = 10, 50
 """Programs per run and steps per program where time is moved by hand; a step that makes no sense where it stands is left out."""
 REAL_PROGRAMS, REAL_STEPS = 1, 30
-SHRINKS = 60
+SHRINKS = 150
 """How many shorter programs are tried after a failure."""
 FAULTS = (*AMBIGUOUS, Effect.CRASH_BEFORE, Effect.CRASH_AFTER, Effect.LOSE_BEFORE, Effect.THROTTLE)
 
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """A program that failed: how, and what it had done by then."""
+    """A program that failed: how, what it had done by then, and its steps up to there."""
 
     message: str
     story: tuple[str, ...]
+    program: Program
 
 
 Rule = Callable[[Model, Draw], None]
@@ -60,20 +61,25 @@ def run(ctx: Context, subjects: tuple[str, ...]) -> None:
         if failure is None:
             continue
         if is_virtual:
-            failure = shortest(program, failure, attempt, tries=SHRINKS)
+            failure = shortest(failure.program, failure, attempt, tries=SHRINKS)
         raise CheckFailed(f"{failure.message} [program: {'; '.join(failure.story)}]")
 
 
 def carry_out(model: Model, program: Program) -> Failure | None:
     """Run a program, look at the cloud after each step, and clear away what it made; return how it failed, if it did."""
+    done: tuple[Step, ...] = ()
     try:
         for step in program:
-            RULES[step.rule](model, Draw(step))
+            draw, model.serial = Draw(step), step.serial
+            try:
+                RULES[step.rule](model, draw)
+            finally:
+                done += (draw.step,)
             model.expect_nothing_more_and_nothing_less()
         model.clear()
         model.ctx.expect_inventory_of(frozenset(model.base), "a program, and deletes of all that was left of it,")
     except (CheckFailed, CloudError) as error:
-        failure = Failure(message=str(error), story=tuple(model.story))
+        failure = Failure(message=str(error), story=tuple(model.story), program=done)
         with contextlib.suppress(CheckFailed, CloudError):
             model.clear()
         return failure
@@ -137,7 +143,7 @@ def repeat_the_spent(model: Model, draw: Draw) -> None:
         thing.state, thing.key = "live", key
 
 
-@rule(1)
+@rule(3)
 def repeat_the_moved(model: Model, draw: Draw) -> None:
     """Repeat an order for a way in that a newer one has moved: it comes too late, and changes nothing."""
     for thing in model.one(draw, "moved"):
@@ -210,7 +216,7 @@ def kill(model: Model, draw: Draw) -> None:
         thing.state = "gone"
 
 
-@rule(1)
+@rule(2)
 def stop(model: Model, draw: Draw) -> None:
     """Let an instance exist and not run; it is there all the same."""
     for thing in model.alone(draw, Hand.STOP):

@@ -6,33 +6,68 @@ draws on constants of whatever modules are loaded, which it keeps in a folder; a
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 
 T = TypeVar("T")
 F = TypeVar("F")
+M = TypeVar("M", bound="Made")
 
-NUMBERS = 6
+NUMBERS = 8
 """How many choices a step can make at most."""
 
 
 @attrs.frozen(kw_only=True)
 class Step:
-    """One step of a program: a rule, and the numbers that its choices are made by."""
+    """One step of a program: a rule, and the numbers that its choices are made by. ``serial``: its place before any cut.
+
+    ``chosen``: once it has run, the serials of the steps that made the things it chose, -1 for none; with a thing's maker cut out
+    the step is left out too, instead of choosing another.
+    """
 
     rule: str
     numbers: tuple[int, ...]
+    serial: int = 0
+    chosen: tuple[int, ...] | None = None
 
 
 Program = tuple[Step, ...]
 
 
+class Made(Protocol):
+    """Something that a step of the program made."""
+
+    @property
+    def born(self) -> int:
+        """The serial of that step."""
+        ...
+
+
 class Draw:
-    """The choices of one step: the same numbers choose alike from what is there, so a program makes sense after cuts too."""
+    """The choices of one step."""
 
     def __init__(self, step: Step) -> None:
+        self._step = step
         self._numbers = iter(step.numbers)
+        self._chosen = None if step.chosen is None else iter(step.chosen)
+        self._now: list[int] = []
+
+    @property
+    def step(self) -> Step:
+        """The step, with what it has chosen."""
+        return attrs.evolve(self._step, chosen=tuple(self._now))
+
+    def one(self, things: Sequence[M]) -> list[M]:
+        """Choose one of the things that steps have made, or none: the one that it chose before, when it is a repeat."""
+        number = next(self._numbers)
+        if self._chosen is None:
+            found = [things[number % len(things)]] if things else []
+        else:
+            born = next(self._chosen, -1)
+            found = [thing for thing in things if thing.born == born][:1]
+        self._now += [thing.born for thing in found] or [-1]
+        return found
 
     def of(self, choices: Sequence[T]) -> T:
         """Choose one."""
@@ -42,7 +77,8 @@ class Draw:
 def random_program(rng: random.Random, weights: Mapping[str, int], length: int) -> Program:
     """Return so many steps of these rules, each as often as its weight says."""
     rules = rng.choices(tuple(weights), weights=tuple(weights.values()), k=length)
-    return tuple(Step(rule=rule, numbers=tuple(rng.randrange(60) for _ in range(NUMBERS))) for rule in rules)
+    numbers = [tuple(rng.randrange(60) for _ in range(NUMBERS)) for _ in rules]
+    return tuple(Step(rule=rules[at], numbers=numbers[at], serial=at) for at in range(length))
 
 
 def shortest(program: Program, first: F, attempt: Callable[[Program], F | None], *, tries: int) -> F:

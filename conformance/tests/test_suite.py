@@ -99,11 +99,11 @@ def test_the_sweep_finds_planted_orphans_over_many_pages_and_spares_what_was_the
     ctx.subject("storage").make()
     before = ctx.inventory()
     for name in ("cluster", "networking", "networking.endpoint", "identity", "storage", "storage.grant"):
-        for _ in range(2 * kit.page_size + 1):
+        for _ in range(2 * kit.cloud.page_size + 1):
             ctx.subject(name).make()
             if name in ("cluster", "storage"):
                 ctx.subject(name).make(owner=ctx.stranger)
-    assert len(ctx.inventory()) > 6 * 2 * kit.page_size
+    assert len(ctx.inventory()) > 6 * 2 * kit.cloud.page_size
     assert sweep(ctx, before) == ()
     assert {item.kind for item in ctx.inventory()} <= {"bucket"}
 
@@ -158,6 +158,7 @@ def test_a_live_run_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]
         (["explain", "X-IDEM-01"], Exit.OK, "IgnoresTheToken"),
         (["explain", "X-NO-01"], Exit.USAGE, "no check X-NO-01"),
         (["mutants", "--only", "UserTagsWin", "--json"], Exit.OK, '"score": 1.0'),
+        (["mutants", "--provider", "fake", "--only", "ListsOneLess"], Exit.OK, "ListsOneLess: caught by"),
         (["mutants", "--only", "Nobody"], Exit.USAGE, "no mutant Nobody"),
         (["list"], Exit.OK, "X-IDEM-01[cluster]"),
         (["diff", str(KEPT / "fake.json"), str(KEPT / "fake.json")], Exit.OK, ""),

@@ -27,7 +27,7 @@ def test_a_cluster_is_applied_runs_shows_its_nodes_and_price_and_is_deleted(serv
     eventually(running, what="life is RUNNING")
     seen = client.get("life")
     assert [node.phase for node in seen.nodes] == [NodePhase.READY] * 3
-    assert all(node.address for node in seen.nodes)
+    eventually(lambda: all(node.address for node in client.get("life").nodes), what="every node's address is known")
     assert seen.price_per_hour == pytest.approx(sum(node.price_per_hour for node in seen.nodes))
     assert seen.price_per_hour > 0
     assert seen.spec.worker_nodes[0].min_nodes == 2
@@ -212,3 +212,49 @@ def test_an_internal_error_tells_an_id_and_nothing_of_itself(
     assert status == 500
     assert problem["id"].startswith("err_")
     assert "ZeroDivision" not in str(problem)
+
+
+def test_a_quota_is_set_listed_with_its_usage_and_deleted(service: Service, client: Client) -> None:
+    made = client.set_quota({"name": "team-a", "project": "vision", "nodes": 1, "resources": {"CPU": 64}})
+    assert [(one.path, one.used, one.limit) for one in made.limits] == [("nodes", 0, 1), ("resources.CPU", 0, 64)]
+    client.apply(spec_body("quoted", project="vision"))
+    eventually(lambda: client.get("quoted").nodes)
+    plan = client.plan(spec_body("next", project="vision"))
+    assert plan.nodes == ()
+    assert plan.unmet[0].startswith("quota 'team-a': 1 of 1 nodes in use")
+    client.apply(spec_body("next", project="vision"))
+    eventually(lambda: client.get("next").held_by == ("team-a",))
+    (listed,) = client.quotas()
+    assert {one.path: one.used for one in listed.limits} == {"nodes": 1, "resources.CPU": 4}
+    assert listed.holds == ("next",)
+    assert service.serving is not None
+    token = service.serving.connection.token.reveal()
+    status, body = service.raw("POST", "/v1/quotas", body=b'{"name": "team-a", "nodes": 9}', token=token)
+    assert (status, body["quota"]["nodes"]) == (200, 9)
+    eventually(lambda: not client.get("next").held_by)
+    assert client.delete_quota("team-a").nodes == 9
+    assert client.quotas() == ()
+    with pytest.raises(UnknownName, match="no quota 'team-a'"):
+        client.delete_quota("team-a")
+    for name in ("quoted", "next"):
+        client.delete(name)
+
+
+def test_every_fault_of_a_quota_is_named(client: Client) -> None:
+    with pytest.raises(SpecError) as caught:
+        client.set_quota(
+            {
+                "name": "Team A",
+                "nodes": -1,
+                "resources": {"cpu": 1},
+                "warn_at": 80,
+                "mode": "hard",
+                "limit": 3,
+                "user": "",
+            }
+        )
+    assert sorted(fault.path for fault in caught.value.faults) == [
+        "limit", "mode", "name", "nodes", "resources.cpu", "user", "warn_at",
+    ]  # fmt: skip
+    with pytest.raises(SpecError, match="limits nothing; give nodes, resources, price_per_hour or budget"):
+        client.set_quota({"name": "team-a"})

@@ -16,7 +16,19 @@ from benchmarks.__main__ import main, measure_of
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.rows import Row, excess, interleaved, readable, row
 
-NAMES = ["cluster-start", "scale-up", "replace", "job", "import", "cli-help", "cli-status", "engine"]
+NAMES = [
+    "cluster-start",
+    "scale-up",
+    "replace",
+    "job",
+    "import",
+    "cli-help",
+    "cli-status",
+    "engine",
+    "heartbeats",
+    "idle-tick",
+    "rest",
+]
 FIELDS = {"name", "ours", "floor", "ratio", "n", "spread", "unit", "notes"}
 
 

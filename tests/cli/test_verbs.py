@@ -135,3 +135,29 @@ def test_providers_lists_plugins_without_a_control_plane(cli: Cli) -> None:
     assert names.get("local") == ""
     assert done.code == 0
     assert json.loads(done.out)["providers"][0]["slots"]
+
+
+def test_a_quota_is_set_shown_with_its_usage_and_deleted(cli: Cli, town: Town, spec: str, tmp_path: Path) -> None:
+    assert cli("quota", "list").text == "there is no quota: everybody may use all that the clouds give\n"
+    path = tmp_path / "quota.yaml"
+    path.write_text("name: team-a\ncloud: fake\nresources: {CPU: 12, memory: 68719476736}\nbudget: 100\n")
+    assert cli("quota", "set", "-f", str(path)).code == 0
+    assert cli("up", "-f", spec).code == 0
+    rows = [line.split() for line in cli("quota", "list").text.splitlines()]
+    assert rows[0] == ["QUOTA", "MODE", "FOR", "LIMIT", "USED", "OF"]
+    assert rows[1][:4] == ["team-a", "HARD", "cloud=fake", "budget"]
+    assert rows[2] == ["resources.CPU", "12", "12"]
+    assert rows[3] == ["resources.memory", "48", "GiB", "64", "GiB"]
+    (shown,) = cli("quota", "list", "--json").document["quotas"]
+    assert [one["path"] for one in shown["limits"]] == ["budget", "resources.CPU", "resources.memory"]
+    assert cli("quota", "delete", "team-a").text == "quota team-a is forgotten\n"
+    wrong = cli("quota", "delete", "team-a")
+    assert (wrong.code, wrong.err) == (2, "error: no quota 'team-a'\n")
+
+
+def test_a_fault_of_a_quota_names_its_line(cli: Cli, town: Town, tmp_path: Path) -> None:
+    path = tmp_path / "quota.yaml"
+    path.write_text("name: team-a\nnodes: -1\n")
+    refused = cli("quota", "set", "-f", str(path))
+    assert refused.code == 2
+    assert "line 2: nodes: -1 is negative; 0 lets nothing start" in refused.err

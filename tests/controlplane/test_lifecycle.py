@@ -152,7 +152,7 @@ def test_a_refusal_that_somebody_has_to_mend_fails_the_cluster_with_the_remedy(w
 def test_a_cluster_whose_nodes_never_register_gives_up_and_cleans_up(world: World) -> None:
     world.timing = attrs.evolve(world.timing, boot_timeout=timedelta(seconds=30))
     world.restart()
-    world.agents.step = lambda: None  # type: ignore[method-assign]  # no agent ever speaks
+    world.agents.step = lambda cluster=None: None  # type: ignore[method-assign]  # no agent ever speaks
     world.plane.apply(a_spec("demo"), actor="tester")
     world.until(lambda: world.phase() is ClusterPhase.FAILED, steps=2000)
     assert "did not register" in world.record().reason

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import attrs
 import pytest
 
 from anyscale_core.errors import Applied, DeadlineExceeded, Transient
@@ -179,6 +180,28 @@ def test_an_instance_with_our_tag_and_no_record_is_an_orphan_and_deleted(world: 
     world.until(lambda: "stray" not in world.instances())
     assert "foreign" in world.instances()
     assert "orphan.deleted" in [event.kind for event in world.plane.events()]
+
+
+def test_a_node_that_ends_while_the_cloud_is_being_listed_is_no_orphan_of_that_list(world: World) -> None:
+    from anyscale_core.controlplane.rows import save_node
+
+    world.up(a_spec("demo", workers(min_nodes=1), idle_termination_minutes=0))
+    node = world.ready()[0]
+
+    def end() -> None:
+        with world.plane.store.write() as connection:
+            save_node(connection, attrs.evolve(node, phase=NodePhase.GONE, phase_since=world.clock.now()))
+
+    world.clock.advance(world.timing.sweep_ceiling)
+    rule = world.cloud.after("cluster.list", end)
+    world.plane.collector.collect()
+    assert rule.fired == 1
+    assert node.name in world.instances()
+    assert "orphan.deleted" not in world.kinds()
+    world.clock.advance(timedelta(minutes=2))
+    world.plane.collector.collect()
+    kinds = [event.kind for event in world.plane.events()]
+    assert "orphan.deleted" in kinds, "what a later list still shows has nobody"
 
 
 def test_a_lease_that_was_taken_over_stops_its_old_holder_from_writing(world: World) -> None:

@@ -117,3 +117,20 @@ def test_what_has_ended_is_kept_for_its_time_and_forgotten_after_and_the_living_
         world.plane.status("old")
     assert world.phase("alive").value in ("RUNNING", "RECOVERING")
     assert all(world.clock.now() - event.at <= timedelta(days=31) for event in world.plane.events(limit=5000))
+
+
+def test_a_cluster_whose_holder_died_is_taken_over_when_the_lease_lapses(world: World) -> None:
+    world.plane.apply(a_spec("demo"), actor="tester")
+    store, now, ttl = world.plane.store, world.clock.now(), timedelta(seconds=60)
+    dead = store.claim("dead", now=now, ttl=ttl)
+    assert dead is not None
+    assert store.claim("alive", now=now + ttl - timedelta(seconds=1), ttl=ttl) is None
+    taken = store.claim("alive", now=now + ttl, ttl=ttl)
+    assert taken is not None
+    assert taken.token > dead.token
+    store.release(dead, due_at=None)
+    assert store.next_due(now=now + ttl) == taken.until, "who lost the lease releases nothing"
+    renewed = store.renew(taken, now=now + ttl * 1.5, ttl=ttl)
+    assert store.next_due(now=now + ttl * 1.5) == renewed.until
+    store.release(renewed, due_at=None)
+    assert store.next_due(now=now + ttl * 2) is None, "converged: nothing is due"

@@ -30,20 +30,23 @@ class World:
     plane: ControlPlane
     agents: FakeAgents
     timing: Timing
+    database: str | None = None
 
     @classmethod
-    def new(cls, home: Path, **timing: timedelta) -> "World":
-        clock = ManualClock()
-        cloud = FakeCloud(clock)
+    def new(
+        cls, home: Path, *, database: str | None = None, cloud: FakeCloud | None = None, **timing: timedelta
+    ) -> "World":
+        cloud = cloud or FakeCloud(ManualClock())
+        clock = cloud.clock
         times = attrs.evolve(Timing(), **timing)  # type: ignore[arg-type]
-        plane = _plane(home, clock, cloud, times)
+        plane = _plane(home, clock, cloud, times, database)
         agents = FakeAgents(cloud, plane, ray_start=timedelta(seconds=5))
-        return cls(home, clock, cloud, plane, agents, times)
+        return cls(home, clock, cloud, plane, agents, times, database)
 
     def restart(self) -> None:
         """Drop the plane without a word, as SIGKILL would, and open another on the same store."""
         self.plane.close()
-        self.plane = _plane(self.home, self.clock, self.cloud, self.timing)
+        self.plane = _plane(self.home, self.clock, self.cloud, self.timing, self.database)
         self.plane.store.break_leases(now=self.clock.now())
         self.agents.plane = self.plane
 
@@ -104,7 +107,12 @@ class World:
         return sum(1 for call in self.cloud.calls if call.action == "cluster.create")
 
 
-def _plane(home: Path, clock: ManualClock, cloud: FakeCloud, timing: Timing) -> ControlPlane:
+def plane_on(world: World) -> ControlPlane:
+    """Return another control plane on the same store, as a second process would open it."""
+    return _plane(world.home, world.clock, world.cloud, world.timing, world.database)
+
+
+def _plane(home: Path, clock: ManualClock, cloud: FakeCloud, timing: Timing, database: str | None) -> ControlPlane:
     registry = Registry.of(FakeProvider(cloud).provider())
-    settings = Settings(home=home, timing=timing, url="https://plane.test")
+    settings = Settings(home=home, timing=timing, url="https://plane.test", database=database)
     return ControlPlane(settings, registry=registry, clock=clock)

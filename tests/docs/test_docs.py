@@ -16,6 +16,7 @@ import yaml
 
 from anyscale_core.models import wire
 from anyscale_core.models.cluster import ClusterSpec
+from anyscale_core.models.quota import QuotaSpec
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, links, read
 
 LANGUAGES = frozenset({"python", "output", "yaml", "json", "console", "text"})
@@ -54,7 +55,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_the_page_s
 
 @pytest.mark.parametrize("block", of("yaml"), ids=where)
 def test_a_spec_on_a_page_is_a_good_spec(block: Block) -> None:
-    wire.structure(yaml.safe_load(block.code), ClusterSpec, subject=block.where)
+    raw = yaml.safe_load(block.code)
+    wire.structure(raw, ClusterSpec if "head_node" in raw else QuotaSpec, subject=block.where)
 
 
 def test_the_quickstart_shows_the_example_that_it_runs() -> None:
@@ -139,6 +141,8 @@ def _is_ours(command: list[str]) -> bool:
 def _check_command(program: str, words: list[str], where: str) -> None:
     own = words[: words.index("--")] if "--" in words else words
     verb = next((word for word in own if not word.startswith("-")), "")
+    if verb == "quota":
+        verb = " ".join(own[:2])
     known = _options(program, verb)
     for word in own:
         if word.startswith("-"):
@@ -150,7 +154,7 @@ def _check_command(program: str, words: list[str], where: str) -> None:
 @functools.cache
 def _options(program: str, verb: str) -> frozenset[str]:
     """Return the options of a verb as its help shows them; fails for a verb that there is not."""
-    command = [sys.executable, "-m", OURS[program], *([verb] if verb else []), "--help"]
+    command = [sys.executable, "-m", OURS[program], *verb.split(), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
     assert done.returncode == 0, f"{program} {verb} --help: {done.stderr}"
     return frozenset(re.findall(r"(?<![\w-])--?[a-z][\w-]*", done.stdout))

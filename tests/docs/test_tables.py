@@ -21,11 +21,12 @@ from anyscale_core.controlplane.settings import ENV_DATABASE, ENV_HOME, ENV_TIMI
 from anyscale_core.drivers.capability import CAPABILITIES
 from anyscale_core.errors import CATEGORIES, CloudError, Retry
 from anyscale_core.models.phases import CLUSTER_MOVES, JOB_MOVES, NODE_MOVES
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.records import Timing
 from tests.docs.pages import PAGES, ROOT, read, table, words
 
-ERRORS, SETTINGS, CONCEPTS, CONTRACT, GLOSSARY = (
-    f"docs/{name}.md" for name in ("errors", "settings", "concepts", "contract", "glossary")
+ERRORS, SETTINGS, CONCEPTS, CONTRACT, GLOSSARY, QUOTAS = (
+    f"docs/{name}.md" for name in ("errors", "settings", "concepts", "contract", "glossary", "quotas")
 )
 ID = re.compile(r"\b[KXPCISN](?:-[A-Z]+)?-\d\d\b")
 GROUPS = {
@@ -85,6 +86,13 @@ def test_every_setting_is_explained_with_its_default() -> None:
     for name, default in rows.items():
         value = getattr(settings, name)
         assert not isinstance(value, timedelta) or default == _shown(value)
+
+
+def test_every_field_of_a_quota_is_explained_with_its_default() -> None:
+    rows = {row["Field"]: row["Default"] for row in table(QUOTAS, "Fields")}
+    assert list(rows) == [field.name for field in attrs.fields(QuotaSpec)]
+    shown = {QuotaSpec(name="x").mode.value, QuotaSpec(name="x").budget_period.value, str(QuotaSpec(name="x").warn_at)}
+    assert {value.strip("`") for value in rows.values()} == shown | {"required", "any", "no limit"}
 
 
 def test_the_variables_of_the_settings_are_the_codes() -> None:

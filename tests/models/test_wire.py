@@ -23,6 +23,7 @@ from anyscale_core.models.identity import Credentials
 from anyscale_core.models.instance import NotCreated, Offering
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import HeadReport, NodeDrain, Orders, RayNode
+from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 
 NOT_FOR_THE_WIRE = {
@@ -101,9 +102,16 @@ SPECS = st.builds(
 )
 """Specs without contradictions, for only those can be read."""
 st.register_type_strategy(ClusterSpec, SPECS)
+QUOTAS = st.builds(
+    QuotaSpec, name=NAMES, cloud=st.none() | NAMES, project=st.none() | NAMES, user=st.none() | st.just("alice@example.com"),
+    nodes=st.integers(0, 1000), resources=st.just({}) | st.just({"CPU": 9.0}), price_per_hour=st.none() | st.floats(0, 1e6),
+    budget=st.none() | st.floats(0, 1e6), warn_at=st.floats(0.01, 1),
+)  # fmt: skip
+st.register_type_strategy(QuotaSpec, QUOTAS)
+CHECKED = {ClusterSpec: SPECS, QuotaSpec: QUOTAS}
 
 for _cls in values():
-    if _cls is not ClusterSpec and any("typing.Any" in str(field.type) for field in attrs.fields(_cls)):
+    if _cls not in CHECKED and any("typing.Any" in str(field.type) for field in attrs.fields(_cls)):
         st.register_type_strategy(_cls, any_value(_cls))
 
 
@@ -111,7 +119,7 @@ for _cls in values():
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_every_value_of_the_models_comes_back_equal_through_json(cls: type, data: st.DataObject) -> None:
-    value = data.draw(SPECS if cls is ClusterSpec else any_value(cls))
+    value = data.draw(CHECKED[cls] if cls in CHECKED else any_value(cls))
     body = json.loads(json.dumps(wire.unstructure_revealed(value)))
     assert wire.structure(body, cls) == value
 

@@ -1,8 +1,4 @@
-"""N-NET: networks and ways in.
-
-An oracle shows whatever a cloud makes along with those as items of their own: a rule that lets traffic in as ``rule`` (with
-``from``, a range, in its detail), a public address as ``address``, a name that resolves as ``record``.
-"""
+"""N-NET: networks and ways in. What is open, public or named besides is seen by the oracle, as ``kit.Item`` says."""
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence

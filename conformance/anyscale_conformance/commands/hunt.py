@@ -6,13 +6,17 @@ import sys
 import time
 
 from anyscale_conformance.cli import Exit
-from anyscale_conformance.mutants.base import Hunt, Mutant, hunted, load
+from anyscale_conformance.kit import find
+from anyscale_conformance.mutants.base import Hunt, Mutant, hunted, hunted_in, load
+from anyscale_conformance.mutants.generic import MUTATORS
 from anyscale_conformance.runner import all_checks
 from anyscale_core.errors import UnknownName
 
 
 def mutants(args: argparse.Namespace) -> Exit:
     """Hunt mutants; print the score, and with ``--full`` what each check caught that no other did."""
+    if args.provider:
+        return _in_provider(args)
     found = load()
     unknown = sorted(set(args.only) - found.keys())
     if unknown:
@@ -25,6 +29,21 @@ def mutants(args: argparse.Namespace) -> Exit:
         print(json.dumps(_score(hunts, survivors, args), indent=1))
     else:
         print(f"{len(hunts) - len(survivors)} of {len(hunts)} mutants are caught; {time.monotonic() - began:.1f} s")
+    return Exit.FAILED if survivors else Exit.OK
+
+
+def _in_provider(args: argparse.Namespace) -> Exit:
+    """Break somebody's own provider in the ways that break any."""
+    kit, survivors = find(args.provider), []
+    for name, mutator in MUTATORS.items():
+        if args.only and name not in args.only:
+            continue
+        hunt = hunted_in(kit, name, mutator, seed=args.seed)
+        state = "not concerned" if hunt is None else f"caught by {', '.join(hunt.by)}" if hunt.is_caught else "SURVIVED"
+        print(f"{name}: {state}", file=sys.stderr if args.json else sys.stdout)
+        survivors += [name] if hunt is not None and not hunt.is_caught else []
+    if args.json:
+        print(json.dumps({"provider": args.provider, "survivors": survivors}))
     return Exit.FAILED if survivors else Exit.OK
 
 

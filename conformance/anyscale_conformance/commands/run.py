@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Exit:
     today = datetime.now(UTC).date()
     try:
         for result in suite.each(chosen):
-            results += (_told(each) for each in waivers.apply([result], known, today=today))
+            results += (_told(each, results) for each in waivers.apply([result], known, today=today))
     except KeyboardInterrupt:
         is_interrupted = True
     faults = integrity.faults()
@@ -154,8 +154,10 @@ def _chosen(rows: Sequence[Row], args: argparse.Namespace) -> "Sequence[Row]":
     return [row for row in rows if not args.check or {row.id, row.check.id} & set(args.check)]
 
 
-def _told(result: Result) -> Result:
-    """Print what is worth a line, and hand the result on."""
+def _told(result: Result, before: Sequence[Result]) -> Result:
+    """Print what is worth a line, and hand the result on. An error of the kit's that strikes every row is told once."""
+    if result.verdict is Verdict.ERROR and any(result.message == other.message for other in before):
+        return result
     if result.verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.WAIVED):
         print(f"{result.verdict.value} {result.row}: {result.message}")
     if result.verdict in (Verdict.FAIL, Verdict.ERROR):

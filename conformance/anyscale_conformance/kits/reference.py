@@ -133,18 +133,23 @@ class ReferenceKit(Kit):
     Networking: type[FakeNetworkingDriver] = FakeNetworkingDriver
     Cloud: type[WiredCloud] = WiredCloud
     untaggable = frozenset({"grant"})
-    page_size = 3
+    page_size: int | None = None
+    """How many things a page of a list has; by seed unless it is set."""
     lag = timedelta()
 
     def __init__(self, scope: RunScope) -> None:
         super().__init__(scope)
         self.clock = self.manual = ManualClock()
-        self.cloud = self.Cloud(self.manual, list_window=max(self.lag, timedelta(seconds=30)), page_size=self.page_size)
+        self.cloud = self.Cloud(
+            self.manual,
+            list_window=max(self.lag, timedelta(seconds=30)),
+            page_size=self.page_size or 2 + scope.seed % 4,
+        )
         self.cloud.lag(self.lag)
 
     def provider(self) -> Provider:
         provider = FakeProvider(self.cloud).provider()
-        numbers = {**provider.capabilities.numbers, "list.page_size": self.page_size}
+        numbers = {**provider.capabilities.numbers, "list.page_size": self.cloud.page_size}
         return attrs.evolve(
             provider,
             capabilities=attrs.evolve(provider.capabilities, numbers=numbers),

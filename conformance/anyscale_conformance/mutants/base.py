@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import attrs
 
+from anyscale_conformance.kit import Kit
 from anyscale_conformance.kits.reference import ReferenceKit
+from anyscale_conformance.mutants.generic import Mutator, broken
 from anyscale_conformance.rows import Row
 from anyscale_conformance.runner import Run, all_checks
 from anyscale_conformance.verdicts import Verdict
@@ -81,6 +83,19 @@ def hunted(mutant: Mutant, *, seed: int = 0, is_full: bool = False) -> Hunt:
         by=tuple(sorted({result.check for result in failed})),
         missed=tuple(id for id in mutant.caught_by if id not in ids),
     )
+
+
+def hunted_in(kit: type[Kit], name: str, mutator: Mutator, *, seed: int = 0) -> Hunt | None:
+    """Break somebody's provider and run the checks that must see it; None when none of them concerns the provider.
+
+    One of the checks has to fail, not all: which of them can tell depends on what the provider makes.
+    """
+    run = Run(kit=broken(kit, mutator), seed=seed, limit_s=30.0)
+    rows = [row for row in run.rows(all_checks()) if row.check.id in mutator.caught_by]
+    if not rows:
+        return None
+    by = sorted({result.check for result in map(run.run, rows) if result.verdict is Verdict.FAIL})
+    return Hunt(mutant=name, by=tuple(by), missed=() if by else mutator.caught_by)
 
 
 def _named(mutant: Mutant, rows: tuple[Row, ...]) -> tuple[Row, ...]:

@@ -91,6 +91,18 @@ class FolderOracle:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def double(self, name: str) -> None:
+        """Let a second instance of that name and those tags exist, as a lost token leaves behind; it does not run."""
+        path, record = next(
+            (path, record)
+            for path in self._state.glob("instances/*/record.json")
+            if (record := _json(path)).get("name") == name
+        )
+        twin = path.parent.with_name(f"{path.parent.name[:-4]}twin")
+        (twin / "home").mkdir(parents=True, mode=0o700)
+        changed = {"id": twin.name, "base": str(twin), "token": f"{record['token']}x", "pid": 0, "started": 0}
+        (twin / "record.json").write_text(json.dumps(record | changed))
+
     def _alive(self) -> Mapping[str, list[int]]:
         """Return the processes that live by instance id, as the marks in their environments tell."""
         found: dict[str, list[int]] = {}
@@ -124,9 +136,10 @@ class LocalKit(Kit):
         self._oracle = FolderOracle(self.state)
         self._head = socket.create_server(("127.0.0.1", 0))
         """What an endpoint leads to: somebody listens, nobody answers."""
+        self._limit = 100
 
     def config(self) -> DriverConfig:
-        return attrs.evolve(super().config(), settings={"command": ["sleep", "300"], "max_instances": 100})
+        return attrs.evolve(super().config(), settings={"command": ["sleep", "300"], "max_instances": self._limit})
 
     def samples(self) -> Samples:
         owner = self.scope.owner
@@ -163,6 +176,8 @@ class LocalKit(Kit):
             Hand.STOP: self._oracle.stop,
             Hand.SHARE: self._share,
             Hand.FOREIGN_PROOF: self._foreign_proof,
+            Hand.LIMIT: self._let_there_be,
+            Hand.ADD_DUPLICATE: self._oracle.double,
         }
 
     def close(self) -> None:
@@ -181,6 +196,9 @@ class LocalKit(Kit):
         config = attrs.evolve(self.config(), home=self.scope.home / "elsewhere")
         deadline = self.clock.now() + timedelta(minutes=1)
         return LocalIdentity(config).prove(audience, subject=subject, deadline=deadline)
+
+    def _let_there_be(self, instances: int) -> None:
+        self._limit = instances
 
     def _offer(self, kind: str) -> str:
         """Return what can be adopted: loopback, a folder made for it, or the user that this runs as."""

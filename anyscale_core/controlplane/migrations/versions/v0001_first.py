@@ -9,6 +9,27 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# Several processes may share a PostgreSQL store: whoever changes a cluster or makes one due, all that listen hear of it.
+TELL = """
+CREATE FUNCTION anyscale_core_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('anyscale_core_changed', NEW.id);
+    RETURN NULL;
+END $$
+"""
+ON_INSERT = """
+CREATE TRIGGER clusters_inserted AFTER INSERT ON clusters
+FOR EACH ROW EXECUTE FUNCTION anyscale_core_changed()
+"""
+ON_UPDATE = """
+CREATE TRIGGER clusters_changed AFTER UPDATE ON clusters
+FOR EACH ROW WHEN (
+    NEW.version <> OLD.version
+    OR (NEW.due_at IS NOT NULL AND NEW.due_at IS DISTINCT FROM OLD.due_at AND NEW.lease_token = OLD.lease_token)
+)
+EXECUTE FUNCTION anyscale_core_changed()
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -140,6 +161,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(("ix_shortages_cloud"), "shortages", ["cloud"], unique=False)
+    if op.get_context().dialect.name == "postgresql":
+        for statement in (TELL, ON_INSERT, ON_UPDATE):
+            op.execute(statement)
 
 
 def downgrade() -> None:
@@ -169,3 +193,5 @@ def downgrade() -> None:
     op.drop_table("clouds")
     op.drop_table("cloud_resources")
     op.drop_table("audit")
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION anyscale_core_changed()")
