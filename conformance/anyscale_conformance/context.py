@@ -1,6 +1,7 @@
 """What a check is given: the provider in a world of its own, names and tokens by seed, time, faults, and the oracle."""
 
 import contextlib
+import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -310,10 +311,13 @@ class Context:
         home.mkdir()
         kit = type(self.kit)(attrs.evolve(self.scope, run=f"{self.scope.run}b", home=home))
         other = Context(kit, self.subject_name)
+        before = other.inventory()
         try:
             yield other
         finally:
+            left = importlib.import_module("anyscale_conformance.sweep").sweep(other, before)
             other.close()
+        expect(not left, f"another account was left with {', '.join(map(str, left))}")
 
     def hand(self, hand: Hand) -> Callable[..., Any]:
         """Return one of the kit's hands; the check must have named it in ``uses``. What it offers is no leak."""

@@ -41,7 +41,7 @@ class Grade(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """One row's result. ``faults``: what was injected and how often it struck. ``calls``: calls of drivers it took.
+    """One row's result. ``faults``: what was injected and how often it struck. ``replay``: the command that runs it again.
 
     ``virtual_s``: how much time passed on the clock of the cloud, which is the same in two runs of one seed.
     """

@@ -18,8 +18,7 @@ from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, Retr
 
 from anyscale_core.errors import CATEGORIES, CapacityUnavailable, PermissionDenied, Transient
 from anyscale_core.testing.clock import ManualClock
-
-from .wires import SDKS, Sdk, Seen, Server, aws_client, sdk
+from tests.conformance.wires import SDKS, Sdk, Seen, Server, aws_client, sdk
 
 EFFECTS = (
     Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Effect.LOSE_AFTER, Effect.RESET_AFTER, Effect.FAIL_AFTER,

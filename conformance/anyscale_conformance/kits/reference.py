@@ -143,7 +143,7 @@ class ReferenceKit(Kit):
         self.cloud = self.Cloud(
             self.manual,
             list_window=max(self.lag, timedelta(seconds=30)),
-            page_size=self.page_size or 2 + scope.seed % 4,
+            page_size=self.page_size or 3 + scope.seed % 3,
         )
         self.cloud.lag(self.lag)
 
