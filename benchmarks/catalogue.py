@@ -33,6 +33,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=5,
         about="SIGKILL of a raylet to its replacement READY; real Ray; at most 5 s",
     ),
+    "head-recovery": Benchmark(
+        target="heads:head_recovery",
+        rounds=3,
+        about="a killed gcs_server, raylet or head instance to all ALIVE, with or without stored state; real Ray",
+    ),
     "job": Benchmark(
         target="jobs:job", rounds=5, about="submit to first output, beside Ray's own REST; real Ray; at most +0.3 s"
     ),

@@ -96,6 +96,11 @@ class RawRay:
         until(lambda: len(self._gcs.alive() - before) >= count, "the workers are not ALIVE")
         return time.perf_counter() - begin
 
+    def run(self, script: Path, *arguments: Path) -> None:
+        """Run a Python script as a driver of this Ray."""
+        env = self._env | {"RAY_ADDRESS": self._address}
+        subprocess.run((sys.executable, script, *arguments), env=env, check=True, capture_output=True)
+
     def stop_workers(self) -> None:
         """Stop all workers, and wait until their head knows."""
         stop_sessions([child.pid for child in self._workers])

@@ -1,11 +1,13 @@
 """Ray's own view of a cluster: what every figure on real Ray is judged by."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
 from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc
+
+from anyscale_core.node.head import credentials
 
 LOOK = 0.02
 """Seconds between two looks at something that is about to happen."""
@@ -16,10 +18,15 @@ LIMIT = 120.0
 class Gcs:
     """One head's GCS. Methods wait for one that does not listen yet, and raise grpc.RpcError when it never does."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, *, env: Mapping[str, str] | None = None) -> None:
+        """``env``: of a process of that Ray, which says where its certificate is; without it there is none."""
         # Without the second one a first refused connection is tried again only after a second.
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 50)]
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._channel = (
+            grpc.secure_channel(address, credentials(env), options=options)
+            if env is not None
+            else grpc.insecure_channel(address, options=options)
+        )
         self._call: Any = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._channel).GetClusterResourceState
         self._request = autoscaler_pb2.GetClusterResourceStateRequest()
         self._dead = autoscaler_pb2.NodeStatus.Value("DEAD")

@@ -1,7 +1,7 @@
 """A control plane served for real, and the Ray under it as Ray itself shows it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -44,7 +44,8 @@ class Plane:
         (head,) = [node for node in view.nodes if node.kind is NodeKind.HEAD and node.phase is NodePhase.READY]
         (raylet,) = self.machine.processes(head, having="raylet/raylet")
         address = next(word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address="))
-        return RealRay(address=address, token=Secret(raylet.environ()["RAY_AUTH_TOKEN"]))
+        env = raylet.environ()
+        return RealRay(address=address, token=Secret(env["RAY_AUTH_TOKEN"]), env=env)
 
     def dashboard(self, view: ClusterView) -> str:
         """Return ``host:port`` of the dashboard of a cluster, without our gateway in front."""
@@ -66,10 +67,12 @@ class RealRay:
 
     address: str
     token: Secret[str]
+    env: Mapping[str, str] = attrs.field(repr=False)
+    """Of its raylet: where its certificate is."""
 
     def gcs(self) -> Gcs:
         """Return a connection to it."""
-        return Gcs(self.address, self.token.reveal())
+        return Gcs(self.address, self.token.reveal(), env=self.env)
 
 
 @contextmanager

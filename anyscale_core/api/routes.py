@@ -28,7 +28,7 @@ from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.job import JobSpec
-from anyscale_core.models.node import Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -106,6 +106,8 @@ ROUTES: tuple[Route, ...] = (
           answer=Registered, door=Door.JOIN, show=Show.REVEALED),
     Route(method="POST", path="/v1/nodes/heartbeat", says="Take a node's status, give its orders; held up to wait.",
           work="heartbeat", body=Heartbeat, answer=Orders, door=Door.NODE, show=Show.REVEALED),
+    Route(method="POST", path="/v1/nodes/certify", says="Sign a node's certificate for Ray.", work="certify",
+          body=CertificateRequest, answer=NodeCertificate, door=Door.NODE),
     Route(method="POST", path="/v1/clusters", says="Create a cluster (201) or change a live one (200).", work="apply",
           body=ApplyRequest, answer=ClusterView),
     Route(method="GET", path="/v1/clusters", says="List the live clusters.", work="clusters",

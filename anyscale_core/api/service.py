@@ -28,7 +28,7 @@ from anyscale_core.api.protocol import (
 from anyscale_core.api.routes import ROUTES, Answer, Call
 from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
-from anyscale_core.models.node import Orders, Registered
+from anyscale_core.models.node import NodeCertificate, Orders, Registered
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.storage import StoreAccess
 
@@ -88,6 +88,11 @@ class Service:
 
     def register(self, call: Call) -> Registered:
         return self.plane.register(call.body)
+
+    def certify(self, call: Call) -> NodeCertificate:
+        if call.token is None:
+            raise Refused("missing", "a certificate request carries the node's credential as its bearer token")
+        return self.plane.certify(call.token, call.body)
 
     async def heartbeat(self, call: Call) -> Orders:
         if call.token is None:

@@ -103,7 +103,7 @@ def mark_of(beat: Heartbeat, settle: timedelta) -> str:
             for ray in head.ray_nodes
         )
         report = attrs.evolve(head, ray_nodes=(), demand_age=timedelta()), rays, head.demand_age >= settle
-    said = (beat.ray, beat.ray_id, beat.epoch, beat.detail, beat.config_version, report)
+    said = (beat.ray, beat.ray_id, beat.epoch, beat.detail, beat.config_version, beat.renew_at, report)
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:32]
 
 
@@ -165,5 +165,5 @@ def _status(id: NodeId, row: _Row) -> NodeStatus:
     assert beat is not None, "only what was said is written"
     return NodeStatus(
         node_id=id, registered_at=row.registered_at, seen_at=row.seen_at, seq=beat.seq, ray=beat.ray, ray_id=beat.ray_id,
-        epoch=beat.epoch, detail=beat.detail, config_version=beat.config_version, head=beat.head,
+        epoch=beat.epoch, detail=beat.detail, config_version=beat.config_version, renew_at=beat.renew_at, head=beat.head,
     )  # fmt: skip

@@ -99,6 +99,11 @@ class Cloud:
         provider = self._registry.provider(self.spec.provider_of("cluster"))
         return provider.capabilities.windows.get("consistency.list", timedelta())
 
+    @property
+    def has_volumes(self) -> bool:
+        """Return whether its cluster driver can keep a folder when an instance goes."""
+        return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.volumes")
+
     # -- what is there -------------------------------------------------------------------------------------------------
 
     def sweep(self, *, since: datetime | None = None) -> Sweep:

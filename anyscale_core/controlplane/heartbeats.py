@@ -19,6 +19,7 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Refused, Transient
 from anyscale_core.models import wire
+from anyscale_core.models.cluster import HeadRecovery
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.instance import Bootstrap, NodeKind
@@ -28,6 +29,7 @@ from anyscale_core.models.node import (
     Drain,
     DrainMode,
     GatewayConfig,
+    GcsStorage,
     HeadAddress,
     HeadReport,
     Heartbeat,
@@ -130,7 +132,7 @@ class Heartbeats:
             claims = self._keys.verify(JOIN, registration.join_token, now=now)
             subject = str(claims["sub"])
             node_id, cluster_id = NodeId(subject), ClusterId(str(claims["cluster"]))
-            record, node = self._expected(node_id, cluster_id)
+            record, node = self.expected(node_id, cluster_id)
             self._prove(record, node, registration)
             self._admit(node_id, cluster_id, registration, now)
         except Refused as refusal:
@@ -143,7 +145,8 @@ class Heartbeats:
         self._audit("register", node_id, None)
         return Registered(credential=credential, expires_at=expires, config=config)
 
-    def _expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
+    def expected(self, node_id: NodeId, cluster_id: ClusterId) -> tuple[ClusterRecord, NodeRecord]:
+        """Return a node that may come, or is there. Raises Refused for one that is not expected (any more)."""
         record = self._store.load(cluster_id, history_from=self._clock.now())
         node = self._store.node(node_id)
         if record is None or node is None or node.cluster_id != cluster_id:
@@ -273,7 +276,8 @@ class Heartbeats:
         if is_head:
             epoch = HeadAddress(epoch=node.id, address="")
         elif head is not None and address:
-            epoch = HeadAddress(epoch=head.id, address=address)
+            assert report is not None, "it gave the address"
+            epoch = HeadAddress(epoch=head.id, address=address, ray_cluster_id=report.ray_cluster_id)
         config = NodeConfig(
             version="",
             cluster_id=record.id,
@@ -292,6 +296,7 @@ class Heartbeats:
             expected_workers=_expected_workers(record, node) if is_head else 0,
             gateway=self._gateway(node) if is_head else None,
             groups=_groups(record) if is_head else {},
+            gcs_storage=_gcs_storage(record),
         )
         return self._versioned(config)
 
@@ -381,6 +386,12 @@ def _expected_workers(record: ClusterRecord, head: NodeRecord) -> int:
 def _groups(record: ClusterRecord) -> dict[str, Mapping[str, float]]:
     by_group = {node.group: node.resources for node in record.nodes if node.kind is NodeKind.WORKER}
     return {name: by_group[name] for name in sorted(by_group)}
+
+
+def _gcs_storage(record: ClusterRecord) -> GcsStorage:
+    if record.spec.head_recovery is not HeadRecovery.RESTART:
+        return GcsStorage.MEMORY
+    return GcsStorage.VOLUME if record.volume is not None else GcsStorage.NODE
 
 
 def _drain(node: NodeRecord) -> Drain | None:

@@ -13,6 +13,7 @@ import attrs
 import structlog
 
 from anyscale_core.clock import Clock, SystemClock
+from anyscale_core.controlplane.certificates import ClusterAuthority
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
@@ -32,7 +33,15 @@ from anyscale_core.models.cluster import ClusterSpec, nearest
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
 from anyscale_core.models.job import Job, JobSpec
-from anyscale_core.models.node import GATEWAY_AUDIENCE, Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.node import (
+    GATEWAY_AUDIENCE,
+    CertificateRequest,
+    Heartbeat,
+    NodeCertificate,
+    Orders,
+    Registered,
+    Registration,
+)
 from anyscale_core.models.phases import CLUSTER_ENDED, JobPhase
 from anyscale_core.models.quota import QuotaMode, QuotaSpec
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
@@ -318,6 +327,15 @@ class ControlPlane:
         orders = self.heartbeats.heartbeat(credential, heartbeat)
         self.wake()
         return orders
+
+    def certify(self, credential: Secret[str], request: CertificateRequest) -> NodeCertificate:
+        """Sign the certificate that a node's Ray shows to its cluster. Raises Refused, and SpecError for no such request."""
+        bearer = self.heartbeats.identify(credential)
+        record, _ = self.heartbeats.expected(bearer.node_id, bearer.cluster_id)
+        authority = ClusterAuthority(self.keys, record.id, born=record.created_at)
+        certificate = authority.certify(request, now=self.clock.now(), ttl=self.settings.timing.certificate_ttl)
+        self._audit("node", "certify", bearer.node_id)
+        return certificate
 
     # -- turns ---------------------------------------------------------------------------------------------------------
 

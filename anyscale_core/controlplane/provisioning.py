@@ -31,6 +31,7 @@ from anyscale_core.models.actions import (
     Converge,
     CreateNodes,
     DeleteNodes,
+    DeleteVolume,
     DrainNode,
     EndCluster,
     Expose,
@@ -43,8 +44,9 @@ from anyscale_core.models.actions import (
     Touch,
     Withdraw,
 )
+from anyscale_core.models.cluster import HeadRecovery
 from anyscale_core.models.ids import InstanceId, NodeId, Token
-from anyscale_core.models.instance import Created, Deletion, InstanceSpec, Outcome
+from anyscale_core.models.instance import Created, Deletion, InstanceSpec, NodeKind, Outcome
 from anyscale_core.models.networking import EndpointSpec, EndpointState
 from anyscale_core.models.phases import (
     CLUSTER_ENDED,
@@ -57,7 +59,7 @@ from anyscale_core.models.phases import (
     JobPhase,
     NodePhase,
 )
-from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, Shortage
+from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, Shortage, VolumeRecord
 from anyscale_core.planning import shapes
 
 LOUD = frozenset({NodePhase.LOST, NodePhase.FAILED, NodePhase.SUSPECT})
@@ -112,6 +114,8 @@ class Work:
                     self._withdraw(action.name)
                 case Revoke():
                     self._revoke()
+                case DeleteVolume():
+                    self._delete_volume(action.name)
 
     def _check_lease(self) -> None:
         """Make no call that is somebody else's by now: this process may have slept since it recorded what to do.
@@ -159,6 +163,8 @@ class Work:
                 self._save(connection, endpoint=attrs.evolve(self.record.endpoint, withdrawn_at=self.clock.now()))
             case Revoke():
                 self._save(connection, revoking_at=self.clock.now())
+            case DeleteVolume():
+                self._save(connection, volume=VolumeRecord(name=action.name, deleted_at=self.clock.now()))
             case EndCluster():
                 db.set_goal(connection, self.record.id, Goal.TERMINATE, action.cause, action.reason)
                 self._say(
@@ -211,6 +217,8 @@ class Work:
             token=token, node_ids=tuple(node.id for node in nodes), recorded_at=now, attempts=1,
             called_until=now + self.settings.timing.call_timeout,
         )  # fmt: skip
+        if action.kind is NodeKind.HEAD and spec.head_recovery is HeadRecovery.RESTART and self.cloud.has_volumes:
+            self._save(connection, volume=VolumeRecord(name=f"{spec.name[:30]}-gcs-{self.record.id[-10:]}"))
         for node in nodes:
             db.save_node(connection, node)
         db.save_launch(connection, self.record.id, launch)
@@ -287,6 +295,7 @@ class Work:
     def _spec(self, node: NodeRecord, *, network: str, identity: str) -> InstanceSpec:
         spec = self.record.spec
         shape = spec.head_node if node.group == shapes.HEAD_GROUP else spec.group(node.group)
+        volume = self.record.volume
         return InstanceSpec(
             name=node.name,
             node_id=node.id,
@@ -301,6 +310,7 @@ class Work:
             labels=node.labels,
             network=network,
             identity=identity,
+            volume=volume.name if node.kind is NodeKind.HEAD and volume is not None else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},
             tags=spec.tags,
@@ -382,6 +392,23 @@ class Work:
             left = tuple(launch for launch in self.record.launches if launch.token != token)
             self.record = attrs.evolve(self.record, launches=left)
             db.close_launch(connection, token)
+
+    def _delete_volume(self, name: str) -> None:
+        try:
+            answer = self.cloud.cluster.delete_volume(
+                name, owner=self.cloud.owner_of(self.record.id), deadline=self.cloud.deadline()
+            )
+        except NotFound:
+            answer = Deletion.ALREADY_ABSENT
+        except CloudError as error:
+            with self._transaction():
+                self._say(
+                    "volume.retry", f"the volume will be deleted again: {error}", "WARNING", fields=error.record()
+                )
+            return
+        if answer is not Deletion.GOING:
+            with self._transaction() as connection:
+                self._save(connection, volume=None)
 
     # -- endpoint ------------------------------------------------------------------------------------------------------
 

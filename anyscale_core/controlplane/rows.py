@@ -15,7 +15,16 @@ from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.ids import ClusterId, Token
 from anyscale_core.models.job import Job
 from anyscale_core.models.phases import NODE_ENDED, ClusterPhase
-from anyscale_core.models.records import ClusterRecord, EndCause, EndpointRecord, Goal, Launch, NodeRecord, Shortage
+from anyscale_core.models.records import (
+    ClusterRecord,
+    EndCause,
+    EndpointRecord,
+    Goal,
+    Launch,
+    NodeRecord,
+    Shortage,
+    VolumeRecord,
+)
 from anyscale_core.planning.quotas import charge_of
 
 
@@ -44,6 +53,7 @@ class Status:
     endpoint: EndpointRecord | None = None
     revoking_at: datetime | None = None
     revoked: bool = False
+    volume: VolumeRecord | None = None
 
     @classmethod
     def of(cls, record: ClusterRecord) -> "Status":

@@ -35,6 +35,7 @@ _TABLE = (
     ("cluster.zones", Level.EXTENDED, "create", "Instances are placed in a zone of the spec."),
     ("cluster.images", Level.EXTENDED, "create", "image_uri is honoured."),
     ("cluster.notices", Level.EXTENDED, "list", "Interruptions are announced on the instance."),
+    ("cluster.volumes", Level.EXTENDED, "create", "A volume, and where possible an address, outlives its instance."),
     ("cluster.quotas", Level.EXTENDED, "quotas", "Quotas are known before they are hit."),
     ("identity.create", Level.EXTENDED, "create", "Identities can be made, not only adopted."),
     ("identity.credentials", Level.EXTENDED, "credentials", "Short-lived credentials are handed out."),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from anyscale_core.drivers.base import Driver
+from anyscale_core.errors import Unsupported
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import Deletion, Instance, InstanceSpec, Offering, Outcome, Quota
 from anyscale_core.models.owner import Owner
@@ -38,6 +39,13 @@ class ClusterDriver(Driver, ABC):
 
         Foreign ids count as absent. Returns at once: GOING is seen to end by ``list``.
         """
+
+    def delete_volume(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:  # noqa: ARG002
+        """Delete a volume with all that is on it; return how far it has come. A foreign one counts as absent.
+
+        Raises Conflict(IN_USE) while an instance has it, Unsupported(cluster.volumes) where there are none.
+        """
+        raise Unsupported(f"{self.provider} has no volumes for {owner.cloud}", reason="cluster.volumes", resource=name)
 
     @abstractmethod
     def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:

@@ -37,7 +37,7 @@ D = TypeVar("D", bound=Driver)
 OFFLINE = frozenset({"permissions", "objects"})
 """Methods that make no call: they go straight through."""
 
-WRITES = frozenset({"create", "delete", "grant", "revoke", "expose", "withdraw"})
+WRITES = frozenset({"create", "delete", "delete_volume", "grant", "revoke", "expose", "withdraw"})
 """Verbs that change something in the cloud; all others may be repeated freely."""
 
 
@@ -382,6 +382,12 @@ def _link(layer: Layer, next: Next) -> Next:
     return lambda call: layer(call, next)
 
 
+def verbs_of(interface: Any) -> frozenset[str]:
+    """Return the methods of a driver interface: the open ones, and those with a body, which not every driver overrides."""
+    optional = {name for name, value in vars(interface).items() if callable(value) and not name.startswith("_")}
+    return frozenset(interface.__abstractmethods__ | optional)
+
+
 def _interface(driver: Driver) -> type[Driver]:
     """Return the interface that a driver implements: the nearest of its classes that has methods left open."""
     for cls in type(driver).__mro__:
@@ -393,7 +399,7 @@ def _interface(driver: Driver) -> type[Driver]:
 @functools.cache
 def _proxy_of(interface: Any) -> Any:
     """Return the proxy class of an interface."""
-    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(interface.__abstractmethods__)}
+    methods = {verb: _method(getattr(interface, verb)) for verb in sorted(verbs_of(interface))}
     return type(f"Layered{interface.__name__}", (_Proxy, interface), methods)
 
 
@@ -405,5 +411,5 @@ def _method(open_method: Callable[..., Any]) -> Callable[..., Any]:
         return self._through(verb, args, kwargs)
 
     # wraps() copies the mark of an open method along with everything else.
-    del method.__isabstractmethod__  # type: ignore[attr-defined]
+    method.__dict__.pop("__isabstractmethod__", None)
     return method

@@ -86,6 +86,13 @@ class Withdraw:
 
 
 @attrs.frozen(kw_only=True)
+class DeleteVolume:
+    """Delete the volume that the cluster's heads went on from."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
 class EndCluster:
     """Change the goal to TERMINATE, for a cause that nobody asked for by hand."""
 
@@ -143,6 +150,7 @@ Action = (
     | Expose
     | Withdraw
     | Revoke
+    | DeleteVolume
     | EndCluster
     | MoveCluster
     | MoveJob

@@ -51,7 +51,9 @@ class InstanceSpec:
     """One instance that is wanted. ``name`` is minted by the core, unique per owner, at most 63 characters of a DNS label.
 
     ``zones``: acceptable zones in order of preference, empty for any. ``resources`` and ``labels`` are what Ray on it will
-    be told. ``network``, ``identity`` are the names of what the cloud's other drivers made.
+    be told. ``network``, ``identity`` are the names of what the cloud's other drivers made. ``volume`` names a folder on the
+    instance (handed to the agent as ``--volume``) that outlives it: made with the first instance that names it, attached to
+    the next, which gets the address of the one before if that is free. One instance at a time has it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class InstanceSpec:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     network: str | None = None
     identity: str | None = None
+    volume: str | None = None
     bootstrap: Bootstrap | None = None
     advanced_instance_config: Mapping[str, Any] = attrs.field(factory=dict)
     tags: Mapping[str, str] = attrs.field(factory=dict)

@@ -36,12 +36,49 @@ class Registration:
 
 
 @attrs.frozen(kw_only=True)
+class CertificateRequest:
+    """A node asks for the certificate that its Ray shows. ``csr_pem``: PKCS #10; the key stays on the node.
+
+    Only the IP addresses of its subject alternative names are taken over.
+    """
+
+    csr_pem: str
+
+
+@attrs.frozen(kw_only=True)
+class NodeCertificate:
+    """A certificate of the cluster's own authority, and that authority's: whoever shows another is a stranger to the cluster."""
+
+    cert_pem: str
+    ca_pem: str
+    issued_at: datetime
+    expires_at: datetime
+
+    def after(self, part: float) -> datetime:
+        """Return when this part (0 to 1) of its life is over."""
+        return self.issued_at + (self.expires_at - self.issued_at) * part
+
+
+class GcsStorage(enum.Enum):
+    """Where a head's GCS keeps what it knows: nodes, actors, placement groups, jobs."""
+
+    MEMORY = "memory"
+    """Nowhere: it is gone with the process."""
+    NODE = "node"
+    """In the node's own folder: it outlives Ray on the node, and the agent starts Ray on it again."""
+    VOLUME = "volume"
+    """On a volume that outlives the instance too: the next head goes on from it."""
+
+
+@attrs.frozen(kw_only=True)
 class HeadAddress:
     """Where the Ray that a node belongs to lives. A new ``epoch`` is a new head: Ray is stopped and started to join it."""
 
     epoch: str
     address: str
     """``host:port`` of the GCS; empty in the head's own configuration, where the agent chooses the port."""
+    ray_cluster_id: str = ""
+    """Hex, what Ray calls this cluster: a node whose Ray belongs to it at this address already need not start it again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,6 +119,8 @@ class NodeConfig:
     """Head: how many workers start with it. Its dashboard waits for them a moment, so as not to slow them down."""
     gateway: GatewayConfig | None = None
     """Head: how to run the gateway in front of its dashboard and job port."""
+    gcs_storage: GcsStorage = GcsStorage.MEMORY
+    """Head: whether its Ray is started again when it dies. Worker: whether its Ray is worth keeping while there is no head."""
     groups: Mapping[str, Resources] = attrs.field(factory=dict)
     """Head: what one node of each worker group brings; told to Ray so that its own tools can show it."""
 
@@ -169,6 +208,7 @@ class HeadReport:
     """What only the head can say. ``demand_age``: how long the same demand has stood (Ray reports it in two steps)."""
 
     gcs_address: str
+    ray_cluster_id: str = ""
     gateway_port: int = 0
     """Where the gateway listens on the head's address; 0 while it does not."""
     demand: tuple[Demand, ...] = ()
@@ -197,6 +237,8 @@ class Heartbeat:
     ray: RayStatus
     ray_id: str = ""
     detail: str = ""
+    renew_at: datetime | None = None
+    """When the certificate of the Ray on this node should be replaced; Ray reads it once, so by another Ray."""
     head: HeadReport | None = None
 
 

@@ -84,6 +84,8 @@ class NodeStatus:
     epoch: str = ""
     detail: str = ""
     config_version: str = ""
+    renew_at: datetime | None = None
+    """When its Ray's certificate should be replaced."""
     head: HeadReport | None = None
 
 
@@ -118,6 +120,15 @@ class EndpointRecord:
 
 
 @attrs.frozen(kw_only=True)
+class VolumeRecord:
+    """What outlives a cluster's head: recorded before the create that makes it, gone only when the cloud says so."""
+
+    name: str
+    deleted_at: datetime | None = None
+    """When it was last told to go."""
+
+
+@attrs.frozen(kw_only=True)
 class ClusterRecord:
     """One cluster: the wish, how far it is met, and all that belongs to it (ended nodes only for a while)."""
 
@@ -147,6 +158,8 @@ class ClusterRecord:
     """When taking its grants away was last tried."""
     revoked: bool = False
     """At its end: nothing is granted at its prefix of the bucket any more."""
+    volume: VolumeRecord | None = None
+    """Where its heads keep what their GCS knows: recorded before the first create that names it, until it is seen gone."""
     nodes: tuple[NodeRecord, ...] = ()
     launches: tuple[Launch, ...] = ()
     """Those that are not answered yet."""
@@ -232,5 +245,7 @@ class Timing:
     """After a node of a group that never got READY; doubles with each further one, up to five minutes."""
     start_attempts: int = 5
     """Nodes of one group that may fail to start, one after the other, before a STARTING cluster gives up."""
+    certificate_ttl: timedelta = timedelta(days=30)
+    """What a node's Ray shows to the others of its cluster; after two thirds of it that Ray is replaced."""
     history: timedelta = timedelta(minutes=30)
     """How long ended nodes are kept."""

@@ -1,4 +1,4 @@
-"""``python -m anyscale_core.node --bootstrap FILE --home DIR --name INSTANCE_NAME [--address IP]``."""
+"""``python -m anyscale_core.node --bootstrap FILE --home DIR --name INSTANCE_NAME [--address IP] [--volume DIR]``."""
 
 import argparse
 import os
@@ -17,11 +17,12 @@ def main() -> int:
 
     # Before the rest is imported: Ray's import, in a process of its own, is the longest thing until Ray runs.
     launcher = spawn_launcher(options.home)
-    from anyscale_core.node.agent import run
+    from anyscale_core.node.process import run
 
     return run(
-        bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address, launcher=launcher
-    )
+        bootstrap=options.bootstrap, home=options.home, name=options.name, address=options.address,
+        volume=Path(options.volume) if options.volume else None, launcher=launcher,
+    )  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
@@ -32,6 +33,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--address", default="", help="the address that the other nodes reach it at; found if not given"
     )
+    parser.add_argument("--volume", default="", help="a folder that outlives the instance; empty when there is none")
     return parser.parse_args()
 
 

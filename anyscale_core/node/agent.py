@@ -1,31 +1,28 @@
 """The agent of one node: registers, starts Ray as configured, carries out orders, drains. All decisions in one thread."""
 
 import enum
-import json
 import logging
-import os
 import queue
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
 from anyscale_core import __version__
 from anyscale_core.errors import CoreError, Refused
-from anyscale_core.models import wire
 from anyscale_core.models.identity import Proof
 from anyscale_core.models.instance import Bootstrap, NodeKind
 from anyscale_core.models.node import (
     Drain,
     DrainMode,
+    GcsStorage,
     HeadReport,
     Heartbeat,
     NodeConfig,
@@ -36,12 +33,13 @@ from anyscale_core.models.node import (
 )
 from anyscale_core.node import store
 from anyscale_core.node.beats import Backoff, Beats
+from anyscale_core.node.certificates import LAST, RENEW, Certificates
 from anyscale_core.node.door import Door
 from anyscale_core.node.home import Home
 from anyscale_core.node.jobs import Jobs, JobsApi
 from anyscale_core.node.link import Link
-from anyscale_core.node.proving import prover
-from anyscale_core.node.rayrun import Ray
+from anyscale_core.node.rayargs import TLS_FOLDER
+from anyscale_core.node.rayrun import Loss, Ray
 
 REGISTERED = "registered.json"
 DASHBOARD_AFTER = 3.0
@@ -51,10 +49,14 @@ TICK = 0.25
 
 DASHBOARD_AGAIN = 5.0
 """Seconds between two tries to start a dashboard that does not stay up."""
+RENEWAL_AGAIN = 30.0
+"""Seconds between two tries to have a head's certificate renewed."""
 BELATED = 5.0
 """Seconds after a new registration in which a refusal of the old credential may still come in."""
 BEATS_OF_A_LIFE = 10**9
 """``seq`` must grow over restarts of the agent too, whatever the clock does: each life has its own thousand million."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +82,17 @@ class Agent:
         home: Home,
         name: str,
         address: str,
+        volume: Path,
         prove: Callable[[], Proof],
         launcher: "subprocess.Popen[str]",
     ) -> None:
         self._bootstrap, self._home, self._name, self._prove = bootstrap, home, name, prove
         self._address = address or own_address(bootstrap.url)
-        self._ray = Ray(home, address=self._address, on_change=self._on_change, launcher=launcher)
+        self._certificates = Certificates(
+            home.path / TLS_FOLDER, address=self._address,
+            ask=lambda request: Link(bootstrap).certify(request, credential=self._known.credential),
+        )  # fmt: skip
+        self._ray = Ray(home, volume=volume, address=self._address, on_change=self._on_change, launcher=launcher)
         self._jobs = Jobs(home, on_change=self._on_change)
         self._door = Door(home.path, on_change=self._on_change)
         self._beats: Beats | None = None
@@ -96,12 +103,14 @@ class Agent:
         self._drain: Drain | None = None
         self._exit: Exit | None = None
         self._terminated = False
-        self._renewed_at = self._dashboard_asked_at = float("-inf")
+        self._renewed_at = self._dashboard_asked_at = self._renewal_asked_at = float("-inf")
 
     def run(self) -> Exit:
         """Live: until forgotten, refused or told to end."""
         try:
-            self._registered = self._home.load_as(REGISTERED, Registered) or self._register()
+            self._registered = self._home.load_as(REGISTERED, Registered) or self._persist(self._register)
+            if not self._certificates.usable(datetime.now(UTC)):
+                self._persist(self._certificates.renew)
         except Refused as refused:
             log.error(
                 "%s. Remedy: check that the cluster still wants this node and that its join token is not used", refused
@@ -109,7 +118,10 @@ class Agent:
             self._ray.stop(status=RayStatus.STOPPED)
             return Exit.REFUSED
         if not self._ray.adopt(self._config):
-            self._jobs.forget()
+            if self._config.gcs_storage is GcsStorage.MEMORY:
+                self._jobs.forget()
+            else:
+                self._jobs.interrupt()
         self._beats = Beats(
             self._bootstrap,
             compose=self._compose,
@@ -143,11 +155,17 @@ class Agent:
         return self._known.config
 
     def _register(self) -> Registered:
-        """Register, trying for ever while the control plane is away. Raises Refused."""
-        link, backoff, told = Link(self._bootstrap), Backoff(), ""
+        registered = Link(self._bootstrap).register(self._introduction())
+        self._home.save(REGISTERED, registered)
+        log.info("registered as node %s of cluster %s", registered.config.node_id, registered.config.cluster_name)
+        return registered
+
+    def _persist(self, ask: Callable[[], T]) -> T:
+        """Return what the control plane answers, trying for ever while it is away. Raises Refused."""
+        backoff, told = Backoff(), ""
         while True:
             try:
-                registered = link.register(self._introduction())
+                return ask()
             except Refused:
                 raise
             except CoreError as error:
@@ -156,10 +174,6 @@ class Agent:
                 told = str(error)
                 if self._pause(backoff.pause()):
                     raise Refused("terminated", "the agent was told to end before it was registered")
-                continue
-            self._home.save(REGISTERED, registered)
-            log.info("registered as node %s of cluster %s", registered.config.node_id, registered.config.cluster_name)
-            return registered
 
     def _introduction(self) -> Registration:
         return Registration(
@@ -236,7 +250,7 @@ class Agent:
         if time.monotonic() - self._renewed_at < BELATED:
             return
         try:
-            self._registered = self._register()
+            self._registered = self._persist(self._register)
             self._renewed_at = time.monotonic()
         except Refused as again:
             log.error("%s; and again: %s. Stopping Ray: this node belongs to no cluster any more", refused, again)
@@ -258,6 +272,10 @@ class Agent:
             self._exit = Exit.DONE
         elif self._drain is not None and self._drain_due(self._drain):
             self._leave()
+        elif self._is_to_renew():
+            self._restart("its certificate comes to its end")
+        elif state.loss is not Loss.NOTHING:
+            self._come_back(state.detail)
         elif state.status is RayStatus.DOWN:
             if self._ray.holds:
                 # Nothing of a broken Ray is of use to anyone, and its ports and memory may be needed.
@@ -271,20 +289,69 @@ class Agent:
         """Start Ray when there is a head to be or to join; leave a head that is no longer the cluster's."""
         head, state = self._config.head, self._ray.state
         if head is None and not self._is_head:
-            if state.status is not RayStatus.WAITING:
+            # The next head may go on where the last one was: then this Ray finds it by itself.
+            waits = state.status is RayStatus.ALIVE and self._config.gcs_storage is GcsStorage.VOLUME
+            if state.status is not RayStatus.WAITING and not waits:
                 self._end_ray(RayStatus.WAITING, "")
                 self._ray.prepare()
             return
         epoch = head.epoch if head else ""
         if state.status is RayStatus.WAITING:
-            self._ray.start(self._config, epoch=epoch)
+            self._start(epoch)
         elif self._is_head and not state.epoch and state.status is not RayStatus.DOWN:
             # It was started before the control plane had a name for it.
             if epoch:
                 self._ray.name_epoch(epoch)
-        elif state.epoch != epoch:
+        elif head is not None and not self._is_head and state.belongs_to(head):
+            if state.epoch != epoch:
+                self._ray.name_epoch(epoch)
+        elif state.epoch != epoch or (
+            state.status is RayStatus.ALIVE and head is not None and state.lives_without(head)
+        ):
             self._end_ray(RayStatus.WAITING, "")
-            self._ray.start(self._config, epoch=epoch)
+            self._start(epoch)
+
+    def _start(self, epoch: str) -> None:
+        self._freshen()
+        self._ray.start(self._config, epoch=epoch)
+
+    def _freshen(self) -> None:
+        """Have a young certificate for the Ray that is about to start; while the control plane is away, the one there is."""
+        if not self._certificates.due(datetime.now(UTC)):
+            return
+        try:
+            self._certificates.renew()
+        except CoreError as error:
+            log.warning("Ray starts with its old certificate, there is no new one yet: %s", error)
+
+    def _come_back(self, detail: str) -> None:
+        """Start again what the head has lost, on what its GCS has stored; the workers' Rays wait for it."""
+        if self._ray.restart_gcs():
+            return
+        self._restart(detail)
+
+    def _restart(self, detail: str) -> None:
+        self._door.close()
+        self._jobs.interrupt()
+        self._freshen()
+        self._ray.restart(self._config, detail=detail)
+
+    def _is_to_renew(self) -> bool:
+        """Tell whether a head's Ray is to be started again because of its certificate, for which there is a new one now.
+
+        When no job runs; at the latest when little of its life is left. Workers are replaced by the control plane.
+        """
+        current, now = self._certificates.current, datetime.now(UTC)
+        kept = self._is_head and self._config.gcs_storage is not GcsStorage.MEMORY
+        if current is None or not kept or self._ray.state.status is not RayStatus.ALIVE or now < current.after(RENEW):
+            return False
+        if self._jobs.unfinished and now < current.after(LAST):
+            return False
+        if time.monotonic() - self._renewal_asked_at < RENEWAL_AGAIN:
+            return False
+        self._renewal_asked_at = time.monotonic()
+        self._freshen()
+        return self._certificates.current is not current
 
     def _end_ray(self, status: RayStatus, detail: str) -> None:
         self._door.close()
@@ -360,15 +427,17 @@ class Agent:
             ray=RayStatus.ALIVE if self._drain is not None and state.status is RayStatus.DOWN else state.status,
             ray_id=state.started.ray_id if state.started else "",
             detail=state.detail,
+            renew_at=current.after(RENEW) if (current := self._certificates.current) is not None else None,
             head=self._head_report() if self._is_head else None,
         )
 
     def _head_report(self) -> HeadReport | None:
         state = self._ray.state
-        if state.started is None:
+        if not state.gcs_address:
             return None
         return HeadReport(
-            gcs_address=state.started.gcs_address,
+            gcs_address=state.gcs_address,
+            ray_cluster_id=state.started.cluster_id if state.started else "",
             gateway_port=self._door.port,
             demand=state.view.demand,
             gangs=state.view.gangs,
@@ -378,27 +447,6 @@ class Agent:
             jobs=self._jobs.reports,
             drains={order.ray_id: answer for order, answer in state.drains.items()},
         )
-
-
-def run(*, bootstrap: Path, home: Path, name: str, address: str, launcher: "subprocess.Popen[str]") -> int:
-    """Run the agent as a process: log to stderr, end on SIGTERM."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        known = wire.structure(json.loads(bootstrap.read_bytes()), Bootstrap, subject="the bootstrap file")
-        prove = prover(known, home=home, subject=name)
-    except (OSError, ValueError, CoreError) as error:
-        log.error("this node cannot start: %s", error)
-        launcher.kill()
-        return Exit.UNUSABLE
-    agent = Agent(
-        bootstrap=known, home=Home(home.absolute()), name=name, address=address, prove=prove, launcher=launcher
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.terminate())
-    code = agent.run()
-    sys.stderr.flush()
-    # The heartbeat threads may hold a request for seconds; nothing of it matters any more.
-    os._exit(code)
 
 
 def _lives(home: Home) -> int:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, common_pb2, 
 
 from anyscale_core.models import wire
 from anyscale_core.models.node import Demand, Gang, GangStrategy, RayNode
+from anyscale_core.node.rayargs import TLS_VARIABLES
 from anyscale_core.node.view import HeadView
 
 POLL = 0.1
@@ -24,11 +26,21 @@ DEADLINE = 2.0
 class Gcs:
     """Ray's GCS through its gRPC services. Calls raise grpc.RpcError."""
 
-    def __init__(self, address: str, *, token: str) -> None:
-        channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    def __init__(self, address: str, *, token: str, tls: grpc.ChannelCredentials) -> None:
+        # A GCS that is started again is to be seen at once, not after the second that gRPC waits before its next try.
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 100)]
+        channel = grpc.secure_channel(address, tls, options=options)
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._autoscaler = autoscaler_pb2_grpc.AutoscalerStateServiceStub(channel)
         self._nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+
+    def answers(self) -> bool:
+        """Tell whether the GCS answers now."""
+        try:
+            self.view()
+        except grpc.RpcError:
+            return False
+        return True
 
     def view(self) -> HeadView:
         """Return the state as it is now."""
@@ -90,6 +102,12 @@ class Gcs:
 
     def _call(self, method: Callable[..., Any], request: object) -> Any:
         return method(request, timeout=DEADLINE, metadata=self._metadata)
+
+
+def credentials(env: Mapping[str, str]) -> grpc.ChannelCredentials:
+    """Return what the environment of a node's process says to show to Ray, and to trust."""
+    cert, key, ca = (Path(env[name]).read_bytes() for name in TLS_VARIABLES)
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
 
 def read_state(state: Any) -> HeadView:

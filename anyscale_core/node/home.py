@@ -49,10 +49,14 @@ class Home:
             return None
 
     def save(self, name: str, value: object) -> None:
-        """Write a file with its secrets in clear, readable by the owner alone."""
+        """Write a value as JSON with its secrets in clear."""
+        self.write(name, json.dumps(wire.unstructure_revealed(value)))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file that its owner alone can read."""
         path = self.path / name
         fresh = path.with_suffix(".new")
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as file:
-            json.dump(wire.unstructure_revealed(value), file)
+            file.write(text)
         fresh.replace(path)

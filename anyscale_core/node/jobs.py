@@ -123,6 +123,8 @@ class Jobs:
         self._stops: set[str] = set()
         self._reports: dict[str, JobReport] = {}
         self._troubles: list[str] = []
+        self._given: set[str] | None = None
+        """What was given to the present Ray, if it knows of jobs that an earlier one had; None: all that it knows."""
         threading.Thread(target=self._run, name="jobs", daemon=True).start()
 
     @property
@@ -135,6 +137,11 @@ class Jobs:
     def waiting(self) -> bool:
         """Tell whether jobs wait for the dashboard."""
         return bool(self._orders)
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether jobs run, or are about to."""
+        return self.waiting or any(report.phase not in JOB_ENDED for report in self.reports)
 
     def order(self, jobs: Iterable[JobOrder], stops: Iterable[str]) -> None:
         """Take orders; those that were carried out or are being carried out are not taken twice."""
@@ -163,6 +170,14 @@ class Jobs:
         with self._lock:
             self._api = None
 
+    def interrupt(self) -> None:
+        """Ray has ended under its jobs and comes back on what it has stored: what it then says of them is read with care."""
+        with self._lock:
+            self._api = None
+            self._given = set()
+            for submission_id in self._home.load(RECORD) or ():
+                self._reports.setdefault(submission_id, JobReport(submission_id=submission_id, phase=JobPhase.PENDING))
+
     def forget(self) -> None:
         """Ray has been stopped, and its jobs with it."""
         with self._lock:
@@ -170,6 +185,7 @@ class Jobs:
             self._reports.clear()
             self._orders.clear()
             self._stops.clear()
+            self._given = None
             self._home.save(RECORD, [])
 
     def _run(self) -> None:
@@ -214,6 +230,8 @@ class Jobs:
             if order.package is not None:
                 package, refusal = _fetch(order.package)
                 runtime_env["working_dir"] = "" if refusal else api.upload(package)
+            if self._given is not None:
+                self._given.add(order.submission_id)
             refusal = refusal or api.submit(order, runtime_env)
             if refusal:
                 report = attrs.evolve(report, phase=JobPhase.FAILED, message=refusal)
@@ -231,6 +249,8 @@ class Jobs:
             message=details.get("message") or "",
             exit_code=details.get("driver_exit_code"),
         )
+        if self._given is not None and report.submission_id not in self._given:
+            fresh = _interrupted(fresh)
         if fresh == report:
             return
         if fresh.phase in JOB_ENDED:
@@ -254,6 +274,14 @@ class Jobs:
             if not known:
                 self._home.save(RECORD, sorted(self._reports))
         self._on_change()
+
+
+def _interrupted(report: JobReport) -> JobReport:
+    """Return what became of a job of an earlier Ray. Only an end that its driver reached by itself is one; Ray says FAILED
+    of those whose driver died with it, or nothing yet."""
+    if report.phase in (JobPhase.SUCCEEDED, JobPhase.STOPPED) or report.exit_code is not None:
+        return report
+    return attrs.evolve(report, phase=JobPhase.LOST, message="the head's Ray ended while it ran")
 
 
 def _fetch(package: Package) -> tuple[bytes, str]:

@@ -13,11 +13,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+import attrs
+
 from anyscale_core.node.rayprivate import Started, warm_up
 
 
 class Launcher:
-    """Performs the agent's commands, one at a time: ``start``, ``attach``, ``dashboard``, ``drain``, ``unregister``."""
+    """Performs the agent's commands, one at a time: ``start``, ``attach``, ``gcs``, ``dashboard``, ``drain``, ``unregister``."""
 
     def __init__(self, events: TextIO) -> None:
         self._events = events
@@ -37,7 +39,6 @@ class Launcher:
                 return
 
     def _do_start(self, argument: Mapping[str, Any]) -> None:
-        import attrs
         from ray.scripts.scripts import start
 
         from anyscale_core.node import rayprivate
@@ -57,9 +58,18 @@ class Launcher:
             self._watch(argument["groups"])
 
     def _do_attach(self, argument: Mapping[str, Any]) -> None:
+        from anyscale_core.models import wire
+
         os.environ.update(argument["env"])
-        self._ray = Started(**argument["ray"])
+        self._ray = wire.structure(argument["ray"], Started)
         self._watch(argument["groups"])
+
+    def _do_gcs(self, _: object) -> None:
+        from anyscale_core.node.rayprivate import restart_gcs
+
+        assert self._ray is not None
+        self._ray = restart_gcs(self._ray, answers=self._head.answers)
+        self._tell("started", attrs.asdict(self._ray))
 
     def _do_dashboard(self, _: object) -> None:
         # It takes seconds; drains must not wait for it.
@@ -85,10 +95,10 @@ class Launcher:
         self._tell("unregistered", {"ray_id": argument["ray_id"]})
 
     def _watch(self, groups: Mapping[str, Mapping[str, float]]) -> None:
-        from anyscale_core.node.head import Gcs
+        from anyscale_core.node.head import Gcs, credentials
 
         assert self._ray is not None
-        self._head = Gcs(self._ray.gcs_address, token=os.environ["RAY_AUTH_TOKEN"])
+        self._head = Gcs(self._ray.gcs_address, token=os.environ["RAY_AUTH_TOKEN"], tls=credentials(os.environ))
         threading.Thread(target=self._head.watch, args=(groups, self._tell), daemon=True).start()
 
     def _tell(self, name: str, argument: Mapping[str, Any]) -> None:

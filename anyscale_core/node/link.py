@@ -1,4 +1,4 @@
-"""The wire to the control plane: two routes, TLS always verified, connections kept. The standard library alone, since the
+"""The wire to the control plane: three routes, TLS always verified, connections kept. The standard library alone, since the
 import of an HTTP client would delay Ray's start."""
 
 import http.client
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from anyscale_core.errors import CoreError, Refused, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.instance import Bootstrap
-from anyscale_core.models.node import Heartbeat, Orders, Registered, Registration
+from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
 from anyscale_core.models.secret import Secret
 
 T = TypeVar("T")
@@ -45,6 +45,10 @@ class Link:
     def heartbeat(self, beat: Heartbeat, *, credential: Secret[str]) -> Orders:
         """Send one heartbeat and return the orders. Raises Refused and Away."""
         return self._post("heartbeat", beat, Orders, credential=credential, wait=beat.wait)
+
+    def certify(self, request: CertificateRequest, *, credential: Secret[str]) -> NodeCertificate:
+        """Have a certificate for Ray signed. Raises Refused and Away."""
+        return self._post("certify", request, NodeCertificate, credential=credential, wait=timedelta())
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""

@@ -28,25 +28,48 @@ RAY_ENV = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",
+    # Raylets and workers end themselves when the GCS has been away for longer (60 s by default): long enough for another
+    # instance to take over its storage. Whoever is not to wait for it is stopped by its agent.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
     # Under `uv run` Ray would make the node's home the working directory of every job, and hang in packaging it.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_START_HOOK": "anyscale_core.node.rayprivate.lean",
 }
 
-PROTECTED = frozenset({*RAY_ENV, "RAY_AUTH_TOKEN", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME"})
+TLS_VARIABLES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+"""The variables that name TLS_FILES, in that order."""
+
+TLS_FOLDER, TLS_FILES = "tls", ("cert.pem", "key.pem", "ca.pem")
+"""Below a node's home: what Ray shows, its key, and whom it trusts."""
+
+GCS_STORAGE, GCS_PATH = "RAY_gcs_storage", "RAY_gcs_storage_path"
+
+PROTECTED = frozenset({
+    *RAY_ENV, *TLS_VARIABLES, "RAY_USE_TLS", GCS_STORAGE, GCS_PATH, "RAY_AUTH_TOKEN", "RAY_CLOUD_INSTANCE_ID",
+    "RAY_NODE_TYPE_NAME",
+})  # fmt: skip
 """A cluster's ``env_vars`` cannot change these."""
 
 PLAIN = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 """Resources that have an argument of their own."""
 
 
-def launcher_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return what a launcher is started with: no stray Ray settings of this machine, this interpreter first in PATH."""
+def launcher_environment(inherited: Mapping[str, str], *, home: Path) -> dict[str, str]:
+    """Return what a launcher is started with: no stray Ray settings of this machine, this interpreter first in PATH.
+
+    ``home``: the node's; the TLS files below it need not be there yet.
+    """
     # Python without byte code files takes 18 s instead of 5 s to start Ray for the first time.
     drop = {"PYTHONDONTWRITEBYTECODE"}
     env = {key: value for key, value in inherited.items() if not key.startswith("RAY_") and key not in drop}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
-    return env | RAY_ENV | {"PATH": path}
+    return env | RAY_ENV | tls_environment(home) | {"PATH": path}
+
+
+def tls_environment(home: Path) -> dict[str, str]:
+    """Return what makes Ray's gRPC mutual TLS with the files of a node's home."""
+    files = (str(home.absolute() / TLS_FOLDER / name) for name in TLS_FILES)
+    return {"RAY_USE_TLS": "1", **dict(zip(TLS_VARIABLES, files, strict=True))}
 
 
 def node_environment(config: "NodeConfig") -> dict[str, str]:
@@ -61,13 +84,14 @@ def node_environment(config: "NodeConfig") -> dict[str, str]:
 
 
 def start_arguments(
-    config: "NodeConfig", *, head_address: str | None, address: str, temp_dir: Path, shm_free: int
+    config: "NodeConfig", *, head_address: str | None, address: str, temp_dir: Path, shm_free: int, port: int = 0
 ) -> tuple[str, ...]:
     """Return the arguments of ``ray start``.
 
-    ``head_address``: ``host:port`` to join; None starts the head. ``shm_free``: bytes that the shared memory still has.
+    ``head_address``: ``host:port`` to join; None starts the head, its GCS at ``port`` (0: a free one). ``shm_free``: bytes
+    that the shared memory still has.
     """
-    place = ("--head", "--port=0", "--include-dashboard=false", "--no-monitor", "--disable-usage-stats")
+    place = ("--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", "--disable-usage-stats")
     return (
         *(place if head_address is None else (f"--address={head_address}",)),
         f"--node-ip-address={address}",

@@ -1,9 +1,10 @@
 """The only places where we reach into Ray's private parts. Ray's minor is pinned for them; tests/node/test_rayprivate.py
 fails when one of them moves."""
 
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -32,6 +33,10 @@ class Started:
     gcs_address: str
     temp_dir: str
     session_dir: str
+    cluster_id: str = ""
+    """Hex: what Ray calls the cluster. It is kept with the GCS's state, so it tells whether a GCS goes on from the same."""
+    gcs_command: tuple[str, ...] = ()
+    """How to start the GCS again at the same port; empty on workers."""
 
     def pids(self) -> tuple[int, ...]:
         """Return the processes without which this node of Ray is no more."""
@@ -82,6 +87,20 @@ def _is_alive(client: Any, ids: list[Any]) -> bool:
         return False
 
 
+def restart_gcs(ray: Started, *, answers: Callable[[], bool]) -> Started:
+    """Start the GCS of a head again, whose raylet goes on, and wait until it ``answers``. Raises RuntimeError if it ends instead.
+
+    It reads what the one before has stored; the raylets of the cluster find it at the same address.
+    """
+    process = subprocess.Popen(ray.gcs_command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    pause = threading.Event()
+    while not answers():
+        if process.poll() is not None:
+            raise RuntimeError(f"the gcs_server ended with {process.returncode}; see its log in {ray.session_dir}/logs")
+        pause.wait(LOOK)
+    return attrs.evolve(ray, gcs_pid=process.pid)
+
+
 def _describe(node: Any) -> Started:
     processes = node.all_processes
     return Started(
@@ -92,7 +111,16 @@ def _describe(node: Any) -> Started:
         gcs_address=node.gcs_address,
         temp_dir=node.get_temp_dir_path(),
         session_dir=node.get_session_dir_path(),
+        cluster_id=node.cluster_id.hex(),
+        gcs_command=tuple(_gcs_command(node)) if "gcs_server" in processes else (),
     )
+
+
+def _gcs_command(node: Any) -> Iterator[str]:
+    """Yield the words that the GCS was started with, the port that it chose in the place of 0."""
+    for word in node.all_processes["gcs_server"][0].process.args:
+        chosen = word.startswith("--gcs_server_port=")
+        yield f"--gcs_server_port={node.gcs_address.rpartition(':')[2]}" if chosen else word
 
 
 def start_dashboard(ray: Started) -> tuple[str, Any]:

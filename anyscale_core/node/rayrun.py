@@ -1,5 +1,6 @@
 """Ray on this node: started through a launcher, watched, stopped. Thread-safe; every change calls ``on_change``."""
 
+import enum
 import json
 import logging
 import os
@@ -7,16 +8,19 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import IO, Any
 
 import attrs
 
 from anyscale_core.models import wire
 from anyscale_core.models.instance import NodeKind
-from anyscale_core.models.node import DrainAnswer, DrainMode, NodeConfig, NodeDrain, RayStatus
+from anyscale_core.models.node import DrainAnswer, DrainMode, GcsStorage, HeadAddress, NodeConfig, NodeDrain, RayStatus
 from anyscale_core.node import sessions
+from anyscale_core.node.gcsstore import GcsStore
 from anyscale_core.node.home import Home
 from anyscale_core.node.rayargs import node_environment, start_arguments
 from anyscale_core.node.rayprivate import Started
@@ -24,6 +28,10 @@ from anyscale_core.node.view import HeadView
 from anyscale_core.node.warm import spawn_launcher
 
 RECORD = "ray.json"
+COMEBACKS, COMEBACKS_IN = 5, 60.0
+"""How often a Ray may be started again within so many seconds before it counts as DOWN."""
+ALONE = 0.1
+"""Seconds after the end of a gcs_server in which its raylet may be seen to have ended with it."""
 LEAVE = 0.3
 """Seconds that a raylet has to tell its cluster good-bye (it needs about 0.03) before everything is killed."""
 
@@ -43,6 +51,14 @@ class Record:
     dashboard_pid: int = 0
 
 
+class Loss(enum.Enum):
+    """What a head has lost and can be started again, on what its GCS has stored."""
+
+    NOTHING = "nothing"
+    GCS = "gcs"
+    RAY = "ray"
+
+
 @attrs.frozen(kw_only=True)
 class RayState:
     """A snapshot: what an agent reports. ``since``: seconds of the monotonic clock at which the status began."""
@@ -52,12 +68,28 @@ class RayState:
     epoch: str = ""
     since: float = 0.0
     started: Started | None = None
+    gcs_address: str = ""
+    """A head's ``host:port``; stays what it was while the head is started again."""
+    loss: Loss = Loss.NOTHING
+    """What has to be started again now; the status is STARTING meanwhile."""
     dashboard: str = ""
     """``host:port``; empty until it runs."""
     view: HeadView = attrs.field(factory=HeadView)
     wanted_since: float = 0.0
     """Since when the demand of ``view`` has been as it is."""
     drains: Mapping[NodeDrain, DrainAnswer] = attrs.field(factory=dict)
+
+    def belongs_to(self, head: HeadAddress) -> bool:
+        """Tell whether this Ray is one of this head's already: its GCS is the same one, or goes on from the same storage."""
+        ray = self.started
+        if self.status is not RayStatus.ALIVE or ray is None or not head.ray_cluster_id:
+            return False
+        return (ray.cluster_id, ray.gcs_address) == (head.ray_cluster_id, head.address)
+
+    def lives_without(self, head: HeadAddress) -> bool:
+        """Tell whether this Ray looks for its head where that is not."""
+        alive = self.status is RayStatus.ALIVE and self.started is not None
+        return alive and bool(head.address) and self.gcs_address != head.address
 
     def demand_age(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self.wanted_since) if self.wanted_since else timedelta()
@@ -67,9 +99,13 @@ class Ray:
     """The Ray of one node. One start at a time; ``stop`` ends it to the last process."""
 
     def __init__(
-        self, home: Home, *, address: str, on_change: Callable[[], None], launcher: "subprocess.Popen[str]"
-    ) -> None:
+        self, home: Home, *, volume: Path, address: str, on_change: Callable[[], None],
+        launcher: "subprocess.Popen[str]",
+    ) -> None:  # fmt: skip
         self._home = home
+        self._volume = volume
+        self._store: GcsStore | None = None
+        self._comebacks: deque[float] = deque(maxlen=COMEBACKS)
         self._address = address
         self._on_change = on_change
         self._launcher: subprocess.Popen[str] | None = launcher
@@ -92,19 +128,41 @@ class Ray:
         with self._lock:
             self._turn += 1
             self._keep(Record(session=os.getsid(0), epoch=epoch))
-            self._set(status=RayStatus.STARTING, epoch=epoch, since=time.monotonic(), detail="")
+            self._set(status=RayStatus.STARTING, epoch=epoch, since=time.monotonic(), loss=Loss.NOTHING)
             is_head = config.kind is NodeKind.HEAD
+            self._store = self._store_of(config)
+            self._tidy()
+            if self._store is not None:
+                self._store.begin()
             arguments = start_arguments(
                 config,
                 head_address=None if is_head or config.head is None else config.head.address,
                 address=self._address,
                 temp_dir=self._home.ray_temp,
                 shm_free=_shm_free(),
+                port=self._store.port(self._address) if self._store else 0,
             )
+            env = node_environment(config) | (self._store.environment() if self._store else {})
             groups = wire.unstructure(config.groups) if is_head else {}
             self._follow()
-            start = {"arguments": arguments, "env": node_environment(config), "head": is_head, "groups": groups}
-            self._order({"start": start})
+            self._order({"start": {"arguments": arguments, "env": env, "head": is_head, "groups": groups}})
+
+    def restart_gcs(self) -> bool:
+        """Start a lost GCS again and return at once; return whether that is what is missing: the raylet goes on."""
+        with self._lock:
+            started, launcher = self.state.started, self._launcher
+            raylet_goes_on = started is not None and bool(sessions.born(started.raylet_pid))
+            if self.state.loss is not Loss.GCS or not raylet_goes_on or launcher is None or launcher.poll() is not None:
+                return False
+            self._set(loss=Loss.NOTHING)
+            self._order({"gcs": None})
+            return True
+
+    def restart(self, config: NodeConfig, *, detail: str) -> None:
+        """End what is left of Ray and start it again on what its GCS has stored, for the same epoch."""
+        epoch = self.state.epoch
+        self.stop(status=RayStatus.STARTING, detail=detail)
+        self.start(config, epoch=epoch)
 
     def adopt(self, config: NodeConfig) -> bool:
         """Take over the Ray that an earlier agent of this home left running; return whether there was one."""
@@ -119,21 +177,22 @@ class Ray:
         with self._lock:
             self._turn += 1
             self._record = record
+            self._store = self._store_of(config)
             dashboard = record.dashboard if sessions.born(record.dashboard_pid) else ""
             self._set(
                 status=RayStatus.ALIVE,
                 epoch=record.epoch,
                 since=time.monotonic(),
                 started=started,
+                gcs_address=started.gcs_address,
                 dashboard=dashboard,
             )
             if config.kind is NodeKind.HEAD:
                 self.prepare()
                 self._follow()
                 groups = wire.unstructure(config.groups)
-                self._order(
-                    {"attach": {"ray": attrs.asdict(started), "env": node_environment(config), "groups": groups}}
-                )
+                env = node_environment(config) | (self._store.environment() if self._store else {})
+                self._order({"attach": {"ray": attrs.asdict(started), "env": env, "groups": groups}})
             self._watch(started)
         return True
 
@@ -173,8 +232,10 @@ class Ray:
             self._told.clear()
             self._asked.clear()
             epoch = "" if status is RayStatus.WAITING else self.state.epoch
+            # Of a head that comes back the others should not think that it is gone.
+            address = self.state.gcs_address if status is RayStatus.STARTING else ""
             self.state = RayState()
-            self._set(status=status, detail=detail, since=time.monotonic(), epoch=epoch)
+            self._set(status=status, detail=detail, since=time.monotonic(), epoch=epoch, gcs_address=address)
 
     def stopped(self, detail: str) -> None:
         """Say that all is done: Ray has ended and its logs are where they belong."""
@@ -244,7 +305,8 @@ class Ray:
         launcher.wait()
         with self._lock:
             if turn == self._turn and self.state.status is RayStatus.STARTING:
-                self._down(f"its launcher ended with {launcher.returncode}; see launcher.log in the node's folder")
+                why = f"its launcher ended with {launcher.returncode}; see launcher.log in the node's folder"
+                self._lost(Loss.RAY, why)
 
     def _on_started(self, argument: Mapping[str, Any]) -> None:
         started = wire.structure(argument, Started)
@@ -252,7 +314,11 @@ class Ray:
         assert record is not None
         # Recorded before it is told: what the control plane knows of, the next agent finds.
         self._keep(attrs.evolve(record, started=started, born=sessions.born(started.raylet_pid)))
-        self._set(status=RayStatus.ALIVE, started=started, since=time.monotonic())
+        if self._store is not None:
+            self._store.remember(started.gcs_address)
+        self._set(
+            status=RayStatus.ALIVE, started=started, gcs_address=started.gcs_address, since=time.monotonic(), detail=""
+        )
         self._watch(started)
 
     def _on_view(self, argument: Mapping[str, Any]) -> None:
@@ -289,6 +355,9 @@ class Ray:
         if command == "start":
             self._down(f"ray start failed: {error}")
             return
+        if command == "gcs":
+            self._lost(Loss.RAY, f"the GCS alone could not be started again: {error}")
+            return
         log.warning("the launcher could not do %s: %s", command, error)
         if command == "drain":
             self._asked.clear()
@@ -300,9 +369,38 @@ class Ray:
 
     def _guard(self, started: Started, turn: int) -> None:
         ended = sessions.await_end(started.pids())
+        what, loss = "raylet", Loss.RAY
+        if ended == started.gcs_pid:
+            both = sessions.await_end((started.raylet_pid,), timeout=ALONE)
+            what, loss = ("gcs_server and raylet", Loss.RAY) if both else ("gcs_server", Loss.GCS)
         with self._lock:
             if turn == self._turn:
-                self._down(f"the {'gcs_server' if ended == started.gcs_pid else 'raylet'} (pid {ended}) has ended")
+                self._lost(loss, f"the {what} (pid {ended}) has ended")
+
+    def _lost(self, loss: Loss, detail: str) -> None:
+        """Ask the agent to start again what was lost, if that is stored and has not been lost too often; else be DOWN."""
+        now = time.monotonic()
+        often = len(self._comebacks) == COMEBACKS and now - self._comebacks[0] < COMEBACKS_IN
+        if self._store is None or often:
+            self._down(detail)
+            return
+        self._comebacks.append(now)
+        log.warning("Ray is broken: %s; it is started again on what its GCS has stored", detail)
+        again = f"{detail}; it is started again where it was"
+        self._set(status=RayStatus.STARTING, detail=again, since=now, loss=loss)
+
+    def _store_of(self, config: NodeConfig) -> GcsStore | None:
+        if config.kind is not NodeKind.HEAD or config.gcs_storage is GcsStorage.MEMORY:
+            return None
+        return GcsStore((self._volume if config.gcs_storage is GcsStorage.VOLUME else self._home.path) / "gcs")
+
+    def _tidy(self) -> None:
+        """Take away what an ended Ray left in the temporary folder that the next one would stumble over."""
+        # `ray start --head` refuses while it is there and any raylet on this machine still belongs to that address.
+        (self._home.ray_temp / "ray_current_cluster").unlink(missing_ok=True)
+        # A session that goes on numbers its sockets instead, and their paths may have 107 characters.
+        for path in self._home.ray_temp.glob("session_*/sockets/*"):
+            path.unlink(missing_ok=True)
 
     def _down(self, detail: str) -> None:
         log.warning("Ray is down: %s", detail)

@@ -13,7 +13,7 @@ def spawn_launcher(home: Path) -> "subprocess.Popen[str]":
     with (home / "launcher.log").open("ab") as errors:
         return subprocess.Popen(
             (sys.executable, "-m", "anyscale_core.node.launcher"),
-            env=launcher_environment(os.environ),
+            env=launcher_environment(os.environ, home=home),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -27,6 +27,7 @@ from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, Cl
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeRecord, Observed, Timing
 from anyscale_core.planning import demand, liveness, quotas, shapes, teardown
 from anyscale_core.planning.liveness import View
+from anyscale_core.planning.renewal import renewal
 
 
 def diff(desired: ClusterRecord, observed: Observed, *, now: datetime, timing: Timing) -> Plan:
@@ -117,6 +118,7 @@ class _Diff:
         self._demand(barred)
         self._hold()
         self._surplus()
+        self._renew()
         leaving = teardown.leave(self.nodes, self.views, now=self.now, timing=self.timing)
         self.actions += leaving.actions
         self.sweeps += [leaving.sweep_from] if leaving.sweep_from else []
@@ -224,7 +226,7 @@ class _Diff:
         """Start the head and the minimum of every group; return the groups that must not grow now."""
         spec, barred = self.desired.spec, set()
         creates: list[CreateNodes] = []
-        if current_head(self.nodes) is None:
+        if current_head(self.nodes) is None and not self._volume_is_held():
             creates += self._start(spec.head_node, shapes.HEAD_GROUP, NodeKind.HEAD, 1)
         for group in spec.worker_nodes:
             if self._backoff(group.name) is not None:
@@ -248,6 +250,11 @@ class _Diff:
         self.actions += admitted.actions
         self.usage = admitted.usage
         self.held |= admitted.held
+
+    def _volume_is_held(self) -> bool:
+        """Tell whether an earlier head may still write to the volume that the next one goes on from."""
+        heads = [node for node in self.nodes if node.kind is NodeKind.HEAD and node.phase not in NODE_ENDED]
+        return self.desired.volume is not None and bool(heads)
 
     def _start(self, shape: NodeShape, group: str, kind: NodeKind, count: int) -> list[CreateNodes]:
         """Return the call for so many nodes of a group; empty when they have to wait."""
@@ -378,6 +385,13 @@ class _Diff:
             for node in fresh[::-1][: max(0, excess)]:
                 self._drain(self._index(node), DrainMode.GRACEFUL, deadline, f"max_nodes is {group.max_nodes} now")
 
+    def _renew(self) -> None:
+        due = renewal(self.nodes, self.observed.status, now=self.now)
+        self.looks += [due.look_at] if due.look_at else []
+        if due.node is not None:
+            deadline = self.now + self.timing.drain_timeout
+            self._drain(self._index(due.node), DrainMode.GRACEFUL, deadline, "its certificate comes to its end")
+
     def _index(self, node: NodeRecord) -> int:
         return next(index for index, other in enumerate(self.nodes) if other.id == node.id)
 
@@ -436,7 +450,9 @@ class _Diff:
                 self._retry(job)
                 continue
             report = reports.get(job.submission_id)
-            if report is not None and report.phase is not job.phase:
+            if report is not None and report.phase is JobPhase.LOST:
+                self._retry(attrs.evolve(job, phase=JobPhase.RUNNING))
+            elif report is not None and report.phase is not job.phase:
                 self.actions.append(
                     _job(job, report.phase, message=report.message, exit_code=report.exit_code, epoch=job.epoch)
                 )

@@ -153,6 +153,12 @@ def _suspect(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> 
             return _move(node, NodePhase.STARTING, "it is back, and its head is gone; it joins the next")
         if status.ray is RayStatus.ALIVE:
             return _move(node, NodePhase.READY, "it is back")
+        if status.ray is RayStatus.STARTING and status.epoch == view.epoch:
+            # The agent of a head starts Ray again on what its GCS has stored.
+            limit = node.phase_since + timing.ray_timeout
+            if now < limit:
+                return Verdict(look_at=limit)
+            return _move(node, NodePhase.LOST, f"Ray was not alive again within {timing.ray_timeout}: {status.detail}")
         # It may have gone down with its head, which nobody has missed yet: so the head has to be heard first.
         alone = view.head_seen_at is not None and view.head_seen_at >= node.phase_since
         down_until = node.phase_since + timing.down_grace

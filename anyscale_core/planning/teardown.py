@@ -8,6 +8,7 @@ import attrs
 from anyscale_core.models.actions import (
     Action,
     DeleteNodes,
+    DeleteVolume,
     DrainNode,
     MoveCluster,
     MoveJob,
@@ -120,12 +121,14 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
         else:
             looks.append(desired.endpoint.withdrawn_at + timing.sweep_floor)
     empty = desired.endpoint is None and all(node.phase in NODE_ENDED for node in desired.nodes)
-    if not actions and empty and not desired.revoked:
-        if desired.revoking_at is None or now >= desired.revoking_at + timing.sweep_floor:
-            actions.append(Revoke())
+    leftovers = _leftovers(desired) if empty and not actions else {}
+    for action, tried_at in leftovers.items():
+        again = now if tried_at is None else tried_at + timing.sweep_floor
+        if now >= again:
+            actions.append(action)
         else:
-            looks.append(desired.revoking_at + timing.sweep_floor)
-    elif not actions and empty:
+            looks.append(again)
+    if empty and not actions and not leftovers:
         failed = desired.end_cause is EndCause.FAILURE
         to = ClusterPhase.FAILED if failed else ClusterPhase.TERMINATED
         actions.append(MoveCluster(to=to, reason=desired.end_reason))
@@ -135,6 +138,16 @@ def end(desired: ClusterRecord, views: Mapping[NodeId, View], *, now: datetime, 
         looks.append(leaving.look_at)
     requeue = max(min(looks, default=now + timing.sweep_floor) - now, timing.poll)
     return Plan(actions=tuple(actions), sweep_from=max(sweeps, default=None), requeue_after=requeue)
+
+
+def _leftovers(desired: ClusterRecord) -> Mapping[DeleteVolume | Revoke, datetime | None]:
+    """Return what takes away the rest of a cluster that has no nodes any more, and when each was last tried."""
+    out: dict[DeleteVolume | Revoke, datetime | None] = {}
+    if desired.volume is not None:
+        out[DeleteVolume(name=desired.volume.name)] = desired.volume.deleted_at
+    if not desired.revoked:
+        out[Revoke()] = desired.revoking_at
+    return out
 
 
 def _head_is_out(nodes: Sequence[NodeRecord]) -> bool:

@@ -69,6 +69,8 @@ class FakeAgent:
     started_at: datetime | None = None
     orphaned_at: datetime | None = None
     detail: str = ""
+    renew_at: datetime | None = None
+    """When it says that its Ray's certificate should be replaced."""
     seq: int = 0
     exited: bool = False
     refusals: list[Refused] = attrs.field(factory=list)
@@ -293,6 +295,7 @@ class FakeAgents:
             ray=agent.ray,
             ray_id=agent.ray_node.ray_id if agent.ray_node else "",
             detail=agent.detail,
+            renew_at=agent.renew_at,
             head=self._report(agent, now),
         )
         try:

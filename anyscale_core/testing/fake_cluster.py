@@ -31,7 +31,7 @@ from anyscale_core.models.instance import (
 )
 from anyscale_core.models.owner import Owner
 from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
-from anyscale_core.testing.world import Machine, tags_of
+from anyscale_core.testing.world import Machine, key_of, tags_of
 
 QUOTA_REASONS = {"instances": "COUNT", "CPU": "CORES", "SPOT_CPU": "SPOT", "GPU": "FAMILY"}
 
@@ -72,6 +72,18 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
             return {each: self._delete(each, owner) for each in ids}
 
         return self._call("delete", act, deadline=deadline, names=tuple(ids), owner=owner)
+
+    def delete_volume(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
+        def act() -> Deletion:
+            key = key_of(owner, name)
+            if key not in self._cloud.volumes:
+                return Deletion.ALREADY_ABSENT
+            if self._cloud.holder(key) is not None:
+                raise Conflict(f"an instance has the volume {name}", reason="IN_USE", resource=name)
+            del self._cloud.volumes[key]
+            return Deletion.GONE
+
+        return self._call("delete_volume", act, deadline=deadline, names=(name,), owner=owner)
 
     def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
         return self._call("offerings", lambda: tuple(self._offerings()), deadline=deadline)
@@ -128,6 +140,8 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         self._check_quota(spec, takes)
         cloud, number = self._cloud, self._cloud.serial()
         now = cloud.clock.now()
+        if spec.volume is not None:
+            cloud.volumes.setdefault(key_of(spec.owner, spec.volume), spec.owner)
         machine = Machine(
             id=InstanceId(f"i-{number:06d}"),
             spec=spec,
@@ -147,6 +161,8 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         namesake = self._cloud.named(spec.owner, spec.name)
         if namesake is not None:
             raise name_taken("instance", spec.name, namesake.spec.owner, spec.owner)
+        if spec.volume is not None and self._cloud.holder(key_of(spec.owner, spec.volume)) is not None:
+            raise Conflict(f"an instance has the volume {spec.volume}", reason="IN_USE", resource=spec.name)
         sold = {offering.instance_type for offering in self._cloud.offerings}
         if spec.instance_type not in sold:
             hint = f"one of {', '.join(sorted(sold))}"

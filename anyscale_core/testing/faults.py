@@ -11,6 +11,7 @@ import attrs
 from anyscale_core.clock import Clock
 from anyscale_core.drivers.cluster import ClusterDriver
 from anyscale_core.drivers.identity import IdentityDriver
+from anyscale_core.drivers.layers import verbs_of
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import (
@@ -32,7 +33,7 @@ OFFLINE = frozenset({"permissions", "objects", "close"})
 ACTIONS = frozenset(
     f"{driver.slot}.{verb}"
     for driver in (ClusterDriver, IdentityDriver, StorageDriver, NetworkingDriver)
-    for verb in driver.__abstractmethods__ - OFFLINE
+    for verb in verbs_of(driver) - OFFLINE
 )
 """Every wire action there is: ``cluster.create``, ``storage.grant``, ..."""
 

@@ -167,6 +167,8 @@ class FakeCloud(Wire):
         self.checks: dict[str, Check] = {}
         """What ``check`` finds besides the usual, by check id: put a failed one in, take it out."""
         self.machines: dict[InstanceId, Machine] = {}
+        self.volumes: dict[tuple[str, str, str], Owner] = {}
+        """By plane, cloud and name."""
         self.identities: dict[str, Identity] = {}
         self.networks: dict[tuple[str, str, str], Net] = {}
         """By plane, cloud and name."""
@@ -378,6 +380,14 @@ class FakeCloud(Wire):
             if tuple(of) == tuple(key) and name in made:
                 made[made.index(name)] = f"{name} (deleted)"
 
+    def holder(self, volume: tuple[str, str, str]) -> Machine | None:
+        """Return the instance that has a volume."""
+        self.settle()
+        for machine in self.machines.values():
+            if machine.spec.volume is not None and key_of(machine.spec.owner, machine.spec.volume) == volume:
+                return machine
+        return None
+
     def _gone(self, machine: Machine) -> None:
         machine.goes_at = min(machine.goes_at or self.clock.now(), self.clock.now())
         del self.machines[machine.id]
@@ -393,6 +403,8 @@ class FakeCloud(Wire):
                 kind="instance", name=machine.spec.name, id=machine.id, state=state, tags=tags,
                 created_at=machine.created_at,
             )  # fmt: skip
+        for (_, _, name), owner in self.volumes.items():
+            yield Item(kind="volume", name=name, id=name, tags=owner.tags())
         for identity in self.identities.values():
             yield Item(kind="identity", name=identity.name, id=identity.principal, tags=identity.owner.tags())
         for grant in self.grants.values():

@@ -76,6 +76,7 @@ PROBES: Mapping[str, Probe | None] = {
     "cluster.spot": _instance(market_type=MarketType.SPOT),
     "cluster.zones": _instance(zones=("conformance-zone",)),
     "cluster.images": _instance(image_uri="registry.invalid/conformance:1"),
+    "cluster.volumes": _instance(volume="conformance-volume"),
     "cluster.notices": None,
     "cluster.quotas": lambda ctx: ctx.cluster.quotas(deadline=ctx.deadline()),
     "identity.create": _made("identity"),

@@ -77,6 +77,8 @@ def _delete_instances(ctx: Context, owner: Owner) -> None:
     if ids:
         ctx.cluster.delete(ids, owner=owner, deadline=ctx.deadline())
         ctx.eventually(lambda: not ctx.inventory("instance", owner=owner), "the instances to go")
+    for volume in ctx.inventory("volume", owner=owner):
+        ctx.cluster.delete_volume(volume.name, owner=owner, deadline=ctx.deadline())
 
 
 def _empty(ctx: Context, owner: Owner) -> None:

@@ -14,15 +14,19 @@ from pathlib import Path
 import attrs
 import pytest
 from anyscale_conformance import integrity, rules
+from anyscale_conformance.checks.demonstrations import DEMONSTRATIONS
 from anyscale_conformance.cli import Exit, main
 from anyscale_conformance.context import Context
 from anyscale_conformance.kit import Mode, RunScope, find
 from anyscale_conformance.kits.reference import ReferenceKit
+from anyscale_conformance.refusals import PROBES
 from anyscale_conformance.reports.result import TIMES, as_json, read, report_of, without_times
 from anyscale_conformance.rows import Row
 from anyscale_conformance.runner import FOLDER, Run, all_checks
 from anyscale_conformance.sweep import sweep
 from anyscale_conformance.verdicts import Grade, Verdict
+
+from anyscale_core.drivers.capability import CAPABILITIES
 
 FINE = (Verdict.PASS, Verdict.REFUSED_OK)
 UNVERIFIED = {"X-ERR-01"}
@@ -207,3 +211,7 @@ def in_pytest(words: list[str], folder: Path) -> "subprocess.CompletedProcess[st
 def test_a_row_knows_its_number_and_its_thing() -> None:
     check = rules.load()["X-IDEM-01"]
     assert Row(check=check, subject="storage").id == "X-IDEM-01[storage]"
+
+
+def test_every_capability_has_a_demonstration_and_a_probe() -> None:
+    assert DEMONSTRATIONS.keys() == PROBES.keys() == CAPABILITIES.keys()

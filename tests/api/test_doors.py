@@ -18,10 +18,10 @@ from tests.api.serving import Service
 HOUR = timedelta(hours=1)
 USERS = [route for route in ROUTES if route.door is Door.USER]
 OPEN = {("GET", "/healthz"), ("GET", "/schema")}
-MACHINES = {("POST", "/v1/nodes/register"), ("POST", "/v1/nodes/heartbeat")}
+MACHINES = {("POST", f"/v1/nodes/{word}") for word in ("register", "heartbeat", "certify")}
 
 
-def test_only_health_and_schema_are_open_and_only_two_routes_are_for_machines() -> None:
+def test_only_health_and_schema_are_open_and_only_three_routes_are_for_machines() -> None:
     assert {(route.method, route.path) for route in ROUTES if route.door is Door.OPEN} == OPEN
     assert {(route.method, route.path) for route in ROUTES if route.door in (Door.NODE, Door.JOIN)} == MACHINES
     assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})

@@ -20,6 +20,7 @@ NAMES = [
     "cluster-start",
     "scale-up",
     "replace",
+    "head-recovery",
     "job",
     "import",
     "cli-help",

@@ -25,10 +25,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from anyscale_core.controlplane.certificates import ClusterAuthority
+from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.models import wire
 from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.instance import Bootstrap, NodeKind
 from anyscale_core.models.node import (
+    CertificateRequest,
     HeadAddress,
     Heartbeat,
     NodeConfig,
@@ -140,6 +143,10 @@ class ControlPlane:
         self.heard_at: dict[str, list[float]] = {}
         self.refuse: int = 0
         self.revoked = ""
+        self.certificate_ttl = timedelta(hours=1)
+        with tempfile.TemporaryDirectory() as folder:
+            keys = KeyRing(Path(folder), now=datetime.now(UTC))
+        self.cluster_ca = ClusterAuthority(keys, ClusterId("clu_1"), born=datetime.now(UTC))
         self._orders: dict[str, Orders] = {}
         self._news = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
@@ -209,6 +216,11 @@ class ControlPlane:
                 config=self.configs[name],
             )
             return 200, wire.unstructure_revealed(registered)
+        if path == "/v1/nodes/certify":
+            certificate = self.cluster_ca.certify(
+                wire.structure(body, CertificateRequest), now=datetime.now(UTC), ttl=self.certificate_ttl
+            )
+            return 200, wire.unstructure_revealed(certificate)
         beat = wire.structure(body, Heartbeat)
         name = authorization.removeprefix("Bearer credential-of-")
         if self.revoked and authorization == f"Bearer {self.revoked}":

@@ -71,11 +71,13 @@ def test_a_clusters_env_vars_arrive_but_cannot_switch_the_token_off() -> None:
     env = node_environment(CONFIG)
     assert env["HF_HOME"] == "x"
     assert "RAY_AUTH_MODE" not in env
-    assert launcher_environment({"RAY_AUTH_MODE": "disabled"})["RAY_AUTH_MODE"] == "token"
+    assert launcher_environment({"RAY_AUTH_MODE": "disabled"}, home=Path("/n"))["RAY_AUTH_MODE"] == "token"
 
 
 def test_rays_settings_of_the_machine_do_not_leak_into_a_node() -> None:
-    env = launcher_environment({"RAY_ADDRESS": "auto", "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/bin", "HOME": "/h"})
+    env = launcher_environment(
+        {"RAY_ADDRESS": "auto", "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/bin", "HOME": "/h"}, home=Path("/n")
+    )
     assert "RAY_ADDRESS" not in env
     assert "PYTHONDONTWRITEBYTECODE" not in env
     assert env["HOME"] == "/h"

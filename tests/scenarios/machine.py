@@ -81,9 +81,9 @@ class Machine:
         wanted = phases or (NodePhase.READY,)
         return [node for node in self.get(name).nodes if node.phase in wanted and group in (None, node.group)]
 
-    def job(self, entrypoint: str, name: str = "real") -> str:
+    def job(self, entrypoint: str, name: str = "real", *, max_retries: int = 1) -> str:
         """Submit a job; return its id."""
-        return self.client.submit(name, JobSpec(entrypoint=entrypoint)).id
+        return self.client.submit(name, JobSpec(entrypoint=entrypoint, max_retries=max_retries)).id
 
     def job_view(self, id: str, name: str = "real") -> JobView:
         return next(job for job in self.get(name).jobs if job.id == id)
@@ -123,8 +123,8 @@ class Machine:
 
     def leftovers(self) -> list[str]:
         """Return what a home without clusters and control plane must not have: processes, instances, temporary files."""
-        instances = self.home / "local" / "instances"
-        left = [str(path) for folder in (self.temp, instances) if folder.exists() for path in folder.iterdir()]
+        folders = [self.temp, *(self.home / "local" / name for name in ("instances", "volumes", "gone"))]
+        left = [str(path) for folder in folders if folder.exists() for path in folder.iterdir()]
         return left + [" ".join(process.cmdline()) for process in self.processes()]
 
     def kill_raylet(self, node: NodeView) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
 from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
+from tests.scenarios import strangers
 from tests.scenarios.machine import Machine, a_spec
 
 pytestmark = [pytest.mark.real_ray, pytest.mark.timeout(180)]
@@ -120,10 +122,15 @@ def test_a_killed_raylet_is_replaced_and_a_task_that_waits_for_it_then_runs(mach
 
 
 @pytest.mark.parametrize("recovery", ["RESTART", "NONE"])
-def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(machine: Machine, recovery: str) -> None:
+def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(
+    machine: Machine, tmp_path: Path, recovery: str
+) -> None:
     machine.serve()
     machine.up(a_spec(low=1, high=1, head_recovery=recovery))
     (head,), (worker,) = machine.nodes(group="head"), machine.nodes(group="workers")
+    if recovery == "RESTART":
+        assert counted(machine, tmp_path) == 1
+    (raylet,) = machine.processes(worker, having="raylet/raylet")
     machine.kill_node(head)
     if recovery == "NONE":
         machine.wait(lambda: machine.get().phase is ClusterPhase.FAILED, "the cluster to fail")
@@ -133,9 +140,46 @@ def test_a_killed_head_is_recovered_or_the_cluster_fails_clearly(machine: Machin
     machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "RECOVERING")
     machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING again")
     assert [node.id for node in machine.nodes(group="head")] != [head.id]
-    assert [node.id for node in machine.nodes(group="workers")] == [worker.id], "the worker joined the new head"
-    machine.succeeded(machine.job("""python -c "import ray; ray.init(); assert len(ray.nodes()) == 2, ray.nodes()" """))
+    assert [node.id for node in machine.nodes(group="workers")] == [worker.id]
+    assert counted(machine, tmp_path) == 2, "the detached actor goes on where it was"
+    assert raylet.is_running(), "for the worker's Ray went on too, and the new head with what the old one knew"
+    (head,) = machine.nodes(group="head")
+    machine.kill_raylet(head)
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "RECOVERING")
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING again")
+    assert {node.id for node in machine.nodes()} == {head.id, worker.id}, (
+        "its agent started Ray again, and no node is lost"
+    )
+    assert counted(machine, tmp_path) == 3
     machine.down()
+    assert not list((machine.home / "local" / "volumes").iterdir())
+
+
+def counted(machine: Machine, folder: Path) -> int:
+    """Let a detached actor on a worker count one further, by a job; return what it says."""
+    entrypoint = script(
+        folder,
+        """
+        ray.init(log_to_driver=False, namespace="kept")
+
+        @ray.remote(num_cpus=0, lifetime="detached", label_selector={"ray.io/node-group": "workers"})
+        class Counter:
+            value = 0
+            def up(self):
+                self.value += 1
+                return self.value
+
+        @ray.remote(num_cpus=1, label_selector={"ray.io/node-group": "workers"})
+        def ask(counter):
+            return ray.get(counter.up.remote())
+
+        counter = Counter.options(name="counter", get_if_exists=True).remote()
+        open(sys.argv[1], "w").write(str(ray.get(ask.remote(counter))))
+        """,
+    )
+    answer = folder / "answer"
+    machine.succeeded(machine.job(f"{entrypoint} {answer}"))
+    return int(answer.read_text())
 
 
 def test_pending_tasks_grow_a_group_to_its_maximum_and_idle_nodes_go_without_losing_one(
@@ -187,9 +231,14 @@ def test_the_control_plane_killed_and_started_again_finds_the_same_nodes_and_the
         ray.init(log_to_driver=False)
         mark, go = sys.argv[1:]
         open(mark, "a").write("began\\n")
+        @ray.remote(num_cpus=1, max_retries=-1, label_selector={"ray.io/node-group": "workers"})
+        def square(i):
+            time.sleep(0.1)
+            return i * i
+
         while not os.path.exists(go):
             time.sleep(0.1)
-        print("went on")
+        assert sum(ray.get([square.remote(i) for i in range(20)])) == 2470
         """,
     )
     mark, go = tmp_path / "mark", tmp_path / "go"
@@ -206,10 +255,46 @@ def test_the_control_plane_killed_and_started_again_finds_the_same_nodes_and_the
         (node.id, node.name, NodePhase.READY) for node in before.nodes
     ]
     assert {process.pid for process in machine.processes(having="raylet/raylet")} == pids
+    # Away again, and this time a worker is lost meanwhile.
+    machine.kill()
+    (worker,) = (node for node in after.nodes if node.group == "workers")
+    machine.kill_raylet(worker)
+    time.sleep(20)
+    assert len(machine.processes(having="raylet/raylet")) == 1, "nobody is there to replace it"
+    machine.serve()
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "the loss to be noticed")
     go.touch()
     machine.succeeded(job)
-    assert mark.read_text() == "began\n"
+    machine.wait(lambda: machine.get().phase is ClusterPhase.RUNNING, "RUNNING")
+    assert mark.read_text() == "began\n", "the job was begun once"
+    assert machine.job_view(job).attempt == 1
+    assert [node.name for node in machine.nodes(group="head")] == [node.name for node in before.nodes[:1]]
+    assert len(machine.nodes(group="workers")) == 1
+    story = machine.kinds(worker.name)
+    assert [kind for kind in story if kind in ("node.suspect", "node.lost")] == ["node.suspect", "node.lost"]
+    assert machine.kinds().count("nodes.create") == 3, "a head, a worker, and one in its place"
     machine.down()
+
+
+def _nobody_gets_in(machine: Machine) -> None:
+    """Ray of the first cluster is for who has its certificate and its token; with the second's nobody joins, reads or submits."""
+    (raylet, gcs), (foreign, _) = (
+        [machine.processes(head, having=f"/{name} ")[0] for name in ("raylet", "gcs_server")]
+        for head in (machine.nodes(name=name)[0] for name in ("one", "two"))
+    )
+    mine = raylet.environ()
+    address = next(word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address="))
+    ended = {
+        how: strangers.attempts(address, papers, mine["RAY_AUTH_TOKEN"] if has_token else "")
+        for how, (papers, has_token) in strangers.channels(mine, foreign.environ()).items()
+    }
+    print(ended)
+    refused = dict.fromkeys(("read", "join", "submit"), grpc.StatusCode.UNAVAILABLE)
+    assert ended.pop("with both") == {"read": grpc.StatusCode.OK}
+    assert ended.pop("without the token") == dict.fromkeys(refused, grpc.StatusCode.UNAUTHENTICATED)
+    assert set(ended) == {"plain", "without a certificate", "with another cluster's"}
+    assert all(answer == refused for answer in ended.values())
+    assert strangers.speaks_plain(raylet) == strangers.speaks_plain(gcs) == []
 
 
 def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine) -> None:
@@ -218,6 +303,7 @@ def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine)
     machine.up(a_spec("two", low=0))
     for name in ("one", "two"):
         machine.wait(lambda name=name: bool(machine.get(name).endpoint), f"a way in to {name}")  # type: ignore[misc]
+        machine.wait(lambda name=name: machine.get(name).nodes[0].address != "", f"the head of {name}")  # type: ignore[misc]
     one, two = machine.get("one"), machine.get("two")
     assert {node.address for node in one.nodes}.isdisjoint({node.address for node in two.nodes})
     access = machine.client.access("one")
@@ -230,6 +316,7 @@ def test_two_clusters_side_by_side_are_strangers_to_each_other(machine: Machine)
 
     assert ask(one.endpoint, access.server_name) == 200
     assert ask(two.endpoint, machine.client.access("two").server_name) == 401
+    _nobody_gets_in(machine)
     machine.down("one")
     time.sleep(2)
     assert machine.get("two").phase is ClusterPhase.RUNNING

@@ -311,3 +311,19 @@ def test_a_quota_is_known_beforehand_and_met_with_its_numbers(rig: Rig) -> None:
     assert rig.launch("spot", market_type=MarketType.SPOT).market_type is MarketType.SPOT
     rig.cloud.kill("w-1")
     assert rig.launch("w-4").name == "w-4"
+
+
+# Volumes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_volume_outlives_its_instance_has_one_holder_and_goes_when_it_is_told_to(rig: Rig) -> None:
+    first = rig.launch("head-1", volume="v")
+    assert (type(rig.fail("head-2", volume="v")), rig.fail("head-3", volume="v").reason) == (Conflict, "IN_USE")
+    with pytest.raises(Conflict):
+        rig.cluster.delete_volume("v", owner=OURS, deadline=rig.deadline)
+    rig.delete(first.id)
+    rig.clock.advance(timedelta(minutes=1))
+    assert [item.name for item in rig.cloud.inventory() if item.kind == "volume"] == ["v"]
+    assert rig.cluster.delete_volume("v", owner=THEIRS, deadline=rig.deadline) is Deletion.ALREADY_ABSENT
+    assert rig.cluster.delete_volume("v", owner=OURS, deadline=rig.deadline) is Deletion.GONE
+    assert rig.cloud.inventory() == ()

@@ -8,7 +8,7 @@ import attrs
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import expect, expect_equal, expect_error
 from anyscale_conformance.rules import Hand
-from anyscale_core.errors import NotFound
+from anyscale_core.errors import Conflict, NotFound
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.identity import Access
 from anyscale_core.models.instance import Created, Deletion
@@ -55,6 +55,27 @@ def _zones(ctx: Context) -> None:
 def _images(ctx: Context) -> None:
     it = ctx.subject("cluster")
     expect(it.create(attrs.evolve(it.spec(), image_uri=ctx.kit.image_uri)).id, "an instance with an image has no id")
+
+
+def _volumes(ctx: Context) -> None:
+    it, volume = ctx.subject("cluster"), ctx.name()
+    first = it.create(attrs.evolve(it.spec(), volume=volume))
+    when = "a second instance with a volume that an instance has"
+    with expect_error(Conflict, reason="IN_USE", when=when):
+        it.create(attrs.evolve(it.spec(), volume=volume))
+    with expect_error(Conflict, reason="IN_USE", when="deleting a volume that an instance has"):
+        ctx.cluster.delete_volume(volume, owner=ctx.owner, deadline=ctx.deadline())
+    it.delete_for_good(first.id)
+    expect_equal(len(ctx.inventory("volume")), 1, "the number of volumes after the instance that had one is gone")
+    second = it.create(attrs.evolve(it.spec(), volume=volume))
+    expect_equal(len(ctx.inventory("volume")), 1, "the number of volumes that two instances in turn have had")
+    it.delete_for_good(second.id)
+    stranger = ctx.cluster.delete_volume(volume, owner=ctx.stranger, deadline=ctx.deadline())
+    expect_equal(stranger, Deletion.ALREADY_ABSENT, "a stranger's delete of a volume")
+    ctx.cluster.delete_volume(volume, owner=ctx.owner, deadline=ctx.deadline())
+    ctx.eventually(lambda: not ctx.inventory("volume"), "the volume to be gone after its delete")
+    again = ctx.cluster.delete_volume(volume, owner=ctx.owner, deadline=ctx.deadline())
+    expect_equal(again, Deletion.ALREADY_ABSENT, "deleting a volume that is gone")
 
 
 def _notices(ctx: Context) -> None:
@@ -161,6 +182,7 @@ DEMONSTRATIONS: Mapping[str, Demonstration] = {
     "cluster.spot": _spot,
     "cluster.zones": _zones,
     "cluster.images": _images,
+    "cluster.volumes": _volumes,
     "cluster.notices": _notices,
     "cluster.quotas": _quotas,
     "identity.create": _identity,

@@ -9,7 +9,7 @@ from anyscale_conformance.expect import expect, expect_equal, expect_error
 from anyscale_conformance.faults.plan import Effect
 from anyscale_conformance.rules import Level, Uses, check
 from anyscale_conformance.subjects import ALL, LASTING, MAIN
-from anyscale_core.drivers.layers import OFFLINE
+from anyscale_core.drivers.layers import OFFLINE, verbs_of
 from anyscale_core.errors import CloudError, InvalidRequest, PermissionDenied
 from anyscale_core.models.identity import Permission
 from anyscale_core.registry import INTERFACES
@@ -95,7 +95,7 @@ def permissions(ctx: Context) -> tuple[Permission, ...]:
     found: list[Permission] = []
     before = len(ctx.plan.requests)
     for slot, interface in sorted(INTERFACES.items()):
-        for verb in sorted(getattr(interface, "__abstractmethods__", frozenset()) - OFFLINE):
+        for verb in sorted(verbs_of(interface) - OFFLINE):
             try:
                 found += ctx.identity.permissions([f"{slot}.{verb}"])
             except InvalidRequest:

@@ -12,7 +12,16 @@ import attrs
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.cluster import ClusterDriver
-from anyscale_core.errors import Applied, CloudError, InvalidRequest, NotFound, QuotaExceeded, Scope, Unsupported
+from anyscale_core.errors import (
+    Applied,
+    CloudError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    Scope,
+    Unsupported,
+)
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import (
@@ -98,6 +107,14 @@ class LocalCluster(ClusterDriver):
             for each in ids
         }
 
+    def delete_volume(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
+        check_deadline(deadline, self._clock)
+        with translated(resource=name), self._state.lock(deadline):
+            holder = self._store.holder(name, owner)
+            if holder is not None:
+                raise _in_use(name, holder)
+            return Deletion.GONE if self._store.remove_volume(name, owner) else Deletion.ALREADY_ABSENT
+
     def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
         check_deadline(deadline, self._clock)
         return catalogue()
@@ -182,6 +199,9 @@ class LocalCluster(ClusterDriver):
                 resource=spec.name,
                 hint="delete instances or raise the setting max_instances",
             )
+        holder = None if spec.volume is None else self._store.holder(spec.volume, spec.owner)
+        if holder is not None:
+            raise _in_use(spec.volume or "", holder)
         return self._store.add(spec, id=id, token=token, now=self._clock.now())
 
     def _abandon(self, record: InstanceRecord | None) -> None:
@@ -222,6 +242,12 @@ class LocalCluster(ClusterDriver):
                 if record.id not in left and self._store.read(record.id) is not None:
                     self._store.remove(record)
         return left
+
+
+def _in_use(volume: str, holder: InstanceRecord) -> Conflict:
+    return Conflict(
+        f"the instance {holder.name} has the volume {volume}", reason="IN_USE", resource=volume, hint="delete it first"
+    )
 
 
 def _refuse_unsupported(spec: InstanceSpec) -> None:

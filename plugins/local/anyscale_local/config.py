@@ -19,7 +19,7 @@ MARKER_VARIABLE = "ANYSCALE_LOCAL_INSTANCE"
 
 NODE_AGENT = (
     *("-m", "anyscale_core.node", "--bootstrap", "{bootstrap}"),
-    *("--home", "{home}", "--name", "{name}", "--address", "{address}"),
+    *("--home", "{home}", "--name", "{name}", "--address", "{address}", "--volume", "{volume}"),
 )
 
 

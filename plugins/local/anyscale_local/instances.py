@@ -61,6 +61,7 @@ class InstanceRecord(Record):
     node_id: str
     instance_type: str
     network: str
+    volume: str = ""
     address: str
     base: str
     created_at: datetime
@@ -96,6 +97,7 @@ class InstanceStore:
     def add(self, spec: InstanceSpec, *, id: InstanceId, token: Token, now: datetime) -> InstanceRecord:
         """Record an instance that is about to be made."""
         tags = {**spec.tags, **spec.owner.tags(), TAG_NODE: spec.node_id, TAG_NAME: spec.name}
+        address = self._free_address() if spec.volume is None else self._attach(spec.volume, spec.owner)
         record = InstanceRecord(
             name=spec.name,
             tags=tags,
@@ -104,7 +106,8 @@ class InstanceStore:
             node_id=spec.node_id,
             instance_type=spec.instance_type,
             network=spec.network or "",
-            address=self._free_address(),
+            volume=spec.volume or "",
+            address=address,
             base=str(self._base(id)),
             created_at=now,
         )
@@ -149,6 +152,22 @@ class InstanceStore:
         for path in self._folder.iterdir() if self._folder.exists() else ():
             if not self._record_path(path.name).exists():
                 remove_tree(path)
+
+    def holder(self, volume: str, owner: Owner) -> InstanceRecord | None:
+        """Return the instance that has a volume."""
+        path = self._volume_path(owner, volume)
+        held = (record for record in self.all() if record.volume)
+        return next((record for record in held if self._volume_path(record.owner(), record.volume) == path), None)
+
+    def remove_volume(self, volume: str, owner: Owner) -> bool:
+        """Take a volume away; return whether there was one."""
+        path = self._volume_path(owner, volume)
+        if not path.exists():
+            return False
+        private_folder(self._gone)
+        os.rename(path, self._gone / f"{path.name}-{secrets.token_hex(4)}")
+        self.sweep()
+        return True
 
     def session(self, record: InstanceRecord) -> Session:
         """Return how the processes of an instance are known."""
@@ -198,6 +217,7 @@ class InstanceStore:
             "{home}": str(Path(record.base) / "home"),
             "{name}": record.name,
             "{address}": record.address,
+            "{volume}": str(self._volume_path(record.owner(), record.volume)) if record.volume else "",
         }
         words = [_fill(word, blanks) for word in self._settings.boot_command()]
         gate = ["sh", "-c", GATE, "sh", str(self._booted_path(record)), blanks["{home}"]]
@@ -238,10 +258,25 @@ class InstanceStore:
             return path
         return Path(tempfile.gettempdir()) / f"ac-{secrets.token_hex(5)}"
 
+    def _attach(self, volume: str, owner: Owner) -> str:
+        """Have a volume; return the address that goes with it: the one it had, if nobody has that now."""
+        path = self._volume_path(owner, volume)
+        private_folder(path.parent)
+        private_folder(path)
+        kept = read_record(path / "volume.json", VolumeRecord)
+        if kept is not None and kept.address not in {record.address for record in self.all()}:
+            return kept.address
+        address = self._free_address()
+        write_record(path / "volume.json", VolumeRecord(address=address))
+        return address
+
+    def _volume_path(self, owner: Owner, volume: str) -> Path:
+        return self._state.path / "volumes" / digest(owner.plane, owner.cloud, volume)[:16]
+
     def _free_address(self) -> str:
         """Return a loopback address that no instance has, going round so that one is not used again soon."""
         path = self._state.path / "addresses.json"
-        taken = {record.address for record in self.all()}
+        taken = {record.address for record in self.all()} | self._kept_addresses()
         counter = read_record(path, Counter) or Counter(next=0)
         network = 1 + int(digest(str(self._state.path)), 16) % 254
         for step in range(HOSTS):
@@ -251,6 +286,11 @@ class InstanceStore:
                 write_record(path, Counter(next=host + 1))
                 return address
         raise OSError(errno.EADDRNOTAVAIL, "every loopback address of this state folder is taken")
+
+    def _kept_addresses(self) -> set[str]:
+        """Return the addresses of volumes: their next instance is to have them."""
+        found = (read_record(path, VolumeRecord) for path in (self._state.path / "volumes").glob("*/volume.json"))
+        return {record.address for record in found if record is not None}
 
     def _path(self, id: str) -> Path:
         return self._folder / id
@@ -263,6 +303,13 @@ class InstanceStore:
 
     def _log_path(self, record: InstanceRecord) -> Path:
         return self._path(record.id) / "agent.log"
+
+
+@attrs.frozen(kw_only=True)
+class VolumeRecord:
+    """What is remembered of a volume: the address of the instances that have it."""
+
+    address: str
 
 
 @attrs.frozen(kw_only=True)

@@ -67,6 +67,8 @@ class FolderOracle:
         for home, tags in self._homes.items():
             if Path(home).exists():
                 yield Item(kind="home", id=home, tags=tags)
+        for path in sorted(self._state.glob("volumes/*")):
+            yield Item(kind="volume", id=path.name)
         for shelf, kind in SHELVES.items():
             for path in sorted(self._state.glob(f"{shelf}/*.json")):
                 record = _json(path)

@@ -19,6 +19,7 @@ CAPABILITIES = Capabilities(
             "adopt",
             "cluster.batch",
             "cluster.quotas",
+            "cluster.volumes",
             "cluster.zones",
             "identity.binds_instance",
             "identity.credentials",
@@ -56,7 +57,7 @@ def anyscale_provider() -> Provider:
         capabilities=CAPABILITIES,
         settings={
             "command": "Words to boot an instance with instead of the node agent; "
-            "{bootstrap}, {home}, {name} and {address} are filled in.",
+            "{bootstrap}, {home}, {name}, {address} and {volume} are filled in.",
             "max_instances": "How many instances there may be at once on this machine (default 16).",
             "python": "The interpreter that runs the node agent (default: the one that runs the control plane).",
             "state": "The folder to keep instances, buckets and keys in (default: 'local' in the plane's home).",
