@@ -18,7 +18,7 @@ from anyscale_conformance.faults.plan import Crashed, Effect, Fault, Reach, Retr
 
 from anyscale_core.errors import CATEGORIES, CapacityUnavailable, PermissionDenied, Transient
 from anyscale_core.testing.clock import ManualClock
-from tests.conformance.wires import DELAY, SDKS, Sdk, Seen, Server, aws_client, sdk
+from tests.conformance.wires import SDKS, Sdk, Seen, Server, aws_client, sdk
 
 EFFECTS = (
     Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Effect.LOSE_AFTER, Effect.RESET_AFTER, Effect.FAIL_AFTER,
@@ -71,11 +71,11 @@ def test_retry_after_comes_as_a_date_when_that_is_asked_for(name: str) -> None:
 @every_sdk
 def test_a_delay_lets_time_pass_and_something_happen_before_the_request(name: str) -> None:
     with sdk(name) as it:
-        before, found = it.clock.now(), list[int]()
-        fault = it.carrier.plan.arm(Fault(effect=Effect.DELAY, delay=DELAY))
+        before, found, delay = it.clock.now(), list[int](), timedelta(seconds=3)
+        fault = it.carrier.plan.arm(Fault(effect=Effect.DELAY, delay=delay))
         fault.hook = lambda: found.append(len(it.server.carried))
         it.write()
-        assert (it.clock.now() - before, found, len(it.server.carried)) == (DELAY, [0], 1)
+        assert (it.clock.now() - before, found, len(it.server.carried)) == (delay, [0], 1)
 
 
 @every_sdk

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -281,4 +280,3 @@ class RefusedByServer(Exception):
 
 
 SDKS.update(botocore=_botocore, azure=_azure, google=_google, kubernetes=_kubernetes)
-DELAY = timedelta(seconds=3)

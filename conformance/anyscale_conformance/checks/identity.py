@@ -1,8 +1,8 @@
 """I-ROL: rights that are exactly what was granted, and identities that leave none behind."""
 
-import threading
 from functools import partial
 
+from anyscale_conformance.checks.concurrency import at_once
 from anyscale_conformance.checks.repeats import repeat
 from anyscale_conformance.checks.rights import (
     NEEDS,
@@ -184,7 +184,6 @@ def others_stay_in_a_shared_policy(ctx: Context) -> None:
     grant(ctx, where, "a/", ours, READ)
     for prefix in ("a/", "z/"):
         ctx.hand(Hand.SHARE)(where, prefix)
-
     made = {ours}
 
     def theirs() -> set[tuple[str, str]]:
@@ -207,22 +206,11 @@ def _all_at_once(ctx: Context, where: str) -> list[str]:
     """Grant to many identities at once and return them; each must have its own grant in the end."""
     people = [identity(ctx) for _ in range(WRITERS)]
     tokens = [ctx.token() for _ in people]
-    barrier, errors = threading.Barrier(WRITERS, timeout=30), []
-
-    def work(number: int) -> None:
-        barrier.wait()
-        try:
-            repeat(partial(grant, ctx, where, f"w{number}/", people[number], WRITE, token=tokens[number]))
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise CheckFailed(f"one of {WRITERS} grants at once failed: {errors[0]}") from errors[0]
+    acts = [
+        partial(grant, ctx, where, f"w{number}/", who, WRITE, token=tokens[number]) for number, who in enumerate(people)
+    ]
+    errors = [outcome for outcome in at_once([partial(repeat, act) for act in acts]) if isinstance(outcome, CloudError)]
+    expect(not errors, f"{len(errors)} of {WRITERS} grants at once failed: {errors[:1]}")
     for number, who in enumerate(people):
         expect_rights(ctx, who, {right(where, f"w{number}/", WRITE)}, f"after {WRITERS} grants at once")
     return people

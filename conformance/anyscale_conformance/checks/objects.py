@@ -1,10 +1,10 @@
 """S-OBJ: objects through the store that the driver opens: whole, in order, one winner, nothing left of what was cut short."""
 
-import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from anyscale_conformance.checks.concurrency import at_once
 from anyscale_conformance.checks.stores import Store, done, fails
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import CheckFailed, expect, expect_equal
@@ -60,27 +60,21 @@ def one_of_many_writers_wins(ctx: Context) -> None:
 
 
 def _one_wins(ctx: Context, where: str, how: dict[str, Any], what: str) -> None:
-    barrier, won, errors = threading.Barrier(WRITERS, timeout=30), list[bytes](), list[BaseException]()
-    stores = [Store(ctx, where) for _ in range(WRITERS)]
-
-    def write(number: int) -> None:
-        body = f"writer {number}".encode()
-        barrier.wait()
-        try:
-            stores[number].put("key", body, **how)
-            won.append(body)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    bodies = [f"writer {number}".encode() for number in range(WRITERS)]
+    errors = at_once([partial(_error_of, Store(ctx, where), body, how) for body in bodies])
+    won = [body for body, error in zip(bodies, errors, strict=True) if error is None]
     if len(won) != 1:
-        why = f"; one failed with {errors[0]}" if errors else ""
+        why = next((f"; one failed: {error}" for error in errors if error is not None), "")
         raise CheckFailed(f"{len(won)} of {WRITERS} writers won with {what}, not one{why}")
-    expect_equal(stores[0].read("key"), won[0], f"the object after {what}, which is to be the winner's")
+    expect_equal(Store(ctx, where).read("key"), won[0], f"the object after {what}, which is to be the winner's")
+
+
+def _error_of(store: Store, body: bytes, how: dict[str, Any]) -> CheckFailed | None:
+    try:
+        store.put("key", body, **how)
+    except CheckFailed as error:
+        return error
+    return None
 
 
 @check("S-OBJ-03", slots=("storage",), uses=(Hand.DAMAGE,))

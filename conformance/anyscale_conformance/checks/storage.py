@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Any
 from urllib.parse import quote, unquote
 
 import attrs
@@ -27,6 +26,7 @@ from anyscale_conformance.faults.plan import Effect
 from anyscale_conformance.kit import Item
 from anyscale_conformance.rules import Hand, check
 from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.secret import Secret
@@ -135,7 +135,7 @@ def _expect_private(ctx: Context, when: str) -> None:
     expect(not public, f"anybody can read {', '.join(public)} {when}")
 
 
-@check("S-GRT-01", slots=("identity", "storage"), needs=("identity.create", "storage.grants"))
+@check("S-GRT-01", slots=("storage",), needs=("storage.grants",))
 def a_revoked_grant_is_gone(ctx: Context) -> None:
     """Revokes one of many grants, again and again, and what never was; only that one goes, and no object with it."""
     where, one, two = bucket(ctx), identity(ctx), identity(ctx)
@@ -200,7 +200,7 @@ def _can_be_handed_out(ctx: Context, made: Grant) -> None:
         expect(not value.reveal() or value.reveal() not in repr(made), f"the repr of a grant shows {option!r}")
 
 
-@check("S-GRT-02", slots=("identity", "storage"), needs=("identity.create", "storage.grants"))
+@check("S-GRT-02", slots=("storage",), needs=("storage.grants",))
 def a_read_takes_nothing_from_a_write(ctx: Context) -> None:
     """Grants READ after, before and among WRITEs of one identity at one prefix, and above and below it."""
     where, who = bucket(ctx), identity(ctx)
@@ -218,7 +218,7 @@ def a_read_takes_nothing_from_a_write(ctx: Context) -> None:
     _may(ctx, who, where, "x/below/", WRITE)
 
 
-def _may(ctx: Context, who: str, where: str, prefix: str, access: Any) -> None:
+def _may(ctx: Context, who: str, where: str, prefix: str, access: Access) -> None:
     if Hand.MAY in ctx.hands:
         allowed = ctx.hand(Hand.MAY)(who, where, f"{prefix}key", access)
         expect(allowed, f"the cloud does not let the identity {access.value} below {prefix!r}")

@@ -94,12 +94,10 @@ class BotocoreCarrier(HttpCarrier[Any]):
 
     def attach(self, target: Any) -> None:
         """Strike whatever a botocore or boto3 session, or one client, sends from now on."""
-        events = (
-            getattr(target, "meta", target).events if hasattr(target, "meta") else getattr(target, "events", target)
-        )
-        register = events.register
-        register("before-call", self._begin)
-        register("before-send", self._send)
+        # A client has its events in `meta`, a session of boto3 in `events`; one of botocore registers itself.
+        events = target.meta.events if hasattr(target, "meta") else getattr(target, "events", target)
+        events.register("before-call", self._begin)
+        events.register("before-send", self._send)
 
     def answered(self, _: WireRequest, answer: Answer, /) -> Any:
         from botocore.awsrequest import AWSResponse
