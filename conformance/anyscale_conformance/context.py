@@ -332,8 +332,12 @@ class Context:
         return act
 
 
+RESULTS: Mapping[str, type] = dict.fromkeys(("create", "list", "offerings", "quotas", "check", "permissions"), tuple)
+"""What verbs return that return many; ``create`` does so for instances alone."""
+
+
 class Guard:
-    """Stands in front of a driver: what leaves it and is no error of the tree fails the check, whatever it checks."""
+    """Stands in front of a driver: an error or a result that is none of the contract's fails the check, whatever it checks."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -345,12 +349,19 @@ class Guard:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return found(*args, **kwargs)
+                result = found(*args, **kwargs)
             except (CloudError, Crashed, CheckFailed):
                 raise
             except Exception as error:
                 raise CheckFailed(
                     f"{self._driver.slot}.{verb} let a {type(error).__name__} escape, which is no error of the tree: {error}"
                 ) from error
+            kind = RESULTS.get(verb, object)
+            if not isinstance(result, kind) and (verb != "create" or self._driver.slot == "cluster"):
+                # A list that is made while it is read would raise, or lack something, when nobody looks any more.
+                raise CheckFailed(
+                    f"{self._driver.slot}.{verb} returned a {type(result).__name__}, not a {kind.__name__}"
+                )
+            return result
 
         return call

@@ -1,6 +1,7 @@
 """X-IDEM: calls that come twice."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import attrs
@@ -19,17 +20,19 @@ from anyscale_core.models.networking import EndpointState
 
 @check("X-IDEM-01", on=ALL)
 def same_token_same_spec(ctx: Context) -> None:
-    """Creates again with one token: at once, by another process, and when all is ready; counts what exists."""
+    """Creates again with one token: at once, by another process, when all is ready, and a day later; counts."""
     it, token = ctx.it, ctx.token()
     spec = it.spec()
     first = it.create(spec, token=token)
     made = [item.key for item in ctx.inventory(it.kind)]
     expect_equal(len(made), it.size, f"the number of {it.kind}s after the first create")
-    for when in ("at once", "by another process", "when all is ready"):
+    for when in ("at once", "by another process", "when all is ready", "much later"):
         if when == "by another process":
             ctx.restart()
         if when == "when all is ready":
             _let_it_be_ready(ctx, it, it.key(first))
+        if when == "much later" and ctx.kit.is_virtual:
+            ctx.pass_time(timedelta(days=1))
         again = it.create(spec, token=token)
         expect_equal(it.key(again), it.key(first), f"the key that a create {when} with the same token returned")
         found = [item.key for item in ctx.inventory(it.kind)]

@@ -144,5 +144,9 @@ def expect_tagged(ctx: Context, it: Subject, when: str) -> None:
         raise CheckFailed(f"there is no {it.kind} {when}")
     for item in items:
         expect(item.kind in ctx.kit.untaggable or ctx.owner.owns(item.tags), f"{item} has not the owner's tags {when}")
+    single = ctx.subject("cluster") if it.slot == "cluster" else it
     for thing in it.listed():
         expect_equal(thing.owner, ctx.owner, f"the owner of {thing.name} in the list {when}")
+        expect_equal(
+            single.get(single.key(thing)).owner, ctx.owner, f"the owner of {thing.name} as `get` shows it {when}"
+        )

@@ -35,6 +35,11 @@ def nothing_twice_nothing_missing(ctx: Context) -> None:
     expect_equal(sorted(shown), sorted(it.key(thing) for thing in things), f"the keys in the list of {len(things)}")
     gone = {it.key(things[place]) for place in (0, _page(ctx) - 1, _page(ctx), len(things) - 1)}
     for key in sorted(gone):
+        it.delete(key)
+        names = {thing.name for thing in it.list()}
+        missing = sorted({item.name for item in ctx.inventory(it.kind, owner=ctx.owner)} - names)
+        expect(not missing, f"{', '.join(missing)} are going, still exist, and are not listed")
+    for key in sorted(gone):
         it.delete_for_good(key)
     ctx.pass_window("consistency.delete")
     wanted = sorted(it.key(thing) for thing in things if it.key(thing) not in gone)

@@ -1,5 +1,6 @@
 """X-RTY: who repeats what, and when."""
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -7,7 +8,7 @@ from anyscale_conformance.context import Context
 from anyscale_conformance.expect import expect, expect_equal, expect_error
 from anyscale_conformance.faults.plan import Effect, Reach, RetryAfter
 from anyscale_conformance.rules import Hand, Uses, check
-from anyscale_conformance.subjects import ALL, MAIN
+from anyscale_conformance.subjects import ALL, LASTING, MAIN
 from anyscale_core.drivers.layers import RetryLayer, layered
 from anyscale_core.errors import (
     CapacityUnavailable,
@@ -26,15 +27,12 @@ from anyscale_core.errors import (
 @check("X-RTY-01", on=ALL, uses=(Effect.REFUSE, Effect.THROTTLE, Effect.LOSE_BEFORE, Uses.WIRE))
 def a_driver_repeats_nothing(ctx: Context) -> None:
     """Fails a request for good, in five ways, and counts how often the driver makes it: once."""
-    it = ctx.it
-    spec = it.spec()
-    key = it.key(it.make())
     ways = ((Effect.THROTTLE, Throttled), (Effect.LOSE_BEFORE, DeadlineExceeded), (Effect.REFUSE, Transient),
             (Effect.REFUSE, PermissionDenied), (Effect.REFUSE, InvalidRequest))  # fmt: skip
-    for verb, act in (("create", partial(it.create, spec)), ("delete", partial(it.delete, key))):
+    for verb, act in _calls(ctx):
         for effect, category in ways:
             before = ctx.clock.now()
-            fault = ctx.inject(effect, count=None, category=category)
+            fault = ctx.inject(effect, count=None, category=category, reach=Reach.ALL)
             with expect_error(category, Transient, when=f"{verb} that meets {effect.value} for ever"):
                 act()
             fault.lift()
@@ -48,32 +46,28 @@ def a_driver_repeats_nothing(ctx: Context) -> None:
 @check("X-RTY-02", on=ALL, uses=(Effect.THROTTLE, Uses.WIRE))
 def retry_after_reaches_the_core(ctx: Context) -> None:
     """Throttles with several waits, in seconds and as a date; each must be on the error, and is no less than was asked for."""
-    it = ctx.it
-    spec = it.spec()
-    for seconds, form in (
-        (1, RetryAfter.SECONDS),
-        (7, RetryAfter.DATE),
-        (90, RetryAfter.SECONDS),
-        (90, RetryAfter.DATE),
-    ):
-        ctx.inject(Effect.THROTTLE, retry_after=timedelta(seconds=seconds), retry_after_as=form)
-        with expect_error(Throttled, when="a throttled create") as caught:
-            it.create(spec)
-        told = caught.error.retry_after
-        if told is None or told < timedelta(seconds=seconds):
-            expect(False, f"the cloud asked for {seconds} s, and the error says {told}")
+    for verb, act in _calls(ctx):
+        for seconds in (1, 7, 90):
+            for form in RetryAfter:
+                ctx.inject(
+                    Effect.THROTTLE, reach=Reach.ALL, retry_after=timedelta(seconds=seconds), retry_after_as=form
+                )
+                with expect_error(Throttled, when=f"a throttled {verb}") as caught:
+                    act()
+                told = caught.error.retry_after
+                enough = told is not None and told >= timedelta(seconds=seconds)
+                expect(enough, f"the cloud asked {verb} to wait {seconds} s ({form.value}), and the error says {told}")
 
 
 @check("X-RTY-03", on=ALL, uses=(Effect.REFUSE, Uses.WIRE))
 def attempts_are_counted(ctx: Context) -> None:
-    """Fails a request and compares the error's count of attempts with what the wire saw."""
-    it = ctx.it
-    spec = it.spec()
-    fault = ctx.inject(Effect.REFUSE, count=None, category=Transient)
-    with expect_error(Transient, when="a create that fails") as caught:
-        it.create(spec)
-    fault.lift()
-    expect_equal(caught.error.attempts, fault.fired, "the attempts that the error tells, beside those on the wire,")
+    """Fails a request of each verb and compares the error's count of attempts with what the wire saw."""
+    for verb, act in _calls(ctx):
+        fault = ctx.inject(Effect.REFUSE, count=None, category=Transient, reach=Reach.ALL)
+        with expect_error(Transient, when=f"{verb} that fails") as caught:
+            act()
+        fault.lift()
+        expect_equal(caught.error.attempts, fault.fired, f"the attempts that {verb} tells, beside those on the wire,")
 
 
 @check("X-RTY-04", on=MAIN, uses=(Effect.REFUSE,))
@@ -159,3 +153,14 @@ def a_throttled_write_needs_its_token(ctx: Context) -> None:
     delete.lift()
     expect_equal(delete.fired, 1, "how often a throttled delete, which has no token, was made")
     ctx.use_driver(it.slot, plain)
+
+
+def _calls(ctx: Context) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the calls of the subject by verb, on a thing that is there; what has no list is not asked for one."""
+    it = ctx.it
+    spec, key = it.spec(), it.key(it.make())
+    yield "create", partial(it.create, spec)
+    if it.name in LASTING:
+        yield "get", partial(it.get, key)
+        yield "list", it.list
+    yield "delete", partial(it.delete, key)
