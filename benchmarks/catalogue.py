@@ -70,4 +70,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=3,
         about="a server process with 1,000 clusters at rest: CPU, memory, status; at most 1 %, 150 MB, 200 ms",
     ),
+    "placement": Benchmark(
+        target="placement:placement",
+        rounds=3,
+        about="price of a fleet beside a proven bound and Ray's autoscalers, 10 to 50,000 requests; many minutes",
+    ),
+    "placement-quick": Benchmark(target="placement:placement_quick", rounds=3, about="the same up to 1,000 requests"),
 }

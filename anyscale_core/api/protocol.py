@@ -180,7 +180,7 @@ class QuotaView:
 
 @attrs.frozen(kw_only=True)
 class PlannedNodesView:
-    """What would be made of one group: ``price_per_hour`` for all ``count`` of them."""
+    """What would be made of one group: ``price_per_hour`` for all ``count`` of them, why, and which requests they hold."""
 
     group: str
     count: int
@@ -188,15 +188,20 @@ class PlannedNodesView:
     market_type: str
     zone: str
     price_per_hour: float
+    reason: str = ""
+    holds: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class PlanView:
-    """What applying a spec would make now. ``unmet``: what could not be, and why."""
+    """What applying a spec would make now. ``price_per_hour``: of what would be made; ``_before`` and ``_after``: of the
+    whole cluster. ``unmet``: what could not be, and why."""
 
     nodes: tuple[PlannedNodesView, ...] = ()
     price_per_hour: float
     max_price_per_hour: float
+    price_per_hour_before: float = 0.0
+    price_per_hour_after: float = 0.0
     unmet: tuple[str, ...] = ()
 
 

@@ -25,7 +25,7 @@ from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job
 from anyscale_core.models.records import NodeRecord, NodeStatus
-from anyscale_core.planning.demand import PRESENT
+from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.registry import Found
 
 
@@ -115,6 +115,8 @@ def plan_view(preview: PlanPreview) -> PlanView:
         nodes=tuple(PlannedNodesView(**attrs.asdict(nodes)) for nodes in preview.nodes),
         price_per_hour=preview.price_per_hour,
         max_price_per_hour=preview.max_price_per_hour,
+        price_per_hour_before=preview.price_per_hour_before,
+        price_per_hour_after=preview.price_per_hour_after,
         unmet=preview.unmet,
     )
 

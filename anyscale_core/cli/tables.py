@@ -55,9 +55,21 @@ def plan(view: PlanView) -> str:
         if view.nodes
         else "nothing would be made",
         f"price per hour: {view.price_per_hour:.2f} now, {view.max_price_per_hour:.2f} at most",
+        *_changes(view),
         *(f"cannot be met now: {what}" for what in view.unmet),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _changes(view: PlanView) -> list[str]:
+    """Return what a cluster that is alive would cost instead of what it costs, and why its nodes would be made."""
+    if not view.price_per_hour_before:
+        return []
+    lines = [f"the cluster: {view.price_per_hour_before:.2f} -> {view.price_per_hour_after:.2f} per hour"]
+    for nodes in view.nodes:
+        holds = f"; for {', '.join(nodes.holds)}" if nodes.holds else ""
+        lines.append(f"{nodes.group}: {nodes.reason}{holds}")
+    return lines
 
 
 def quotas(views: Sequence[QuotaView]) -> str:

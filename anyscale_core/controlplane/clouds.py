@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
+import structlog
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane.settings import Settings
@@ -18,8 +19,8 @@ from anyscale_core.drivers.cluster import ClusterDriver
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
+from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
-from anyscale_core.errors import NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.identity import Identity, IdentitySpec
@@ -32,6 +33,9 @@ from anyscale_core.registry import Registry
 
 R = TypeVar("R", Network, Bucket, Identity)
 CATALOGUE_TTL = timedelta(minutes=10)
+QUOTAS_TTL = timedelta(minutes=1)
+
+log = structlog.get_logger(__name__)
 
 
 def mint(prefix: str) -> str:
@@ -64,6 +68,14 @@ class Shared:
     identity: Identity
 
 
+@attrs.frozen(kw_only=True)
+class AccountLimits:
+    """The account's limits, and when they were asked for; empty when nobody knows them."""
+
+    limits: tuple[Quota, ...] = ()
+    read_at: datetime | None = None
+
+
 class Cloud:
     """One cloud: its drivers, layered. Threads may share it."""
 
@@ -85,6 +97,7 @@ class Cloud:
         """Whether the last list that was looked through showed every node's instance running; a create ends that."""
         self._shared: Shared | None = None
         self._catalogue: tuple[datetime, tuple[Offering, ...]] | None = None
+        self._quotas: AccountLimits | None = None
 
     def owner_of(self, cluster: ClusterId) -> Owner:
         return attrs.evolve(self.owner, cluster=cluster)
@@ -126,12 +139,26 @@ class Cloud:
             self._catalogue = (now, self.cluster.offerings(deadline=self.deadline()))
         return self._catalogue[1]
 
-    def quotas(self) -> tuple[Quota, ...]:
-        """Return the account's limits; empty where the provider does not know them."""
+    def quotas(self) -> AccountLimits:
+        """Return the account's limits, read again when they are older than a minute; empty where they cannot be known.
+
+        They spare a call that would be refused, so one that fails is no reason not to go on.
+        """
         provider = self._registry.provider(self.spec.provider_of("cluster"))
         if not provider.capabilities.has("cluster.quotas"):
-            return ()
-        return self.cluster.quotas(deadline=self.deadline())
+            return AccountLimits()
+        now = self._clock.now()
+        if self._quotas is None or self._quotas.read_at is None or now - self._quotas.read_at > QUOTAS_TTL:
+            try:
+                self._quotas = AccountLimits(limits=self.cluster.quotas(deadline=self.deadline()), read_at=now)
+            except CloudError as error:
+                log.warning(
+                    "the quotas could not be read; the cloud refuses what is too much",
+                    cloud=self.spec.name,
+                    error=str(error),
+                )
+                self._quotas = AccountLimits(read_at=now)
+        return self._quotas
 
     # -- what clusters share -------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ from anyscale_core.models.node import (
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, NodePhase
 from anyscale_core.models.records import ClusterRecord, NodeRecord, NodeStatus, Observed
 from anyscale_core.models.secret import Secret
-from anyscale_core.planning.demand import PRESENT
+from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.planning.diff import current_head, head_report
 
 

@@ -32,6 +32,7 @@ from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec, nearest
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
+from anyscale_core.models.instance import Offering
 from anyscale_core.models.job import Job, JobSpec
 from anyscale_core.models.node import (
     GATEWAY_AUDIENCE,
@@ -81,7 +82,7 @@ class ClusterAccess:
 
 @attrs.frozen(kw_only=True)
 class PlannedNodes:
-    """What ``plan`` would make of one group: ``price_per_hour`` for all ``count`` of them."""
+    """What ``plan`` would make of one group: ``price_per_hour`` for all ``count`` of them. ``holds``: requests of Ray's."""
 
     group: str
     count: int
@@ -89,15 +90,22 @@ class PlannedNodes:
     market_type: str
     zone: str
     price_per_hour: float
+    reason: str = ""
+    holds: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class PlanPreview:
-    """What applying a spec would make. ``unmet``: what could not be, and why."""
+    """What applying a spec would make. ``price_per_hour``: of what would be made; ``_before`` and ``_after``: of the whole
+    cluster; ``max_price_per_hour``: with every group at its maximum, of the dearest that will do for it. ``unmet``: what
+    could not be, and why.
+    """
 
     nodes: tuple[PlannedNodes, ...]
     price_per_hour: float
     max_price_per_hour: float
+    price_per_hour_before: float
+    price_per_hour_after: float
     unmet: tuple[str, ...]
 
 
@@ -259,13 +267,14 @@ class ControlPlane:
         self._check_quotas(spec, live, actor)
         offerings = cloud.offerings()
         shortages = self.store.shortages(spec.cloud, now=now)
+        quotas = cloud.quotas()
         wanted = attrs.evolve(record, spec=spec)
         observed = Observed(
             offerings=offerings, shortages=shortages, status=self.store.statuses(record.id),
-            usage=self.quotas.usage_over(wanted),
+            usage=self.quotas.usage_over(wanted), quotas=quotas.limits, quotas_at=quotas.read_at,
         )  # fmt: skip
         plan = diff(wanted, observed, now=now, timing=self.settings.timing)
-        return _preview(spec, plan, offerings, observed)
+        return _preview(spec, plan, offerings)
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -497,7 +506,7 @@ def _store(settings: Settings) -> Store:
     return store
 
 
-def _preview(spec: ClusterSpec, plan: Plan, offerings: tuple[Any, ...], observed: Observed) -> PlanPreview:
+def _preview(spec: ClusterSpec, plan: Plan, offerings: tuple[Offering, ...]) -> PlanPreview:
     nodes = tuple(
         PlannedNodes(
             group=action.group,
@@ -506,22 +515,21 @@ def _preview(spec: ClusterSpec, plan: Plan, offerings: tuple[Any, ...], observed
             market_type=action.offering.market_type.value,
             zone=action.offering.zone,
             price_per_hour=action.offering.price_per_hour * action.count,
+            reason=action.reason,
+            holds=tuple(action.details.get("holds", ())),
         )
         for action in plan.actions
         if isinstance(action, CreateNodes)
     )
     most = 0.0
     for shape, count in [(spec.head_node, 1), *((group, group.max_nodes) for group in spec.worker_nodes)]:
-        fitting = shapes.offerings_that_fit(
-            spec, shape, offerings, shortages=observed.shortages, home_zone="", now=_ANY_TIME
-        )
-        most += fitting[0].price_per_hour * count if fitting else 0.0
+        fitting = shapes.suitable(spec, shape, offerings, home_zone="")
+        most += max((offering.price_per_hour for offering in fitting), default=0.0) * count
     return PlanPreview(
         nodes=nodes,
         price_per_hour=sum(node.price_per_hour for node in nodes),
         max_price_per_hour=most if spec.max_price_per_hour is None else min(most, spec.max_price_per_hour),
+        price_per_hour_before=plan.price_per_hour,
+        price_per_hour_after=plan.next_price_per_hour,
         unmet=plan.unmet,
     )
-
-
-_ANY_TIME = datetime.fromisoformat("9999-01-01T00:00:00+00:00")

@@ -230,7 +230,11 @@ class Work:
         )
         self._say(
             "nodes.create", f"{action.group}: creating {what} because {action.reason}",
-            fields={"names": [node.name for node in nodes], "price_per_hour": offering.price_per_hour * action.count},
+            fields={
+                "names": [node.name for node in nodes],
+                "price_per_hour": offering.price_per_hour * action.count,
+                **action.details,
+            },
         )  # fmt: skip
         return token
 

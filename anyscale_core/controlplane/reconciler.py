@@ -6,7 +6,7 @@ import attrs
 import structlog
 
 from anyscale_core.clock import Clock
-from anyscale_core.controlplane.clouds import Cloud, Clouds
+from anyscale_core.controlplane.clouds import AccountLimits, Cloud, Clouds
 from anyscale_core.controlplane.grants import Grants
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.provisioning import Work
@@ -125,13 +125,18 @@ class Reconciler:
         else:
             sweep = None
         instances = sweep.by_cluster.get(record.id, ()) if sweep is not None else ()
+        status = self._store.statuses(record.id)
+        waiting = any(one.head is not None and (one.head.demand or one.head.gangs) for one in status.values())
+        quotas = cloud.quotas() if waiting and record.goal is Goal.RUN else AccountLimits()
         return Observed(
             instances={instance.name: instance for instance in instances},
             swept_at=sweep.began_at if sweep is not None else None,
-            status=self._store.statuses(record.id),
+            status=status,
             offerings=cloud.offerings() if record.goal is Goal.RUN else (),
             shortages=self._store.shortages(record.cloud, now=now),
             listening_since=self.listening_since,
+            quotas=quotas.limits,
+            quotas_at=quotas.read_at,
         )
 
     def _cannot_see(self, work: Work, error: CloudError, now: datetime) -> datetime:

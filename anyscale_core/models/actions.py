@@ -35,6 +35,8 @@ class CreateNodes:
     shape: str
     zones: tuple[str, ...]
     reason: str
+    details: Mapping[str, Any] = attrs.field(factory=dict)
+    """What was decided, for events and plans: what the nodes hold, the price per hour before and after."""
 
 
 @attrs.frozen(kw_only=True)
@@ -166,6 +168,8 @@ class Plan:
 
     ``sweep_from``: before anything else is decided, the cloud must have been listed at or after this instant.
     ``unmet``: requests that no node could be started for, each with the reason and what would meet it.
+    ``price_per_hour``: of the nodes that there are; ``next_price_per_hour``: with those that the actions start, without
+    those that they drain.
     """
 
     actions: tuple[Action, ...] = ()
@@ -173,4 +177,5 @@ class Plan:
     requeue_after: timedelta | None = None
     """None: nothing to wait for but a change."""
     unmet: tuple[str, ...] = ()
-    details: Mapping[str, Any] = attrs.field(factory=dict)
+    price_per_hour: float = 0.0
+    next_price_per_hour: float = 0.0

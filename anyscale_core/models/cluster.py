@@ -15,6 +15,9 @@ from anyscale_core.models.resources import Resources
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 """A DNS label that starts with a letter: every cloud takes it as a tag, a label and a part of a name."""
 
+SHARES = {"max_spot_share": ("PREFER_SPOT",), "max_offering_share": ("SPOT", "PREFER_SPOT")}
+"""Fields of a group that give a part of its nodes, and the markets that they are for."""
+
 
 class MarketType(enum.Enum):
     """How an instance is bought."""
@@ -56,12 +59,18 @@ class HeadNode(NodeShape):
 
 @attrs.frozen(kw_only=True)
 class WorkerGroup(NodeShape):
-    """Equal workers that grow and shrink together between ``min_nodes`` and ``max_nodes``."""
+    """Workers of one sort that grow and shrink together between ``min_nodes`` and ``max_nodes``.
+
+    ``max_spot_share``: of a PREFER_SPOT group, the greatest part of its nodes that may be SPOT. ``max_offering_share``: the
+    greatest part of its SPOT nodes that one offering may have, as long as another one holds the same.
+    """
 
     name: str
     min_nodes: int = 0
     max_nodes: int = 10
     market_type: MarketType = MarketType.ON_DEMAND
+    max_spot_share: float = 1.0
+    max_offering_share: float = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -71,8 +80,10 @@ class ClusterSpec:
     ``project``: what it is for, where quotas tell projects apart. ``zones``: where nodes may be, in order of preference
     (None: the cloud decides); workers share one zone unless ``enable_cross_zone_scaling``. ``min_resources`` and
     ``max_resources`` bound the sum over all nodes. ``idle_termination_minutes`` and ``max_uptime_minutes``: 0 switches them
-    off. ``max_price_per_hour`` in the catalogue's currency: the autoscaler stops growing below it. ``env_vars`` go to every
-    Ray process.
+    off. ``max_price_per_hour`` in the catalogue's currency: the autoscaler stops growing below it.
+    ``node_overhead_per_hour``: what each node counts beside its price (start, disk, agents) when fleets are compared. Idle
+    nodes that must stay are replaced by cheaper ones when these save ``rebuild_saving`` (a part of the old price) or more and
+    the old ones are ``rebuild_after_minutes`` old; 0 minutes switches it off. ``env_vars`` go to every Ray process.
     """
 
     name: str
@@ -89,6 +100,9 @@ class ClusterSpec:
     idle_termination_minutes: float = 120
     max_uptime_minutes: float = 0
     idle_worker_seconds: float = 60
+    node_overhead_per_hour: float = 0.01
+    rebuild_saving: float = 0.2
+    rebuild_after_minutes: float = 60
     head_recovery: HeadRecovery = HeadRecovery.RESTART
     env_vars: Mapping[str, str] = attrs.field(factory=dict)
     tags: Mapping[str, str] = attrs.field(factory=dict)
@@ -122,13 +136,17 @@ def contradictions(raw: Mapping[str, Any]) -> Iterator[Fault]:
         for zone in sorted({zone for zone in zones if isinstance(zone, str) and zones.count(zone) > 1}):
             yield Fault(path="zones", message=f"names {zone!r} more than once")
     yield from _bound_faults(raw)
-    for key in ("idle_termination_minutes", "max_uptime_minutes", "idle_worker_seconds"):
+    for key in ("idle_termination_minutes", "max_uptime_minutes", "idle_worker_seconds", "rebuild_after_minutes"):
         value = raw.get(key)
         if is_number(value) and value < 0:
             yield Fault(path=key, message=f"{value} is negative; 0 switches it off")
     price = raw.get("max_price_per_hour")
     if is_number(price) and price < 0:
         yield Fault(path="max_price_per_hour", message=f"{price} is negative; leave it out for no ceiling")
+    overhead = raw.get("node_overhead_per_hour")
+    if is_number(overhead) and overhead < 0:
+        yield Fault(path="node_overhead_per_hour", message=f"{overhead} is negative; 0 counts prices alone")
+    yield from _share_faults(raw, "rebuild_saving", "")
     tags = raw.get("tags")
     for tag in sorted(RESERVED_TAGS.intersection(tags) if isinstance(tags, Mapping) else ()):
         yield Fault(path=f"tags.{tag}", message="is reserved: it tells whose a resource is; choose another key")
@@ -186,6 +204,12 @@ def _group_faults(group: Mapping[str, Any], path: str, seen: dict[str, int], ind
         if name in seen:
             yield Fault(path=f"{path}.name", message=f"{name!r} is also the name of worker_nodes[{seen[name]}]")
         seen.setdefault(name, index)
+    market = group.get("market_type", MarketType.ON_DEMAND.value)
+    for key, markets in SHARES.items():
+        yield from _share_faults(group, key, f"{path}.")
+        share = group.get(key)
+        if is_number(share) and 0 <= share < 1 and isinstance(market, str) and market not in markets:
+            yield Fault(path=f"{path}.{key}", message=f"is for {' and '.join(markets)}; the group is {market}")
     low, high = group.get("min_nodes", 0), group.get("max_nodes", 10)
     if is_number(low) and low < 0:
         yield Fault(path=f"{path}.min_nodes", message=f"{low} is negative")
@@ -195,6 +219,12 @@ def _group_faults(group: Mapping[str, Any], path: str, seen: dict[str, int], ind
         yield Fault(path=f"{path}.max_nodes", message="0 would never start a node; leave the group out")
     elif is_number(low) and is_number(high) and low > high:
         yield Fault(path=f"{path}.max_nodes", message=f"{high} is below min_nodes {low}")
+
+
+def _share_faults(raw: Mapping[str, Any], key: str, path: str) -> Iterator[Fault]:
+    share = raw.get(key)
+    if is_number(share) and not 0 <= share <= 1:
+        yield Fault(path=f"{path}{key}", message=f"{share} is no part of a whole: a number from 0 to 1")
 
 
 def _bound_faults(raw: Mapping[str, Any]) -> Iterator[Fault]:

@@ -145,6 +145,7 @@ class Offering:
 
     ``price_per_hour`` in the catalogue's currency; ``resources`` are what Ray would see by default (CPU, GPU, memory in
     bytes, ``accelerator_type:X``); listed even while unavailable. ``startup`` is how long from create to READY, expected.
+    ``takes``: how much of each quota (by metric) one instance takes; empty where the provider does not know.
     """
 
     instance_type: str
@@ -154,6 +155,7 @@ class Offering:
     resources: Resources
     available: bool = True
     startup: timedelta = timedelta(minutes=2)
+    takes: Mapping[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -198,6 +198,8 @@ class Observed:
     status: Mapping[NodeId, NodeStatus] = attrs.field(factory=dict)
     offerings: tuple[Offering, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    quotas_at: datetime | None = None
+    """When ``quotas`` were read."""
     shortages: tuple[Shortage, ...] = ()
     usage: tuple[QuotaUsage, ...] = ()
     """Of the hard quotas over this cluster."""

@@ -1,37 +1,37 @@
 """From Ray's demand to nodes: what to start, and which idle workers may go."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
 from anyscale_core.models.actions import Action, CreateNodes, DrainNode
-from anyscale_core.models.cluster import ClusterSpec, WorkerGroup
+from anyscale_core.models.cluster import ClusterSpec, MarketType, WorkerGroup
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import NodeKind, Offering
 from anyscale_core.models.node import Demand, DrainMode, HeadReport, RayNode
 from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.quota import QuotaUsage
 from anyscale_core.models.records import ClusterRecord, NodeRecord, Observed, Timing
-from anyscale_core.models.resources import fits, minus, total
-from anyscale_core.planning import quotas, shapes
-from anyscale_core.planning.placement import Bin, Budget, Candidate, Placement, matches, place
+from anyscale_core.models.resources import EPSILON, minus, total
+from anyscale_core.planning import markets, quotas, shapes, solver
+from anyscale_core.planning.candidates import ALIVE, COMING, PRESENT, Choices, budget_of, candidate_of, choices
+from anyscale_core.planning.limits import Budget, Candidate, Limits
+from anyscale_core.planning.placement import Bin, Filled, Placement, place
+from anyscale_core.planning.reasons import Reasons
+from anyscale_core.planning.requests import Request
 
-COMING = frozenset({NodePhase.RECORDED, NodePhase.LAUNCHING, NodePhase.STARTING})
-ALIVE = COMING | {NodePhase.READY, NodePhase.SUSPECT}
-PRESENT = ALIVE | {NodePhase.DRAINING}
-"""Phases that count against ``max_nodes``: whatever still has, or may have, a Ray node that works."""
+GIB = float(1 << 30)
 
 
 @attrs.frozen(kw_only=True)
 class Growth:
-    """What to start for the demand, and what cannot be met."""
+    """What to start for the demand, what cannot be met, and the quotas that hold some of it back, with the reason."""
 
     actions: tuple[CreateNodes, ...] = ()
     unmet: tuple[str, ...] = ()
     held: Mapping[str, str] = attrs.field(factory=dict)
-    """Quotas that hold it back, each with the reason."""
     settle_at: datetime | None = None
     """Look again then: the demand was too fresh to size the fleet by."""
 
@@ -49,140 +49,183 @@ def grow(
 
     ``barred``: groups that must not grow now (their nodes fail to start). ``usage``: of the hard quotas over the cluster.
     """
-    held = _held(desired.spec, nodes, head)
+    held = lacking(desired.spec, [node for node in nodes if node.phase in ALIVE], head)
     if not held and not head.demand and not head.gangs:
         return Growth()
-    candidates = candidates_of(desired, nodes, observed, barred=barred, now=now)
-    budget = budget_of(desired.spec, nodes)
+    spec, room = desired.spec, _room(nodes, head)
+    offered = choices(desired, nodes, observed, barred=barred, now=now)
+    budget = budget_of(spec, nodes, observed)
     reason = f"Ray waits for {_summary([*head.demand, *held], head)}"
-    wish = placed = _placed(held, nodes, head, candidates, budget)
-    wanted = _actions(desired.spec, candidates, wish.new, reason=reason)
-    short = quotas.admit_whole(usage, desired.spec, wanted, what="all that Ray waits for").held
+    wish, unmet = decide(spec, nodes, observed, offered, budget, held=held, room=room, head=head)
+    wanted = creations(spec, nodes, wish, reason=reason)
+    short = quotas.admit_whole(usage, spec, wanted, what="all that Ray waits for").held
+    bought = wish
     if short:
         # What the quotas leave may do for other nodes, or for fewer; a gang starts whole all the same.
-        candidates = quotas.within(candidates, desired.spec, usage)
-        placed = _placed(held, nodes, head, candidates, quotas.bound(budget, usage))
-    new, settled = placed.new, head.demand_age >= timing.settle
+        offered, budget = _within(offered, spec, usage), quotas.bound(budget, usage)
+        bought, _ = decide(spec, nodes, observed, offered, budget, held=held, room=room, head=head)
+    settled = head.demand_age >= timing.settle
     if not settled:
         on_the_way = any(node.kind is NodeKind.WORKER and node.phase in COMING for node in nodes)
-        new, short = () if on_the_way else new[:1], {}
-    wait = None if settled or not wish.new else now + (timing.settle - head.demand_age)
-    actions = _actions(desired.spec, candidates, new, reason=reason)
-    return Growth(actions=actions, unmet=wish.unmet, held=short, settle_at=wait)
+        bought, short = () if on_the_way else tuple(attrs.evolve(one, nodes=1) for one in bought[:1]), {}
+    wait = None if settled or not wish else now + (timing.settle - head.demand_age)
+    return Growth(actions=creations(spec, nodes, bought, reason=reason), unmet=unmet, held=short, settle_at=wait)
 
 
-def _placed(
-    held: Sequence[Demand],
-    nodes: Sequence[NodeRecord],
-    head: HeadReport,
-    candidates: Sequence[Candidate],
-    budget: Budget,
-) -> Placement:
-    """Place what is to be held and what is asked for.
+def _within(offered: Choices, spec: ClusterSpec, usage: Sequence[QuotaUsage]) -> Choices:
+    usable = {name: quotas.within(able, spec, usage) for name, able in offered.usable.items()}
+    return attrs.evolve(offered, candidates=quotas.within(offered.candidates, spec, usage), usable=usable)
 
-    What is to be held lacks on all nodes together, free or not: only new ones can bring it. They are as good for demand.
+
+def minimum(
+    nodes: Sequence[NodeRecord], group: WorkerGroup, fitting: Sequence[Offering], count: int
+) -> tuple[Filled, ...]:
+    """Return so many nodes of a group of the best offering, in the markets and zones that its shares ask for."""
+    able = tuple(candidate_of(group, offering, count) for offering in fitting)
+    present = [node for node in nodes if node.group == group.name and node.phase in PRESENT]
+    best = Filled(candidate=able[0], bin=None, nodes=count, holds=())
+    return markets.divide(group, present, [best], able)
+
+
+def decide(
+    spec: ClusterSpec, nodes: Sequence[NodeRecord], observed: Observed, offered: Choices, budget: Budget, *,
+    held: Sequence[Demand], room: Sequence[Bin], head: HeadReport,
+) -> tuple[tuple[Filled, ...], tuple[str, ...]]:  # fmt: skip
+    """Return the new nodes to start, as they are bought, and what cannot be met and why.
+
+    What is to be held lacks on all nodes together, free or not: only new nodes can bring it. They are as good for demand.
     """
-    floor = place(held, (), room=(), candidates=candidates, budget=budget)
-    added = [Bin(group=one.group, free=dict(one.resources), labels=one.labels, candidate=one) for one in floor.new]
-    placement = place(head.demand, head.gangs, room=[*_room(nodes, head), *added], candidates=candidates, budget=budget)
-    return attrs.evolve(placement, unmet=(*floor.unmet, *placement.unmet))
+    improve = solver.improve if solver.installed() else None
+
+    def placed(candidates: Sequence[Candidate]) -> tuple[Placement, Placement]:
+        floor = place(
+            held, (), room=(), candidates=candidates, budget=budget, overhead=spec.node_overhead_per_hour,
+            improve=improve,
+        )  # fmt: skip
+        added = [Bin(group=one.group, free=one.resources, labels=one.labels, candidate=one) for one in floor.new]
+        more = place(
+            head.demand, head.gangs, room=[*room, *added], candidates=candidates, budget=budget,
+            overhead=spec.node_overhead_per_hour, improve=improve,
+        )  # fmt: skip
+        return floor, more
+
+    floor, more = placed(offered.candidates)
+    bought = _bought(spec, nodes, (*floor.filled, *more.filled), offered)
+    limits = Limits(offered.candidates, budget)
+    if any(left < -EPSILON for left in limits.after(_counted(bought)).values()):
+        # What the shares ask for costs more than the ceilings allow: then without SPOT where a share is set.
+        floor, more = placed(_without_shares(spec, offered))
+        bought = tuple(one for one in (*floor.filled, *more.filled) if one.candidate is not None)
+    reasons = Reasons(
+        candidates=offered.candidates, withheld=offered.withheld, limits=limits, left=limits.after(_counted(bought)),
+        catalogue=observed.offerings,
+    )  # fmt: skip
+    return bought, tuple(reasons.of(one) for one in (*floor.unmet, *more.unmet))
 
 
-def _actions(
-    spec: ClusterSpec, candidates: Sequence[Candidate], new: Sequence[Candidate], *, reason: str
+def _without_shares(spec: ClusterSpec, offered: Choices) -> list[Candidate]:
+    """Return what can be bought with no regard to shares: ON_DEMAND alone in groups that may not be SPOT altogether."""
+    capped = {group.name for group in spec.worker_nodes if group.max_spot_share < 1}
+    return [
+        *(one for one in offered.candidates if one.group not in capped),
+        *(
+            one
+            for name in sorted(capped)
+            for one in offered.usable[name]
+            if one.offering.market_type is MarketType.ON_DEMAND
+        ),
+    ]
+
+
+def creations(
+    spec: ClusterSpec, nodes: Sequence[NodeRecord], bought: Sequence[Filled], *, reason: str
 ) -> tuple[CreateNodes, ...]:
-    counts = Counter(candidate.group for candidate in new)
+    """Return the actions that start these nodes, one for each offering of a group, with what was decided and why."""
+    kinds: dict[tuple[str, str, str, str], list[Filled]] = {}
+    for one in bought:
+        assert one.candidate is not None, "only new nodes are bought"
+        offering = one.candidate.offering
+        key = (one.candidate.group, offering.instance_type, offering.zone, offering.market_type.value)
+        kinds.setdefault(key, []).append(one)
+    before = price_of(nodes)
+    after = before + sum(
+        one.nodes * candidate.offering.price_per_hour for one in bought if (candidate := one.candidate)
+    )
     return tuple(
-        create(spec, candidate, counts[candidate.group], reason=reason)
-        for candidate in candidates
-        if counts[candidate.group]
+        _creation(spec, alike, reason=reason, before=before, after=after) for _, alike in sorted(kinds.items())
     )
 
 
-def create(spec: ClusterSpec, candidate: Candidate, count: int, *, reason: str) -> CreateNodes:
-    """Return the action that starts ``count`` workers of a candidate's group."""
+def price_of(nodes: Iterable[NodeRecord]) -> float:
+    """Return the dollars per hour of the nodes that are present."""
+    return sum(node.price_per_hour for node in nodes if node.phase in PRESENT)
+
+
+def _creation(spec: ClusterSpec, alike: Sequence[Filled], *, reason: str, before: float, after: float) -> CreateNodes:
+    candidate = alike[0].candidate
+    assert candidate is not None, "only new nodes are bought"
     group = spec.group(candidate.group)
     assert group is not None, "candidates come from the spec's own groups"
+    holds: Counter[Request] = Counter()
+    for one in alike:
+        for held in one.holds:
+            holds[held.request] += held.count * one.nodes
+    shown = [
+        f"{count} x {request}" for request, count in sorted(holds.items(), key=lambda pair: (-pair[0].size, pair[0]))
+    ]
+    offering, count = candidate.offering, sum(one.nodes for one in alike)
     return CreateNodes(
         kind=NodeKind.WORKER,
         group=candidate.group,
-        offering=candidate.offering,
+        offering=offering,
         count=count,
         shape=shapes.fingerprint(spec, group),
-        zones=(candidate.offering.zone,) if candidate.offering.zone else (),
+        zones=(offering.zone,) if offering.zone else (),
         reason=reason,
+        details={
+            "holds": shown,
+            "price_per_hour_before": round(before, 6),
+            "price_per_hour_after": round(after, 6),
+        },
     )
 
 
-def candidates_of(
-    desired: ClusterRecord, nodes: Sequence[NodeRecord], observed: Observed, *, barred: frozenset[str], now: datetime
-) -> tuple[Candidate, ...]:
-    """Return, for each group that may grow now, the best offering for it and how many more it may have."""
-    out: list[Candidate] = []
-    for group in desired.spec.worker_nodes:
-        room = group.max_nodes - sum(1 for node in nodes if node.group == group.name and node.phase in PRESENT)
-        if room <= 0 or group.name in barred:
-            continue
-        fitting = shapes.offerings_that_fit(
-            desired.spec, group, observed.offerings, shortages=observed.shortages, home_zone=home_zone(nodes), now=now
-        )
-        if fitting:
-            out.append(candidate_of(group, fitting[0], room))
+def _bought(
+    spec: ClusterSpec, nodes: Sequence[NodeRecord], filled: Sequence[Filled], offered: Choices
+) -> tuple[Filled, ...]:
+    """Return the new nodes, in the markets and zones that the shares of their groups ask for."""
+    out: list[Filled] = []
+    for group in spec.worker_nodes:
+        chosen = [one for one in filled if one.candidate is not None and one.candidate.group == group.name]
+        present = [node for node in nodes if node.group == group.name and node.phase in PRESENT]
+        out += markets.divide(group, present, chosen, offered.usable[group.name])
     return tuple(out)
 
 
-def candidate_of(group: WorkerGroup, offering: Offering, room: int) -> Candidate:
-    """Return a candidate for a group from an offering."""
-    return Candidate(
-        group=group.name,
-        offering=offering,
-        resources=shapes.resources_of(group, offering),
-        labels=shapes.labels_of(group, group.name, offering),
-        room=room,
-    )
-
-
-def home_zone(nodes: Sequence[NodeRecord]) -> str:
-    """Return the zone that the cluster's present nodes are in; empty when it has none yet."""
-    return next((node.zone for node in nodes if node.phase in PRESENT and node.zone), "")
-
-
-def budget_of(spec: ClusterSpec, nodes: Sequence[NodeRecord]) -> Budget:
-    """Return what may be added to the nodes that there are, by the spec's own limits.
-
-    The account's quotas are left to the cloud to refuse: their metrics are its own, and a refusal is remembered as a shortage.
-    """
-    present = [node for node in nodes if node.phase in PRESENT]
-    resources = None
-    if spec.max_resources is not None:
-        resources = {
-            name: left
-            for name, left in minus(spec.max_resources, total(node.resources for node in present)).items()
-            if name in spec.max_resources
-        }
-    price = None
-    if spec.max_price_per_hour is not None:
-        price = spec.max_price_per_hour - sum(node.price_per_hour for node in present)
-    return Budget(resources=resources, price=price)
+def _counted(bought: Iterable[Filled]) -> Iterable[tuple[Candidate, int]]:
+    """Yield candidates at their own prices, and how many."""
+    for one in bought:
+        if one.candidate is not None:
+            yield attrs.evolve(one.candidate, price=None), one.nodes
 
 
 def shrink(
     desired: ClusterRecord, nodes: Sequence[NodeRecord], status: Mapping[NodeId, str], head: HeadReport, *,
     now: datetime, timing: Timing,
 ) -> tuple[Action, ...]:  # fmt: skip
-    """Return idle drains for workers that nobody needs: longest idle first, never below a minimum.
+    """Return idle drains for workers that nobody needs: the dearest first, then the longest idle, never below a minimum.
 
-    ``status``: ray id by node.
+    ``status``: ray id by node. A node on its way keeps no minimum yet.
     """
     by_ray = {node.ray_id: node for node in head.ray_nodes}
-    left = [node for node in nodes if node.phase in ALIVE]
+    left = [node for node in nodes if node.phase in ALIVE - COMING]
     actions: list[Action] = []
     idle: list[tuple[RayNode, NodeRecord]] = []
     for node in nodes:
         ray = by_ray.get(status.get(node.id, ""))
         if node.kind is NodeKind.WORKER and node.phase is NodePhase.READY and ray is not None and ray.status == "IDLE":
             idle.append((ray, node))
-    for ray, node in sorted(idle, key=lambda pair: (-pair[0].idle, pair[1].name)):
+    for ray, node in sorted(idle, key=lambda pair: (-pair[1].price_per_hour, -pair[0].idle, pair[1].name)):
         group = desired.spec.group(node.group)
         minimum = group.min_nodes if group is not None else 0
         if ray.idle.total_seconds() < desired.spec.idle_worker_seconds:
@@ -190,7 +233,7 @@ def shrink(
         if sum(1 for other in left if other.group == node.group) <= minimum:
             continue
         rest = [other for other in left if other.id != node.id]
-        if _needed(desired.spec, rest, head):
+        if lacking(desired.spec, rest, head) or _at_risk(group, left, rest):
             continue
         left = rest
         reason = f"idle for {ray.idle.total_seconds():.0f} s"
@@ -202,45 +245,28 @@ def shrink(
     return tuple(actions)
 
 
-def _needed(spec: ClusterSpec, rest: Sequence[NodeRecord], head: HeadReport) -> bool:
-    """Tell whether without the nodes that are not in ``rest`` a floor would be broken."""
-    have = total(node.resources for node in rest)
-    if spec.min_resources is not None and not fits(spec.min_resources, have):
-        return True
-    if not head.constraints:
+def _at_risk(group: WorkerGroup | None, before: Sequence[NodeRecord], after: Sequence[NodeRecord]) -> bool:
+    """Tell whether a group would have too much SPOT only now: then another node of it goes first."""
+    if group is None:
         return False
-    bins = [Bin(group=node.group, free=dict(node.resources), labels=node.labels) for node in rest]
-    return bool(place(head.constraints, (), room=bins, candidates=(), budget=Budget()).unmet)
+    then, now = ([node for node in nodes if node.group == group.name] for nodes in (before, after))
+    return markets.too_much_spot(group, now) and not markets.too_much_spot(group, then)
 
 
-def _held(spec: ClusterSpec, nodes: Sequence[NodeRecord], head: HeadReport) -> list[Demand]:
-    """Return what must be added so that ``request_resources()`` and ``min_resources`` hold, busy or not."""
-    present = [node for node in nodes if node.phase in ALIVE]
+def lacking(spec: ClusterSpec, present: Sequence[NodeRecord], head: HeadReport) -> list[Demand]:
+    """Return what must be added so that ``request_resources()`` and ``min_resources`` hold on these nodes, busy or not."""
     out: list[Demand] = []
     if head.constraints:
-        bins = [Bin(group=node.group, free=dict(node.resources), labels=node.labels) for node in present]
-        for one in head.constraints:
-            short = sum(1 for _ in range(one.count) if not _take(bins, one))
-            out += [attrs.evolve(one, count=short)] if short else []
+        bins = [Bin(group=node.group, free=node.resources, labels=node.labels) for node in present]
+        unmet = place(head.constraints, (), room=bins, candidates=(), budget=Budget()).unmet
+        out += [one.request.demand(one.count) for one in unmet]
     if spec.min_resources is not None:
-        lacking = minus(spec.min_resources, total(node.resources for node in present))
-        units = {name: amount for name, amount in lacking.items() if amount > 1e-9}
-        out += [
-            Demand(resources={name: 1.0}, count=int(-(-amount // 1)))
-            for name, amount in units.items()
-            if name != "memory"
-        ]
-        if "memory" in units:
-            out.append(Demand(resources={"memory": units["memory"]}))
+        missing = minus(spec.min_resources, total(node.resources for node in present))
+        for name, amount in sorted(missing.items()):
+            unit = GIB if name == "memory" else 1.0
+            if amount > EPSILON:
+                out.append(Demand(resources={name: unit}, count=int(-(-amount // unit))))
     return out
-
-
-def _take(bins: list[Bin], one: Demand) -> bool:
-    for candidate in bins:
-        if fits(one.resources, candidate.free) and matches(one, candidate.labels):
-            candidate.free = minus(candidate.free, one.resources)
-            return True
-    return False
 
 
 def _room(nodes: Sequence[NodeRecord], head: HeadReport) -> list[Bin]:
@@ -250,9 +276,9 @@ def _room(nodes: Sequence[NodeRecord], head: HeadReport) -> list[Bin]:
     for node in nodes:
         ray = shown.get(node.name)
         if node.phase is NodePhase.READY and ray is not None:
-            out.append(Bin(group=node.group, free=dict(ray.available), labels=node.labels))
+            out.append(Bin(group=node.group, free=ray.available, labels=node.labels, name=node.name))
         elif node.phase in COMING or node.phase is NodePhase.READY:
-            out.append(Bin(group=node.group, free=dict(node.resources), labels=node.labels))
+            out.append(Bin(group=node.group, free=node.resources, labels=node.labels, name=node.name))
     return out
 
 

@@ -19,13 +19,13 @@ from anyscale_core.models.actions import (
     RepeatCreate,
     Touch,
 )
-from anyscale_core.models.cluster import HeadRecovery, NodeShape
+from anyscale_core.models.cluster import HeadRecovery, NodeShape, WorkerGroup
 from anyscale_core.models.instance import NodeKind, NoticeKind
 from anyscale_core.models.job import AfterJob, Job
 from anyscale_core.models.node import DrainMode, HeadReport, RayStatus
 from anyscale_core.models.phases import CLUSTER_ENDED, JOB_ENDED, NODE_ENDED, ClusterPhase, JobPhase, NodePhase
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeRecord, Observed, Timing
-from anyscale_core.planning import demand, liveness, quotas, shapes, teardown
+from anyscale_core.planning import candidates, demand, liveness, quotas, rebuild, shapes, teardown
 from anyscale_core.planning.liveness import View
 from anyscale_core.planning.renewal import renewal
 
@@ -42,7 +42,7 @@ def diff(desired: ClusterRecord, observed: Observed, *, now: datetime, timing: T
 
 def current_head(nodes: Sequence[NodeRecord]) -> NodeRecord | None:
     """Return the head that the cluster has or is getting; None when there is none."""
-    heads = [node for node in nodes if node.kind is NodeKind.HEAD and node.phase in demand.ALIVE]
+    heads = [node for node in nodes if node.kind is NodeKind.HEAD and node.phase in candidates.ALIVE]
     return max(heads, key=lambda node: (node.created_at, node.id), default=None)
 
 
@@ -79,6 +79,7 @@ class _Diff:
     def __init__(self, desired: ClusterRecord, observed: Observed, now: datetime, timing: Timing) -> None:
         self.desired, self.observed, self.now, self.timing = desired, observed, now, timing
         self.nodes: list[NodeRecord] = list(desired.nodes)
+        self.price = round(demand.price_of(desired.nodes), 6)
         self.actions: list[Action] = []
         self.sweeps: list[datetime] = []
         self.looks: list[datetime] = []
@@ -86,6 +87,7 @@ class _Diff:
         self.usage = observed.usage
         self.held: dict[str, str] = {}
         self.is_fresh = False
+        self._first_zone: str | None = None
         head = current_head(self.nodes)
         report = head_report(head, observed)
         self.report = aged(report, now - self._heard(observed.status[head.id].seen_at)) if report and head else None
@@ -140,7 +142,15 @@ class _Diff:
             sweep_from=max(self.sweeps, default=None),
             requeue_after=requeue,
             unmet=tuple(self.unmet),
+            price_per_hour=self.price,
+            next_price_per_hour=self._next_price(actions),
         )
+
+    def _next_price(self, actions: Sequence[Action]) -> float:
+        gone = {action.node_id for action in actions if isinstance(action, DrainNode)}
+        stay = demand.price_of(node for node in self.nodes if node.id not in gone)
+        new = [action for action in actions if isinstance(action, CreateNodes)]
+        return round(stay + sum(action.count * action.offering.price_per_hour for action in new), 6)
 
     # -- what is ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +241,7 @@ class _Diff:
         for group in spec.worker_nodes:
             if self._backoff(group.name) is not None:
                 barred.add(group.name)
-            present = sum(1 for node in self.nodes if node.group == group.name and node.phase in demand.PRESENT)
+            present = sum(1 for node in self.nodes if node.group == group.name and node.phase in candidates.PRESENT)
             have = sum(
                 1
                 for node in demand.alive(self.nodes, group.name)
@@ -240,7 +250,9 @@ class _Diff:
             missing = min(group.min_nodes - have, group.max_nodes - present)
             if missing > 0:
                 creates += self._start(group, group.name, NodeKind.WORKER, missing)
-        begun = self.desired.phase is not ClusterPhase.STARTING or any(n.phase in demand.PRESENT for n in self.nodes)
+        begun = self.desired.phase is not ClusterPhase.STARTING or any(
+            n.phase in candidates.PRESENT for n in self.nodes
+        )
         admit = quotas.admit if begun else quotas.admit_whole
         self._admitted(admit(self.usage, spec, creates))
         self.unmet += self.held.values()
@@ -271,19 +283,21 @@ class _Diff:
             return []
         fitting = shapes.offerings_that_fit(
             spec, shape, observed.offerings, shortages=observed.shortages,
-            home_zone=demand.home_zone(self.nodes), now=self.now,
+            home_zone=self._zone(), now=self.now,
         )  # fmt: skip
+        if fitting and isinstance(shape, WorkerGroup):
+            reason = f"{group!r} is {count} below its minimum"
+            new = demand.minimum(self.nodes, shape, fitting, count)
+            return list(demand.creations(spec, self.nodes, new, reason=reason))
         if fitting:
-            offering = fitting[0]
-            reason = "the cluster needs a head" if kind is NodeKind.HEAD else f"{group!r} is {count} below its minimum"
             create = CreateNodes(
                 kind=kind,
                 group=group,
-                offering=offering,
+                offering=fitting[0],
                 count=count,
-                reason=reason,
+                reason="the cluster needs a head",
                 shape=shapes.fingerprint(spec, shape),
-                zones=(offering.zone,) if offering.zone else (),
+                zones=(fitting[0].zone,) if fitting[0].zone else (),
             )
             return [create]
         why = shapes.why_none(spec, shape, observed.offerings, observed.shortages)
@@ -298,6 +312,12 @@ class _Diff:
             self.actions.append(EndCluster(cause=EndCause.FAILURE, reason=f"{group!r} cannot be started: {why}"))
         self.looks += [shortage.until for shortage in live] or [self.now + self.timing.sweep_ceiling]
         return []
+
+    def _zone(self) -> str:
+        """Return the zone that nodes go to: where the others are, else the best one to start in."""
+        if self._first_zone is None:
+            self._first_zone = candidates.first_zone(self.desired.spec, self.observed, now=self.now)
+        return candidates.home_zone(self.nodes) or self._first_zone
 
     def _failures(self, group: str) -> int:
         """Count the nodes of a group that never got READY, since the last one that did."""
@@ -341,6 +361,15 @@ class _Diff:
             index = next(i for i, node in enumerate(self.nodes) if node.id == action.node_id)
             self._drain(index, action.mode, action.deadline, action.reason)
         self._look_at_idle()
+        if any(isinstance(action, DrainNode | CreateNodes) for action in self.actions):
+            return
+        cheaper = rebuild.rebuild(
+            self.desired, self.nodes, self.observed, self.report, barred=barred | started, now=self.now
+        )
+        # A quota that has no room for both the old and the new does not hold growth back: nothing is waiting.
+        admitted = quotas.admit_whole(self.usage, self.desired.spec, cheaper.actions)
+        self.actions += admitted.actions
+        self.looks += [cheaper.look_at] if cheaper.look_at else []
 
     def _hold(self) -> None:
         """Tell which quotas hold growth back. Room may come from elsewhere: whoever makes it wakes those that wait."""
@@ -445,7 +474,7 @@ class _Diff:
                     self.actions.append(_job(job, JobPhase.WAITING, epoch=head.id))
                 continue
             if head is None or job.epoch != head.id:
-                if any(node.id == job.epoch and node.phase in demand.ALIVE for node in self.nodes):
+                if any(node.id == job.epoch and node.phase in candidates.ALIVE for node in self.nodes):
                     continue
                 self._retry(job)
                 continue

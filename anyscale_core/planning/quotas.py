@@ -16,7 +16,7 @@ from anyscale_core.models.quota import BUDGET, NODES, PRICE, RESOURCES, QuotaSpe
 from anyscale_core.models.records import NodeRecord
 from anyscale_core.models.resources import EPSILON, Resources, plus, total
 from anyscale_core.planning import shapes
-from anyscale_core.planning.placement import Budget, Candidate
+from anyscale_core.planning.limits import Budget, Candidate
 
 ACCELERATOR = "accelerator_type:"
 RAISE = "raise it with `anyscale-core quota set`, or wait until something else has ended"
@@ -141,7 +141,7 @@ def bound(budget: Budget, usage: Iterable[QuotaUsage]) -> Budget:
             elif path.startswith(RESOURCES) and not path.startswith(f"{RESOURCES}{ACCELERATOR}"):
                 name = path.removeprefix(RESOURCES)
                 resources[name] = min(resources.get(name, left), left)
-    return Budget(resources=resources or None, price=price, nodes=nodes)
+    return attrs.evolve(budget, resources=resources or None, price=price, nodes=nodes)
 
 
 def least(spec: ClusterSpec, offerings: Iterable[Offering], *, now: datetime) -> dict[str, float]:

@@ -14,8 +14,8 @@ from anyscale_core.models.resources import Resources, fits
 HEAD_GROUP = "head"
 """The group name of heads; a worker group may not take it."""
 
-SIZES = frozenset({"name", "min_nodes", "max_nodes"})
-"""Fields of a group that change how many nodes it has, not what one is."""
+SIZES = frozenset({"name", "min_nodes", "max_nodes", "max_spot_share", "max_offering_share"})
+"""Fields of a group that change how many nodes it has of what, not what one is."""
 
 
 def shape_of(spec: ClusterSpec, group: str) -> NodeShape:
@@ -73,28 +73,37 @@ def offerings_that_fit(
     quarantined = tuple(shortages)
     wanted = markets(shape)
     zones = spec.zones
-    if home_zone and not spec.enable_cross_zone_scaling:
-        zones = (home_zone,)
-
-    def will_do(offering: Offering) -> bool:
-        if shape.instance_type is not None and offering.instance_type != shape.instance_type:
-            return False
-        if shape.required_resources is not None and not fits(shape.required_resources, offering.resources):
-            return False
-        return (
-            offering.available
-            and offering.market_type in wanted
-            and (zones is None or offering.zone in zones)
-            and not any(shortage.covers(offering, now=now) for shortage in quarantined)
-        )
 
     def rank(offering: Offering) -> tuple[int, int, float, float, str, str]:
-        zone_rank = zones.index(offering.zone) if zones is not None else 0
+        zone_rank = zones.index(offering.zone) if zones is not None and offering.zone in zones else 0
         size = offering.resources.get("CPU", 0.0)
         market = wanted.index(offering.market_type)
         return (market, zone_rank, offering.price_per_hour, size, offering.instance_type, offering.zone)
 
-    return tuple(sorted(filter(will_do, offerings), key=rank))
+    able = (
+        offering
+        for offering in suitable(spec, shape, offerings, home_zone=home_zone)
+        if offering.available and not any(shortage.covers(offering, now=now) for shortage in quarantined)
+    )
+    return tuple(sorted(able, key=rank))
+
+
+def suitable(
+    spec: ClusterSpec, shape: NodeShape, offerings: Iterable[Offering], *, home_zone: str
+) -> tuple[Offering, ...]:
+    """Return the offerings that a node of ``shape`` may be made from, to be had now or not."""
+    wanted = markets(shape)
+    zones: Sequence[str] | None = spec.zones
+    if home_zone and not spec.enable_cross_zone_scaling:
+        zones = (home_zone,)
+    return tuple(
+        offering
+        for offering in offerings
+        if shape.instance_type in (None, offering.instance_type)
+        and (shape.required_resources is None or fits(shape.required_resources, offering.resources))
+        and offering.market_type in wanted
+        and (zones is None or offering.zone in zones)
+    )
 
 
 def why_none(spec: ClusterSpec, shape: NodeShape, offerings: Iterable[Offering], shortages: Iterable[Shortage]) -> str:

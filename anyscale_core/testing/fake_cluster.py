@@ -209,7 +209,7 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
     def _offerings(self) -> Iterator[Offering]:
         for offering in self._cloud.offerings:
             short = self._cloud.short(offering.instance_type, offering.zone, offering.market_type)
-            yield attrs.evolve(offering, available=False) if short else offering
+            yield attrs.evolve(offering, available=offering.available and not short, takes=_takes(offering))
 
     def _delete(self, id: InstanceId, owner: Owner) -> Deletion:
         machine = self._owned(id, owner)

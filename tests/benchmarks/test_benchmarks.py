@@ -29,6 +29,8 @@ NAMES = [
     "heartbeats",
     "idle-tick",
     "rest",
+    "placement",
+    "placement-quick",
 ]
 FIELDS = {"name", "ours", "floor", "ratio", "n", "spread", "unit", "notes"}
 
@@ -115,6 +117,21 @@ def test_one_round_of_the_engine_brings_every_cluster_up(capsys: pytest.CaptureF
     assert main(["engine", "--json", "-n", "1"]) == 0
     (one,) = rows_of(capsys)
     assert "20 clusters of 10 nodes" in str(one["notes"])
+
+
+def test_a_point_of_the_placement_grid_stands_beside_the_bound_and_both_of_rays_schedulers() -> None:
+    from benchmarks import placement
+
+    price, seconds = placement._point("mixed", 10, 100, 1)
+    assert (price.name, price.unit) == ("placement-price-mixed-10-100", "$/h")
+    assert price.ours >= price.floor
+    assert [part in price.notes for part in ("with the solver", "Ray v2", "Ray v1", "DEARER")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert (seconds.name, seconds.unit) == ("placement-time-mixed-10-100", "s")
 
 
 def test_the_floor_stops_its_own_sessions_and_no_other() -> None:

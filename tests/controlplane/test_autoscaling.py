@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.cluster import MarketType, WorkerGroup
 from anyscale_core.models.node import GangStrategy
 from anyscale_core.models.phases import ClusterPhase, NodePhase
 from anyscale_core.testing.builders import a_spec, workers
@@ -158,3 +158,57 @@ def test_a_group_whose_spec_changes_is_replaced_node_by_node(world: World) -> No
     world.plane.apply(a_spec("demo", workers(instance_type="cpu-16", min_nodes=2, max_nodes=4)), actor="tester")
     world.until(lambda: len(world.ready()) == 2 and not old & {node.id for node in world.nodes()})
     assert {node.instance_type for node in world.ready()} == {"cpu-16"}
+
+
+def test_a_group_that_names_resources_grows_by_the_cheapest_mix_and_the_event_says_why(world: World) -> None:
+    group = WorkerGroup(name="any", required_resources={"CPU": 2.0}, max_nodes=20)
+    world.up(a_spec("demo", group, idle_worker_seconds=600))
+    world.agents.demand("demo", {"CPU": 4.0}, 1)
+    world.agents.demand("demo", {"CPU": 2.0, "memory": 24.0 * 2**30}, 2)
+    world.until(lambda: len(world.ready(group="any")) == 2)
+    assert sorted(node.instance_type for node in world.ready(group="any")) == ["mem-4", "mem-4"]
+    created = [event.fields for event in world.plane.events("demo") if event.kind == "nodes.create"][-1]
+    assert created["holds"] == ["1 x CPU=2 memory=24GiB"]
+    assert created["price_per_hour_before"] < created["price_per_hour_after"]
+
+
+def test_a_plan_for_a_cluster_that_waits_says_what_would_be_started_for_what(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=2)))
+    world.agents.demand("demo", {"CPU": 4.0}, 9)
+    world.agents.step()
+    preview = world.plane.plan(world.record().spec)
+    (planned,) = preview.nodes
+    assert (planned.group, planned.count, planned.holds) == ("workers", 1, ("1 x CPU=4",))
+    assert "Ray waits for 8 requests" in planned.reason
+    assert preview.price_per_hour_after == preview.price_per_hour_before + planned.price_per_hour
+    assert preview.unmet == ("CPU=4: max_nodes of 'workers' is reached; raise it",)
+
+
+def test_a_quota_of_the_account_stops_growth_before_the_cloud_has_to_refuse(world: World) -> None:
+    world.up(a_spec("demo", workers(max_nodes=10)))
+    world.cloud.limits["CPU"] = 12.0
+    world.agents.demand("demo", {"CPU": 4.0}, 10)
+    world.run(steps=60)
+    assert len(world.ready()) == 2
+    assert "create.refused" not in world.kinds()
+    assert world.record().reason == "CPU=4: the quota CPU of account is used up; ask the cloud for more"
+
+
+def test_a_cluster_starts_in_the_zone_where_all_of_it_can_be_had(world: World) -> None:
+    world.cloud.exhaust(zone="zone-a", instance_type="gpu-4")
+    world.up(a_spec("demo", workers(min_nodes=1), workers("gpus", instance_type="gpu-4", min_nodes=1)))
+    assert {node.zone for node in world.nodes()} == {"zone-b"}
+
+
+def test_a_node_on_demand_that_is_idle_gives_way_to_spot_once_there_is_some_again(world: World) -> None:
+    world.cloud.exhaust(market=MarketType.SPOT)
+    group = workers(min_nodes=1, max_nodes=3, market_type=MarketType.PREFER_SPOT)
+    world.up(a_spec("demo", group, rebuild_after_minutes=1, idle_worker_seconds=10))
+    assert [node.market_type for node in world.ready()] == [MarketType.ON_DEMAND]
+    world.cloud.restock()
+    world.plane.clouds.get("fake")._catalogue = None  # read again at its next use, as after ten minutes
+    world.until(lambda: [node.market_type for node in world.nodes(group="workers")] == [MarketType.SPOT], steps=900)
+    assert len(world.ready()) == 1
+    creates = world.creates()
+    world.run(steps=150)
+    assert world.creates() == creates, "a fleet that fits is left alone"

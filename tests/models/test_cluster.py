@@ -123,6 +123,19 @@ BAD: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"max_uptime_minutes": -1}, {"max_uptime_minutes": "0 switches it off"}),
     ({"idle_worker_seconds": -0.1}, {"idle_worker_seconds": "0 switches it off"}),
     ({"idle_termination_minutes": None}, {"idle_termination_minutes": "null is not a number"}),
+    ({"node_overhead_per_hour": -0.1}, {"node_overhead_per_hour": "0 counts prices alone"}),
+    ({"rebuild_saving": 1.5}, {"rebuild_saving": "1.5 is no part of a whole: a number from 0 to 1"}),
+    ({"rebuild_after_minutes": -1}, {"rebuild_after_minutes": "0 switches it off"}),
+    ({"worker_nodes.1.max_spot_share": -0.5}, {"worker_nodes[1].max_spot_share": "a number from 0 to 1"}),
+    ({"worker_nodes.1.max_offering_share": "half"}, {"worker_nodes[1].max_offering_share": "is not a number"}),
+    (
+        {"worker_nodes.0.max_spot_share": 0.5},
+        {"worker_nodes[0].max_spot_share": "is for PREFER_SPOT; the group is ON_DEMAND"},
+    ),
+    (
+        {"worker_nodes.0.max_offering_share": 0.5},
+        {"worker_nodes[0].max_offering_share": "is for SPOT and PREFER_SPOT; the group is ON_DEMAND"},
+    ),
     ({"head_recovery": "restart"}, {"head_recovery": "did you mean 'RESTART'?"}),
     # the rest
     ({"env_vars": {"A": None}}, {"env_vars.A": "null is not a string"}),

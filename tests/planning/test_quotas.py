@@ -12,7 +12,7 @@ from anyscale_core.models.instance import NodeKind, Offering
 from anyscale_core.models.quota import BudgetPeriod, QuotaSpec, QuotaUsage
 from anyscale_core.models.resources import total
 from anyscale_core.planning import quotas
-from anyscale_core.planning.placement import Budget
+from anyscale_core.planning.limits import Budget
 from anyscale_core.testing.builders import a_spec, workers
 from anyscale_core.testing.catalogue import OFFERINGS
 

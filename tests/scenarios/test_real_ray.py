@@ -186,7 +186,8 @@ def test_pending_tasks_grow_a_group_to_its_maximum_and_idle_nodes_go_without_los
     machine: Machine, tmp_path: Path
 ) -> None:
     machine.serve()
-    machine.up(a_spec(low=1, high=3, idle_worker_seconds=3))
+    spec = a_spec(low=1, high=3, idle_worker_seconds=3)
+    machine.up(spec)
     entrypoint = script(
         tmp_path,
         """
@@ -209,9 +210,15 @@ def test_pending_tasks_grow_a_group_to_its_maximum_and_idle_nodes_go_without_los
         nonlocal seen
         alive = (NodePhase.RECORDED, NodePhase.LAUNCHING, NodePhase.STARTING, NodePhase.READY, NodePhase.SUSPECT)
         seen = max(seen, len(machine.nodes(*alive, group="workers")))
-        return len(machine.nodes(group="workers")) == 3
+        return len(machine.nodes(*alive, group="workers")) == 3
 
-    machine.wait(grown, "three workers")
+    machine.wait(grown, "three workers, ready or on their way")
+    created = [event.fields for event in machine.client.events("real") if event.kind == "nodes.create"][-1]
+    assert any("CPU=1" in held for held in created["holds"]), "the decision says what the nodes are for"
+    assert created["price_per_hour_after"] >= created["price_per_hour_before"]
+    machine.wait(
+        lambda: any("max_nodes of" in why for why in machine.client.plan(spec).unmet), "the plan to say what stops it"
+    )
     machine.wait(lambda: not grown() and len(machine.nodes(group="workers")) == 1, "the idle ones to go")
     time.sleep(4)
     assert len(machine.nodes(group="workers")) == 1, "the minimum stays"

@@ -20,7 +20,7 @@ from anyscale_core.models.phases import (
     JobPhase,
     NodePhase,
 )
-from anyscale_core.planning.demand import PRESENT
+from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.planning.shapes import HEAD_GROUP
 from anyscale_core.testing import FakeAgents, FakeCloud
 

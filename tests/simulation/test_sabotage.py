@@ -17,7 +17,7 @@ from anyscale_core.models.ids import Token
 from anyscale_core.models.node import JobOrder
 from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.records import NodeRecord
-from anyscale_core.planning import demand
+from anyscale_core.planning import candidates
 from anyscale_core.testing import FakeCloud
 from tests.simulation.cli import main, play
 from tests.simulation.history import Action, History, from_seed, shrunk
@@ -49,7 +49,7 @@ def a_lost_answer_is_taken_for_a_refusal(patch: Patch) -> None:
 
 
 def nodes_that_drain_do_not_count(patch: Patch) -> None:
-    patch.setattr(demand, "PRESENT", demand.ALIVE)
+    patch.setattr(candidates, "PRESENT", candidates.ALIVE)
 
 
 def the_store_checks_no_lease(patch: Patch) -> None:
