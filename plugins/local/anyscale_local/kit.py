@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -43,6 +44,9 @@ SHELVES = {
 }
 """Folders of records in the state folder, and what lies in them."""
 
+EXEC_S = 1.0
+"""The longest that a process is without an environment because it is becoming another program, on a busy machine."""
+
 
 class FolderOracle:
     """Looks at files and processes, not at what the drivers say."""
@@ -54,7 +58,7 @@ class FolderOracle:
     def inventory(self) -> Iterator[Item]:
         """Yield every record, folder and process of the state folder, whoever owns it."""
         records = {path.parent.name: _json(path) for path in self._state.glob("instances/*/record.json")}
-        alive = self._alive()
+        alive = self._settled(records)
         for id, record in records.items():
             tags = record.get("tags", {})
             self._homes[record["base"]] = tags
@@ -104,6 +108,16 @@ class FolderOracle:
         (twin / "home").mkdir(parents=True, mode=0o700)
         changed = {"id": twin.name, "base": str(twin), "token": f"{record['token']}x", "pid": 0, "started": 0}
         (twin / "record.json").write_text(json.dumps(record | changed))
+
+    def _settled(self, records: Mapping[str, dict[str, Any]]) -> Mapping[str, list[int]]:
+        """Return the processes that live, once none of those recorded is in the middle of an exec, when it has no marks."""
+        end = time.monotonic() + EXEC_S
+        while True:
+            alive = self._alive()
+            unmarked = [id for id, record in records.items() if id not in alive and _lives(record.get("pid", 0))]
+            if not unmarked or time.monotonic() > end:
+                return alive
+            time.sleep(0.002)
 
     def _alive(self) -> Mapping[str, list[int]]:
         """Return the processes that live by instance id, as the marks in their environments tell."""
@@ -214,6 +228,13 @@ class LocalKit(Kit):
             "bucket": folder.as_uri(),
             "no bucket": f"{folder.as_uri()}-not",
         }.get(kind, "conformance-no-such")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(pid) and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _answers(address: str, port: int) -> str:
