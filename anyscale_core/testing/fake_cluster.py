@@ -17,7 +17,7 @@ from anyscale_core.errors import (
     Scope,
     Vendor,
 )
-from anyscale_core.models.cluster import NAME, MarketType
+from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.ids import InstanceId, Token
 from anyscale_core.models.instance import (
     Created,
@@ -30,7 +30,7 @@ from anyscale_core.models.instance import (
     Quota,
 )
 from anyscale_core.models.owner import Owner
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import Machine, key_of, tags_of
 
 QUOTA_REASONS = {"instances": "COUNT", "CPU": "CORES", "SPOT_CPU": "SPOT", "GPU": "FAMILY"}
@@ -58,14 +58,17 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         return self._call("get", act, deadline=deadline, names=(id,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
-        def act() -> tuple[Instance, ...]:
+        def shown() -> Iterator[tuple[str, Instance]]:
             now = self._cloud.clock.now()
-            return tuple(machine.view(now) for machine in self._cloud.listed() if owner.owns(machine.tags))
+            return ((machine.id, machine.view(now)) for machine in self._cloud.listed() if owner.owns(machine.tags))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         def act() -> Mapping[InstanceId, Deletion]:
+            for each in ids:
+                if each in self._cloud.protected and self._owned(each, owner):
+                    raise Conflict(f"{each} is protected", reason="IN_USE", resource=each, hint="release it first")
             return {each: self._delete(each, owner) for each in ids}
 
         return self._call("delete", act, deadline=deadline, names=tuple(ids), owner=owner)
@@ -125,6 +128,13 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
 
     def _launch(self, spec: InstanceSpec) -> Machine:
         self._check(spec)
+        if spec.network in self._cloud.full:
+            raise CapacityUnavailable(
+                f"no address is free in {spec.network}",
+                reason="SUBNET_ADDRESSES",
+                scope=Scope.SUBNET,
+                resource=spec.name,
+            )
         offering = self._place(spec)
         takes = _takes(offering)
         self._check_quota(spec, takes)
@@ -147,10 +157,7 @@ class FakeClusterDriver(FakeDriver, ClusterDriver):
         return machine
 
     def _check(self, spec: InstanceSpec) -> None:
-        if not NAME.fullmatch(spec.name):
-            raise InvalidRequest(
-                f"{spec.name!r} is not a name", reason="NAME", resource=spec.name, hint="up to 63 of a-z, 0-9 and '-'"
-            )
+        check_name(spec.name)
         namesake = self._cloud.named(spec.owner, spec.name)
         if namesake is not None:
             raise name_taken("instance", spec.name, namesake.spec.owner, spec.owner)

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.faults import ACTIONS
 from anyscale_core.testing.world import FakeCloud
 
@@ -36,10 +36,10 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
         return self._call("get", lambda: self._owned(name, owner), deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Identity, ...]:
-        def act() -> tuple[Identity, ...]:
-            return tuple(i for i in self._cloud.identities.values() if owner.owns(i.owner.tags()))
+        def shown() -> Iterator[tuple[str, Identity]]:
+            return ((each.name, each) for each in self._cloud.identities.values() if owner.owns(each.owner.tags()))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         def act() -> Deletion:
@@ -49,6 +49,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
             for key in [key for key in self._cloud.grants if key[2] == name]:
                 del self._cloud.grants[key]
             del self._cloud.identities[name]
+            self._cloud.spend(("identity", "create", identity.owner.plane, identity.owner.cloud), name)
             return Deletion.GONE
 
         return self._call("delete", act, deadline=deadline, names=(name,), owner=owner)
@@ -92,6 +93,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
         made = self._cloud.once(key, token, spec, identities.__contains__)
         if made:
             return identities[made[0]]
+        check_name(spec.name)
         if spec.name in identities:
             raise name_taken("identity", spec.name, identities[spec.name].owner, spec.owner)
         if spec.adopt is not None and ("identity", spec.adopt) not in self._cloud.foreign:
@@ -119,7 +121,7 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
                 "there is no proof", reason="MISSING", hint="send what the provider's prove() returned"
             )
         body, _, signature = document.rpartition(".")
-        if proof.provider != self.provider or not hmac.compare_digest(signature, _signature(body)):
+        if proof.provider != self.provider or not hmac.compare_digest(signature.encode(), _signature(body).encode()):
             raise Unauthenticated("the proof is not genuine", reason="FORGED")
         claims: dict[str, Any] = json.loads(bytes.fromhex(body))
         if claims["aud"] != audience:

@@ -1,6 +1,7 @@
 """The fake networking driver."""
 
 import ipaddress
+from collections.abc import Iterator
 from datetime import datetime
 
 import attrs
@@ -20,7 +21,7 @@ from anyscale_core.models.networking import (
 )
 from anyscale_core.models.owner import Owner
 from anyscale_core.testing.catalogue import ZONES
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import Net, WayIn, key_of
 
 
@@ -40,12 +41,12 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         return self._call("get", act, deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Network, ...]:
-        def act() -> tuple[Network, ...]:
+        def shown() -> Iterator[tuple[str, Network]]:
             self._cloud.settle()
-            nets = self._cloud.networks.values()
-            return tuple(self._view(net, owner) for net in nets if owner.owns(net.network.owner.tags()))
+            nets = (net for net in self._cloud.networks.values() if owner.owns(net.network.owner.tags()))
+            return ((net.network.name, self._view(net, owner)) for net in nets)
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         return self._call("delete", lambda: self._delete(name, owner), deadline=deadline, names=(name,), owner=owner)
@@ -93,6 +94,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         made = self._cloud.once(("networking", "create", owner.plane, owner.cloud), token, (spec, owner), is_alive)
         if made:
             return self._view(nets[key], owner)
+        check_name(spec.name)
         if key in nets:
             raise name_taken("network", spec.name, nets[key].network.owner, owner)
         if spec.adopt is not None and ("network", spec.adopt) not in self._cloud.foreign:
@@ -137,6 +139,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
         made = self._cloud.once(("networking", "expose", spec.owner.plane, spec.owner.cloud), token, spec, is_alive)
         if made:
             return self._endpoint(ways[key])
+        check_name(spec.name)
         net = self._cloud.networks.get(key_of(spec.owner, spec.network))
         if net is None or net.goes_at is not None:
             raise NotFound(f"no network {spec.network!r}", reason="PARENT", resource=spec.network)
@@ -156,6 +159,7 @@ class FakeNetworkingDriver(FakeDriver, NetworkingDriver):
             return Deletion.ALREADY_ABSENT
         if net.network.adopted:
             del self._cloud.networks[key_of(owner, name)]
+            self._cloud.spend(("networking", "create", owner.plane, owner.cloud), name)
             return Deletion.GONE
         users = [way.spec.name for way in self._ways(net)] + [
             machine.spec.name

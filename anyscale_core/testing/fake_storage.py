@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import importlib
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -11,7 +12,6 @@ import attrs
 
 from anyscale_core.drivers.storage import ObjectStore, StorageDriver
 from anyscale_core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from anyscale_core.models.cluster import NAME
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
@@ -19,7 +19,7 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_core.testing.below import Below
-from anyscale_core.testing.driver import FakeDriver, name_taken
+from anyscale_core.testing.driver import FakeDriver, check_name, name_taken
 from anyscale_core.testing.world import FakeCloud, Store
 
 URL_KEY = b"the fake world signs URLs with this"
@@ -38,11 +38,11 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
         return self._call("get", lambda: self._owned(name, owner).bucket, deadline=deadline, names=(name,), owner=owner)
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
-        def act() -> tuple[Bucket, ...]:
+        def shown() -> Iterator[tuple[str, Bucket]]:
             buckets = (store.bucket for store in self._cloud.buckets.values())
-            return tuple(bucket for bucket in buckets if owner.owns(bucket.owner.tags()))
+            return ((bucket.name, bucket) for bucket in buckets if owner.owns(bucket.owner.tags()))
 
-        return self._call("list", act, deadline=deadline, owner=owner)
+        return self._pages(shown, deadline=deadline, owner=owner)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         def act() -> Deletion:
@@ -55,7 +55,10 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
                 )
             for key in [key for key in self._cloud.grants if key[0] == name]:
                 del self._cloud.grants[key]
+            if store.bucket.adopted:
+                self._cloud.let_go[store.bucket.url] = store.objects
             del self._cloud.buckets[name]
+            self._cloud.spend(("storage", "create", store.bucket.owner.plane, store.bucket.owner.cloud), name)
             return Deletion.GONE
 
         return self._call("delete", act, deadline=deadline, names=(name,), owner=owner)
@@ -115,15 +118,14 @@ class FakeStorageDriver(FakeDriver, StorageDriver):
         made = self._cloud.once(key, token, (spec, owner), buckets.__contains__)
         if made:
             return buckets[made[0]].bucket
-        if not NAME.fullmatch(spec.name):
-            raise InvalidRequest(f"{spec.name!r} is not a name", reason="NAME", hint="up to 63 of a-z, 0-9 and '-'")
+        check_name(spec.name)
         if spec.name in buckets:
             raise name_taken("bucket", spec.name, buckets[spec.name].bucket.owner, owner)
         if spec.adopt is not None and ("bucket", spec.adopt) not in self._cloud.foreign:
             raise NotFound(f"no bucket {spec.adopt!r} to adopt", reason="REFERENCE", hint="name one that exists")
         url = spec.adopt or f"memory://{spec.name}"
         bucket = Bucket(name=spec.name, owner=owner, url=url, region=spec.region, adopted=spec.adopt is not None)
-        buckets[spec.name] = Store(bucket=bucket)
+        buckets[spec.name] = Store(bucket=bucket, objects=self._cloud.let_go.pop(url, None))
         made.append(spec.name)
         return bucket
 
@@ -147,7 +149,7 @@ def use_signed_url(cloud: FakeCloud, url: Secret[str], method: UrlMethod, body: 
     Raises Unauthenticated (FORGED, EXPIRED) and PermissionDenied(POLICY) for another method than it is good for.
     """
     plain, _, signature = url.reveal().rpartition("&signature=")
-    if not hmac.compare_digest(signature, _signature(plain)):
+    if not hmac.compare_digest(signature.encode(), _signature(plain).encode()):
         raise Unauthenticated("the URL was not signed here", reason="FORGED")
     parts = urlsplit(plain)
     query = parse_qs(parts.query)

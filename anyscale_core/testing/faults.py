@@ -55,6 +55,8 @@ class WireCall:
     at: datetime
     outcome: str
     applied: Applied
+    deadline: datetime | None = None
+    """When the caller wanted it to have ended."""
 
     @property
     def action(self) -> str:
@@ -179,6 +181,7 @@ class Wire:
         names: tuple[str, ...] = (),
         token: Token | None = None,
         owner: Owner | None = None,
+        deadline: datetime | None = None,
     ) -> R:
         """Carry one call out: faults before, the act itself under the lock, faults after; each ends in the journal."""
         at, applied, outcome = self._clock.now(), Applied.NO, "ok"
@@ -201,7 +204,7 @@ class Wire:
         finally:
             call = WireCall(
                 position=position, slot=slot, verb=verb, names=names, token=token, owner=owner,
-                at=at, outcome=outcome, applied=applied,
+                at=at, outcome=outcome, applied=applied, deadline=deadline,
             )  # fmt: skip
             with self._lock:
                 self.calls.append(call)

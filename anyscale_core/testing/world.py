@@ -142,6 +142,7 @@ class FakeCloud(Wire):
 
     ``boot``: from create to RUNNING. ``delete_takes``: from delete to gone. ``exposes_in``: until an endpoint is READY.
     ``list_window``: the longest that a list may lag behind, which the provider declares; ``lag()`` makes it do so.
+    ``page_size``: how many things one call of a list returns.
     """
 
     account = "fake-account"
@@ -154,12 +155,13 @@ class FakeCloud(Wire):
         delete_takes: timedelta = timedelta(seconds=20),
         exposes_in: timedelta = timedelta(seconds=10),
         list_window: timedelta = timedelta(seconds=30),
+        page_size: int = 1000,
     ) -> None:
         self.clock = clock or ManualClock()
         self.lock = threading.RLock()
         super().__init__(self.clock, self.lock)
         self.boot, self.delete_takes, self.exposes_in = boot, delete_takes, exposes_in
-        self.list_window = list_window
+        self.list_window, self.page_size = list_window, page_size
         self.offerings: tuple[Offering, ...] = OFFERINGS
         self.limits: dict[str, float] = dict(LIMITS)
         self.checks: dict[str, Check] = {}
@@ -175,6 +177,10 @@ class FakeCloud(Wire):
         self.grants: dict[tuple[str, str, str, Access], Grant] = {}
         """By bucket, prefix and identity."""
         self.foreign: set[tuple[str, str]] = set()
+        self.protected: set[InstanceId] = set()
+        self.full: set[str] = set()
+        self.let_go: dict[str, Any] = {}
+        """The objects of adopted buckets that were let go of, by URL."""
         self.used: dict[str, float] = dict.fromkeys(LIMITS, 0.0)
         """How much of each limit is in use."""
         self._named: dict[tuple[str, str, str], InstanceId] = {}
@@ -236,6 +242,29 @@ class FakeCloud(Wire):
                 if wanted != (None, None, None) and (short.instance_type, short.zone, short.market) != wanted
             ]
 
+    def protect(self, name: str) -> None:
+        """Let an instance be protected: to delete it is Conflict(IN_USE) until it is released."""
+        with self.lock:
+            self.protected.add(self.machine(name).id)
+
+    def release(self, name: str) -> None:
+        """End the protection of an instance; it may have none."""
+        with self.lock:
+            self.protected.discard(self.machine(name).id)
+
+    def double(self, name: str) -> None:
+        """Let a second instance of the same name and tags exist beside one, as a lost token leaves behind."""
+        with self.lock:
+            self.settle()
+            twin = attrs.evolve(self.machine(name), id=InstanceId(f"i-{self.serial():06d}"))
+            self.machines[twin.id] = twin
+            for metric, amount in twin.takes.items():
+                self.used[metric] = self.used.get(metric, 0.0) + amount
+
+    def fill(self, network: str) -> None:
+        """Let a network, by its name, have no free address left for another instance."""
+        self.full.add(network)
+
     def lag(self, window: timedelta) -> None:
         """Let every list of instances be ``window`` old. Raises ValueError beyond the declared ``list_window``."""
         if window > self.list_window:
@@ -284,8 +313,10 @@ class FakeCloud(Wire):
             self._gone(machine)
         for key in [key for key, net in self.networks.items() if net.goes_at is not None and net.goes_at <= now]:
             del self.networks[key]
+            self.spend(("networking", "create", *key[:2]), key[2])
         for key in [key for key, way in self.endpoints.items() if way.goes_at is not None and way.goes_at <= now]:
             del self.endpoints[key]
+            self.spend(("networking", "expose", *key[:2]), key[2])
 
     def listed(self) -> Iterator[Machine]:
         """Yield the machines as a list shows them: ``lag`` late with what is new and with what is gone."""
@@ -342,6 +373,12 @@ class FakeCloud(Wire):
                 "what the token made has been deleted", reason="TOKEN_SPENT", hint="mint a new token to make it again"
             )
         return made
+
+    def spend(self, key: Sequence[str], name: str) -> None:
+        """Let what tokens of ``key`` made under a name be gone for good: whoever makes it again makes another thing."""
+        for (*of, _), (_, made) in self._tokens.items():
+            if tuple(of) == tuple(key) and name in made:
+                made[made.index(name)] = f"{name} (deleted)"
 
     def holder(self, volume: tuple[str, str, str]) -> Machine | None:
         """Return the instance that has a volume."""

@@ -20,8 +20,10 @@ from anyscale_core.models.quota import QuotaSpec
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, links, read
 
 LANGUAGES = frozenset({"python", "output", "yaml", "json", "console", "text"})
-PROGRAMS = frozenset({"anyscale-core", "python3", ".tools/bin/uv", "export"})
-"""What a console block may start; only ``anyscale-core`` is ours to check."""
+OURS = {"anyscale-core": "anyscale_core.cli", "anyscale-conformance": "anyscale_conformance"}
+"""Our own commands, and the modules that are run for them."""
+PROGRAMS = frozenset({*OURS, "python3", ".tools/bin/uv", "export"})
+"""What a console block may start; only our own are checked."""
 
 
 def of(language: str) -> list[Block]:
@@ -74,8 +76,8 @@ def test_a_command_on_a_page_is_one_that_the_command_line_knows(block: Block) ->
     for line in lines:
         for command in _simple(line):
             assert command[0] in PROGRAMS, f"{block.where}: {command[0]} is no program that these pages use"
-            if command[0] == "anyscale-core":
-                _check_command(command[1:], block.where)
+            if command[0] in OURS:
+                _check_command(command[0], command[1:], block.where)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -133,26 +135,26 @@ def _simple(line: str) -> Iterator[list[str]]:
 
 
 def _is_ours(command: list[str]) -> bool:
-    return command[2:3] == ["anyscale-core"]
+    return bool(OURS.keys() & set(command[2:3]))
 
 
-def _check_command(words: list[str], where: str) -> None:
+def _check_command(program: str, words: list[str], where: str) -> None:
     own = words[: words.index("--")] if "--" in words else words
     verb = next((word for word in own if not word.startswith("-")), "")
     if verb == "quota":
         verb = " ".join(own[:2])
-    known = _options(verb)
+    known = _options(program, verb)
     for word in own:
         if word.startswith("-"):
-            assert word.partition("=")[0] in known, f"{where}: {verb or 'anyscale-core'} has no option {word}"
+            assert word.partition("=")[0] in known, f"{where}: {program} {verb} has no option {word}"
         elif word.startswith("examples/"):
             assert (ROOT / word).exists(), f"{where}: there is no {word}"
 
 
 @functools.cache
-def _options(verb: str) -> frozenset[str]:
+def _options(program: str, verb: str) -> frozenset[str]:
     """Return the options of a verb as its help shows them; fails for a verb that there is not."""
-    command = [sys.executable, "-m", "anyscale_core.cli", *verb.split(), "--help"]
+    command = [sys.executable, "-m", OURS[program], *verb.split(), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
-    assert done.returncode == 0, f"anyscale-core {verb} --help: {done.stderr}"
+    assert done.returncode == 0, f"{program} {verb} --help: {done.stderr}"
     return frozenset(re.findall(r"(?<![\w-])--?[a-z][\w-]*", done.stdout))

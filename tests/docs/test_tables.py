@@ -138,16 +138,6 @@ def test_a_promise_that_a_page_names_is_in_the_contract(page: str) -> None:
     assert set(ID.findall(read(page))) <= {row["Id"] for _, row in _promises()}
 
 
-def test_the_tests_that_the_contract_points_at_are_there() -> None:
-    known = {row["Id"] for _, row in _promises()}
-    for row in table(CONTRACT, "What is checked today"):
-        path = ROOT / row["Tests"]
-        assert path.exists(), row
-        ids = set(ID.findall(row["Promises"]))
-        assert ids, row
-        assert ids <= known, row
-
-
 def test_the_capabilities_of_the_contract_are_those_of_the_code() -> None:
     rows = {row["Id"]: (row["Level"], row["It says"]) for row in table(CONTRACT, "Capabilities")}
     assert rows == {one.id: (one.level.value, one.says) for one in CAPABILITIES.values()}

@@ -61,9 +61,11 @@ class LocalCluster(ClusterDriver):
 
     def create(self, specs: Sequence[InstanceSpec], *, token: Token, deadline: datetime) -> tuple[Outcome, ...]:
         check_deadline(deadline, self._clock)
-        self._validate(specs)
         if not specs:
             return ()
+        refused = self._refused(specs)
+        if len(refused) == len(specs):
+            raise refused[specs[0].name]
         owner = specs[0].owner
         print_of_specs = fingerprint(*specs)
         with translated(), self._state.lock(deadline):
@@ -71,7 +73,12 @@ class LocalCluster(ClusterDriver):
             if all(spec.name in claim.spent for spec in specs):
                 raise token_spent(", ".join(spec.name for spec in specs))
             self._state.remember(self.slot, token, claim, owner=owner)
-            return tuple(self._create(spec, claim, token) for spec in specs)
+            return tuple(
+                NotCreated(name=spec.name, error=refused[spec.name])
+                if spec.name in refused
+                else self._create(spec, claim, token)
+                for spec in specs
+            )
 
     def get(self, id: InstanceId, *, owner: Owner, deadline: datetime) -> Instance:
         check_deadline(deadline, self._clock)
@@ -118,30 +125,42 @@ class LocalCluster(ClusterDriver):
             used = len(self._store.all())
         return (Quota(metric=METRIC, scope="account", limit=self._settings.max_instances, used=used),)
 
-    def _validate(self, specs: Sequence[InstanceSpec]) -> None:
-        """Refuse what can never work, before anything is written."""
-        types = {offering.instance_type for offering in catalogue()}
+    def _refused(self, specs: Sequence[InstanceSpec]) -> dict[str, CloudError]:
+        """Return, by name, what can never work and why. Raises InvalidRequest for a batch that cannot work as a whole."""
         names = [spec.name for spec in specs]
         for name in names:
-            check_name(name, "an instance")
             if names.count(name) > 1:
                 raise InvalidRequest(f"the batch has {name} twice", reason="NAME", hint="give each its own name")
-        for spec in specs:
-            _refuse_unsupported(spec)
-            if spec.instance_type not in types:
-                raise InvalidRequest(
-                    f"there is no instance type {spec.instance_type!r} on this machine",
-                    reason="UNSUPPORTED_VALUE",
-                    hint=f"choose one of {', '.join(sorted(types))}",
-                )
+        clouds = {(spec.owner.plane, spec.owner.cloud) for spec in specs}
+        if len(clouds) > 1:
+            raise InvalidRequest("the batch is for two clouds", reason="COMBINATION", hint="make a batch for each")
         words = self._settings.boot_command()
-        if any("{bootstrap}" in word for word in words) and any(spec.bootstrap is None for spec in specs):
-            raise InvalidRequest(
-                "an instance here boots the node agent, which needs a bootstrap", reason="FIELD", hint="give one"
-            )
         if shutil.which(words[0]) is None:
             raise InvalidRequest(
                 f"{words[0]} is not a program", reason="FIELD", hint="mend the settings 'python' or 'command'"
+            )
+        types = {offering.instance_type for offering in catalogue()}
+        refused: dict[str, CloudError] = {}
+        for spec in specs:
+            try:
+                self._validate(spec, types, words)
+            except CloudError as error:
+                refused[spec.name] = error
+        return refused
+
+    def _validate(self, spec: InstanceSpec, types: set[str], words: Sequence[str]) -> None:
+        """Refuse what can never work, before anything is written."""
+        check_name(spec.name, "an instance")
+        _refuse_unsupported(spec)
+        if spec.instance_type not in types:
+            raise InvalidRequest(
+                f"there is no instance type {spec.instance_type!r} on this machine",
+                reason="UNSUPPORTED_VALUE",
+                hint=f"choose one of {', '.join(sorted(types))}",
+            )
+        if any("{bootstrap}" in word for word in words) and spec.bootstrap is None:
+            raise InvalidRequest(
+                "an instance here boots the node agent, which needs a bootstrap", reason="FIELD", hint="give one"
             )
 
     def _create(self, spec: InstanceSpec, claim: Claim, token: Token) -> Outcome:

@@ -28,8 +28,9 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_local.config import STATE_VARIABLE, read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
+from anyscale_local.grants import Grants
 from anyscale_local.permissions import permissions_for
-from anyscale_local.state import Record, State, check_name, fingerprint, write_private
+from anyscale_local.state import Record, State, check_name, fingerprint, tagged, write_private
 
 ALGORITHM = "Ed25519"
 """The name that RFC 9864 gave to what was EdDSA with this curve."""
@@ -81,7 +82,7 @@ class LocalIdentity(IdentityDriver):
                 return self._show(made)
             record = IdentityRecord(
                 name=spec.name,
-                tags={**spec.tags, **spec.owner.tags()},
+                tags=tagged(spec.tags, spec.owner),
                 token=token,
                 subjects=spec.subjects,
                 adopted=spec.adopt or "",
@@ -105,6 +106,7 @@ class LocalIdentity(IdentityDriver):
             record = self._shelf.read(name)
             if record is None or not owner.owns(record.tags):
                 return Deletion.ALREADY_ABSENT
+            Grants(self._state).drop(lambda grant: grant.identity == name)
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE

@@ -29,7 +29,7 @@ from anyscale_local.config import read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
 from anyscale_local.instances import InstanceStore
 from anyscale_local.offerings import ZONE
-from anyscale_local.state import Record, State, already_exists, check_name, digest, fingerprint
+from anyscale_local.state import Record, State, already_exists, check_name, digest, fingerprint, tagged
 
 LOOPBACK = "lo"
 CONNECT_TIMEOUT_S = 0.2
@@ -82,7 +82,7 @@ class LocalNetworking(NetworkingDriver):
                 fingerprint=fingerprint(spec),
             )
             if record is None:
-                tags = {**spec.tags, **owner.tags()}
+                tags = tagged(spec.tags, owner)
                 record = NetworkRecord(name=spec.name, tags=tags, token=token, adopted=spec.adopt is not None)
                 self._networks.write(_key(owner, spec.name), record)
             return self._show(record, deadline)

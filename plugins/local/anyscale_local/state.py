@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from anyscale_core.errors import AlreadyExists, Applied, Conflict, DeadlineExcee
 from anyscale_core.models import wire
 from anyscale_core.models.cluster import NAME
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
-from anyscale_core.models.owner import TAG_CLOUD, TAG_CLUSTER, TAG_PLANE, Owner
+from anyscale_core.models.owner import RESERVED_TAGS, TAG_CLOUD, TAG_CLUSTER, TAG_PLANE, Owner
 
 LOCK_WAIT_S = 10.0
 """No change holds the lock for longer than it takes to spawn a batch; whoever waits this long looks at a hung process."""
@@ -247,6 +247,11 @@ def check_name(name: str, kind: str) -> None:
             reason="NAME",
             hint="up to 63 of a-z, 0-9 and '-', a letter first, no '-' at the end",
         )
+
+
+def tagged(tags: Mapping[str, str], owner: Owner) -> dict[str, str]:
+    """Return the tags of a thing: the user's, without what looks like ours, then the owner's."""
+    return {key: value for key, value in tags.items() if key not in RESERVED_TAGS} | owner.tags()
 
 
 def same_cloud(owner: Owner, tags: dict[str, str]) -> bool:

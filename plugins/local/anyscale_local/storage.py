@@ -18,7 +18,8 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_local.config import read_settings, state_folder
 from anyscale_local.errors import check_deadline, translated
-from anyscale_local.state import Record, State, check_name, fingerprint, private_folder
+from anyscale_local.grants import GrantRecord, Grants
+from anyscale_local.state import Record, State, check_name, digest, fingerprint, private_folder, tagged
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +39,7 @@ class LocalStorage(StorageDriver):
         self._clock = config.clock
         self._state = State(state_folder(config, read_settings(config)), config.clock)
         self._shelf = self._state.shelf("bucket-records", BucketRecord)
+        self._grants = Grants(self._state)
 
     def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
         check_deadline(deadline, self._clock)
@@ -55,7 +57,7 @@ class LocalStorage(StorageDriver):
                 fingerprint=fingerprint(spec),
             )
             if record is None:
-                tags = {**spec.tags, **owner.tags()}
+                tags = tagged(spec.tags, owner)
                 adopted = spec.adopt is not None
                 record = BucketRecord(name=spec.name, tags=tags, token=token, path=str(path), adopted=adopted)
                 self._shelf.write(spec.name, record)
@@ -81,48 +83,43 @@ class LocalStorage(StorageDriver):
                 return Deletion.ALREADY_ABSENT
             if not record.adopted:
                 _remove_empty(Path(record.path), name)
+            self._grants.drop(lambda grant: grant.bucket == name)
             self._state.spend(self.slot, record)
             self._shelf.remove(name)
             return Deletion.GONE
 
     def grant(
-        self,
-        bucket: str,
-        prefix: str,
-        *,
-        identity: str,
-        access: Access,
-        owner: Owner,
-        token: Token,  # noqa: ARG002 - nothing is made that a token would have to find again
-        deadline: datetime,
+        self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
     ) -> Grant:
-        """Return how to reach a prefix. Its folder is made, so ``from_url(url)`` needs no option.
-
-        The identity and the access are shown as asked for and fence nothing: every process runs as one user.
-        """
+        """Remember a grant and return how to reach its prefix. Its folder is made, so ``from_url(url)`` needs no option."""
         check_deadline(deadline, self._clock)
-        with translated(resource=bucket):
+        name = f"{bucket}/{prefix}"
+        with translated(resource=bucket), self._state.lock(deadline):
             path = self._open(bucket, prefix, owner)
+            claim = self._state.claim("grant", token, owner=owner, fingerprint=digest(name, identity, access.value))
+            self._state.remember("grant", token, claim, owner=owner)
+            record = GrantRecord(
+                name=name, tags=owner.tags(), token=token, bucket=bucket, identity=identity, access=access.value
+            )
+            self._grants.add(record)
         store = StoreAccess(url=_url(path))
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
-    def revoke(
-        self,
-        bucket: str,  # noqa: ARG002 - a grant is this user's right to a folder, and leaves nothing to take away
-        prefix: str,  # noqa: ARG002
-        *,
-        identity: str,  # noqa: ARG002
-        owner: Owner,  # noqa: ARG002
-        deadline: datetime,
-    ) -> Deletion:
+    def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         check_deadline(deadline, self._clock)
-        return Deletion.ALREADY_ABSENT
+        with translated(resource=bucket), self._state.lock(deadline):
+            dropped = self._grants.drop(
+                lambda grant: (
+                    (grant.name, grant.identity) == (f"{bucket}/{prefix}", identity) and owner.owns(grant.tags)
+                )
+            )
+            return Deletion.GONE if dropped else Deletion.ALREADY_ABSENT
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
-        from obstore.store import LocalStore
+        from anyscale_local.objects import Folder
 
         with translated(resource=bucket):
-            return LocalStore(prefix=self._open(bucket, prefix, owner))
+            return Folder.of(self._open(bucket, prefix, owner), Path(self._read(bucket, owner).path))
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime

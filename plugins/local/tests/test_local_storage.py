@@ -1,16 +1,20 @@
 import stat
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import obstore
 import pytest
+from anyscale_local.grants import GrantRecord
+from anyscale_local.identity import LocalIdentity
+from anyscale_local.state import State
 from anyscale_local.storage import LocalStorage
 from anyscale_local.testing import Machine, owned, soon
 from obstore.store import from_url
 
 from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Unsupported
-from anyscale_core.models.identity import Access
+from anyscale_core.models.identity import Access, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, UrlMethod
@@ -30,7 +34,7 @@ def bucket(driver: LocalStorage, name: str = "data", token: str = "t1", adopt: s
 
 def granted(driver: LocalStorage, prefix: str, name: str = "data") -> Grant:
     return driver.grant(
-        name, prefix, identity="work", access=Access.WRITE, owner=owned(), token=Token("g"), deadline=soon()
+        name, prefix, identity="work", access=Access.WRITE, owner=owned(), token=Token(f"g-{prefix}"), deadline=soon()
     )
 
 
@@ -99,6 +103,30 @@ def test_a_bucket_with_an_object_is_not_deleted_and_one_with_empty_folders_is(dr
     assert bytes(obstore.get(store, "c/d").bytes()) == b""
     obstore.delete(store, "c/d")
     assert driver.delete("data", owner=owned(), deadline=soon()) is Deletion.GONE
+
+
+def test_a_grant_is_remembered_until_it_is_revoked_or_its_bucket_or_its_identity_goes(
+    driver: LocalStorage, tmp_path: Path
+) -> None:
+    config = Machine(home=tmp_path / "plane").config()
+    identities = LocalIdentity(config)
+    shelf = State(tmp_path / "plane" / "local", config.clock).shelf("grants", GrantRecord)
+    bucket(driver)
+    spec = IdentitySpec(name="work", owner=owned())
+    for prefix in ("a/", "b/", "c/"):
+        identities.create(spec, token=Token("i"), deadline=soon())
+        for _ in range(2):
+            granted(driver, prefix)
+    assert sorted(record.name for record in shelf.all()) == ["data/a/", "data/b/", "data/c/"]
+    revoke = partial(driver.revoke, "data", "a/", identity="work", deadline=soon())
+    assert revoke(owner=OTHER) is Deletion.ALREADY_ABSENT
+    assert [revoke(owner=owned()) for _ in range(2)] == [Deletion.GONE, Deletion.ALREADY_ABSENT]
+    assert sorted(record.name for record in shelf.all()) == ["data/b/", "data/c/"]
+    identities.delete("work", owner=owned(), deadline=soon())
+    assert list(shelf.all()) == []
+    granted(driver, "d/")
+    driver.delete("data", owner=owned(), deadline=soon())
+    assert list(shelf.all()) == []
 
 
 @pytest.mark.parametrize("prefix", ["../", "a/../../", "/etc/", "a//", "./", "a", "a/..", "a\\b/", "\0/"])

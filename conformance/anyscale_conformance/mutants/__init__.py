@@ -1,0 +1,1 @@
+"""Deliberately broken providers, each with the checks that must catch it."""

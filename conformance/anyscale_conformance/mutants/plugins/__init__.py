@@ -1,0 +1,1 @@
+"""Plugins that are broken before they are asked for anything."""

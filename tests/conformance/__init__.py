@@ -1,0 +1,1 @@
+"""What the tests of the conformance suite share: SDKs over real HTTP."""
