@@ -1,5 +1,6 @@
 """What a control plane costs that has nothing to do: a tick over clusters that did not change, and a process at rest."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -119,7 +120,8 @@ def _quiet(server: Server) -> None:
 def _share(server: Server, seconds: float) -> float:
     before, began = server.cpu(), time.perf_counter()
     time.sleep(seconds)
-    return (server.cpu() - before) / (time.perf_counter() - began)
+    # What the kernel counts comes in whole ticks: none is less than one, not nothing.
+    return max(server.cpu() - before, 1 / os.sysconf("SC_CLK_TCK")) / (time.perf_counter() - began)
 
 
 def _status(home: str, name: str) -> float:

@@ -21,6 +21,9 @@ from tests.scenarios.machine import Machine, a_spec
 
 pytestmark = [pytest.mark.real_ray, pytest.mark.timeout(180)]
 
+AWAY = 60
+"""Seconds: five times what a node may be silent before it is lost."""
+
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
@@ -266,7 +269,7 @@ def test_the_control_plane_killed_and_started_again_finds_the_same_nodes_and_the
     machine.kill()
     (worker,) = (node for node in after.nodes if node.group == "workers")
     machine.kill_raylet(worker)
-    time.sleep(20)
+    time.sleep(AWAY)
     assert len(machine.processes(having="raylet/raylet")) == 1, "nobody is there to replace it"
     machine.serve()
     machine.wait(lambda: machine.get().phase is ClusterPhase.RECOVERING, "the loss to be noticed")

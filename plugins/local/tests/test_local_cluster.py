@@ -256,13 +256,8 @@ def test_a_delete_kills_grandchildren_other_process_groups_and_those_that_left_t
     instance = one(driver)
     eventually(lambda: len(machine.processes()) >= 7)
 
-    began = time.monotonic()
-    gone = driver.delete([instance.id], owner=owned(), deadline=soon())
-    took = time.monotonic() - began
-
-    assert gone == {instance.id: Deletion.GONE}
+    assert driver.delete([instance.id], owner=owned(), deadline=soon()) == {instance.id: Deletion.GONE}
     assert machine.processes() == ()
-    assert took < 0.2
 
 
 def test_a_delete_that_died_after_its_record_is_carried_through_by_the_next_list(machine: Machine) -> None:
