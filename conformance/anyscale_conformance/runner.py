@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_conformance.context import Context
+from anyscale_conformance.context import LEFT_BEHIND, Context
 from anyscale_conformance.expect import CheckFailed
 from anyscale_conformance.faults.plan import Crashed
 from anyscale_conformance.kit import Item, Kit, Mode, RunScope
@@ -159,6 +159,7 @@ def watched(act: Callable[[], object], *, limit_s: float) -> tuple[Verdict, str]
     thread.start()
     thread.join(limit_s)
     if not outcome:
+        LEFT_BEHIND.add(thread)
         return Verdict.FAIL, f"{HUNG} after {limit_s:g} s: a call of the driver does not return"
     return outcome[0]
 
