@@ -17,6 +17,9 @@ CHANNEL = "anyscale_core_changed"
 DRIVER = "postgresql+psycopg"
 MIGRATING = 0x616E7973
 """The advisory lock that is held while tables are made or changed."""
+IDLE = timedelta(seconds=5)
+"""How long a transaction may stand open with nothing said in it. A process that is frozen (or cut off without a word) in the
+middle of one holds its rows: the server ends it, else nobody could take over a cluster although its lease has lapsed."""
 AGAIN = timedelta(seconds=1)
 """Between two attempts to connect."""
 GATHER = timedelta(milliseconds=10)
@@ -33,6 +36,12 @@ def url_of(database: str) -> URL:
         why = "PostgreSQL needs psycopg: install anyscale-core[postgres]"
         raise SpecError([Fault(path="database", message=why)], subject="settings") from None
     return make_url(database).set(drivername=DRIVER)
+
+
+def session_options(*, synchronous_commit: str = "on") -> str:
+    """Return what every connection asks of the server, as libpq's ``options``."""
+    idle = f"{IDLE.total_seconds() * 1000:.0f}"
+    return f"-c synchronous_commit={synchronous_commit} -c idle_in_transaction_session_timeout={idle}"
 
 
 def lock_migrations(connection: Connection) -> None:

@@ -70,7 +70,7 @@ class Store:
             self._reader = _embedded(url, begin="BEGIN")
         else:
             self._durable = _server(url)
-            self._loose = _server(url, options="-c synchronous_commit=off")
+            self._loose = _server(url, synchronous_commit="off")
             self._reader = _server(url, isolation_level="REPEATABLE READ")
 
     @classmethod
@@ -530,14 +530,13 @@ def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _server(url: str, *, options: str = "", isolation_level: str = "READ COMMITTED") -> Engine:
+def _server(url: str, *, synchronous_commit: str = "on", isolation_level: str = "READ COMMITTED") -> Engine:
     """Return an engine on a database server; connections that broke while nobody used them are replaced."""
-    from anyscale_core.controlplane.postgres import url_of
+    from anyscale_core.controlplane.postgres import session_options, url_of
 
-    arguments = {"options": options} if options else {}
     return create_engine(
         url_of(url), pool_pre_ping=True, pool_size=5, max_overflow=5, isolation_level=isolation_level,
-        connect_args=arguments,
+        connect_args={"options": session_options(synchronous_commit=synchronous_commit)},
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The store on a real PostgreSQL: the tables, the stories of the crash sweep, what is claimed once, and what is heard of."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,6 +12,8 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from litestar.testing import TestClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from anyscale_core.api.app import create_app
 from anyscale_core.controlplane.keys import SHARED, USER
@@ -122,6 +125,32 @@ def test_a_holder_whose_lease_has_lapsed_can_write_nothing_more(database: str, t
     # Even by a clock that stands still: what counts is the token, which has grown.
     with pytest.raises(LeaseLost), first.store.fenced(lease, now=now):
         raise AssertionError("the fence has let a lapsed lease in")
+    first.close()
+    second.close()
+
+
+def test_a_holder_that_stands_still_in_the_middle_of_a_transaction_keeps_nobody_out_for_ever(
+    database: str, tmp_path: Path
+) -> None:
+    first, second = two_planes(tmp_path, database)
+    first.apply(a_spec("demo", workers()), actor="tester")
+    now, ttl = first.clock.now(), timedelta(seconds=90)
+    lease = first.store.claim(first.holder, now=now, ttl=ttl)
+    assert lease is not None
+
+    def stand_still() -> None:
+        with first.store.fenced(lease, now=now) as connection:
+            # Here a SIGSTOP has struck the first: it says nothing more, and its row is locked.
+            until, later = time.monotonic() + WAIT, now + ttl + timedelta(seconds=1)
+            while (taken := second.store.claim(second.holder, now=later, ttl=ttl)) is None:
+                assert time.monotonic() < until, "nobody could take the cluster over"
+                time.sleep(0.05)
+            assert taken.cluster_id == lease.cluster_id
+            connection.execute(text("SELECT 1"))  # it has woken up
+
+    with pytest.raises(DBAPIError, match="idle-in-transaction"):
+        stand_still()
+    assert first.status("demo").record.name == "demo", "its next transaction has a connection that works"
     first.close()
     second.close()
 
