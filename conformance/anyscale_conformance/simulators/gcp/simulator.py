@@ -1,0 +1,153 @@
+"""The simulator as tests and kits use it: where it listens, its projects, and hands."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+
+from anyscale_conformance.simulators.gcp.calls import Caller
+from anyscale_conformance.simulators.gcp.cloud import Cloud, Journaled, Refusal
+from anyscale_conformance.simulators.gcp.compute import catalogues, firewalls, images, instances, life, networks
+from anyscale_conformance.simulators.gcp.dispatch import Dispatcher
+from anyscale_conformance.simulators.gcp.errors import ApiError
+from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
+from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
+from anyscale_conformance.simulators.gcp.world import Project, Resource, Timings
+from anyscale_core.clock import Clock, SystemClock
+
+ANSWERING = (catalogues, firewalls, images, instances, networks)
+"""The modules whose import registered who answers what."""
+
+
+class GcpSimulator:
+    """A Google Cloud on this machine, over HTTP. Projects are apart from each other, each with a clock of its own.
+
+    ``faults``: the simulator's own, answers that the published schemas do not allow among them; always to be empty.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, guard: Guard = Guard.TOKENS) -> None:
+        self._cloud = Cloud(clock=clock or SystemClock(), guard=guard)
+        self._dispatcher = Dispatcher(self._cloud)
+        self._server = Server(self._answer, idle=self._settle)
+        self.faults = self._server.faults
+
+    def __enter__(self) -> "GcpSimulator":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Return where it listens. All APIs are below it, and the objects of Cloud Storage at ``URL/bucket/key``."""
+        return f"http://{self._server.host}"
+
+    def endpoint(self, api: str) -> str:
+        """Return what ``build(..., client_options={"api_endpoint": ...})`` wants for an API (``compute``, ``iam``)."""
+        base = {"compute": "compute/v1/", "storage": "storage/v1/"}.get(api, "")
+        return f"{self.url}/{api}/{base}"
+
+    def add_project(self, id: str, *, clock: Clock | None = None, timings: Timings | None = None) -> "ProjectHands":
+        """Let a project be there, empty but for what every project has. Raises ValueError when there is one of that id."""
+        with self._cloud.lock:
+            return ProjectHands(self._cloud, self._cloud.add_project(id, clock=clock, timings=timings))
+
+    def remove_project(self, id: str) -> None:
+        """Take a project and everything in it away."""
+        with self._cloud.lock:
+            project = self._cloud.projects.pop(id)
+            for instance in project.all("instances"):
+                self._cloud.power.remove(instance)
+
+    @property
+    def requests(self) -> Sequence[Journaled]:
+        """Return every request so far, as it was answered."""
+        return tuple(self._cloud.journal)
+
+    def close(self) -> None:
+        """Stop listening, and end what runs."""
+        self._server.close()
+        self._cloud.power.close()
+
+    def _answer(self, request: Request) -> Answer:
+        answer = self._dispatcher.answer(request)
+        if answer is not None:
+            return answer
+        return Answer(status=404, body=b"Not Found", headers={"Content-Type": "text/html; charset=UTF-8"})
+
+    def _settle(self) -> None:
+        with self._cloud.lock:
+            for project in self._cloud.projects.values():
+                project.settle()
+
+
+class ProjectHands:
+    """One project: what can be done to it behind the back of who uses it, and what is really in it."""
+
+    def __init__(self, cloud: Cloud, project: Project) -> None:
+        self._cloud, self.project = cloud, project
+
+    @property
+    def id(self) -> str:
+        """Return the project's id."""
+        return self.project.id
+
+    @property
+    def number(self) -> int:
+        """Return the project's number."""
+        return self.project.number
+
+    def token(self, member: str = "user:owner@example.com", *, lifetime: timedelta = LIFETIME) -> str:
+        """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked."""
+        with self._cloud.lock:
+            return self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+
+    def requests(self, method: str = "") -> list[Journaled]:
+        """Return the requests of the project, of one method (``compute.instances.insert``) or of all."""
+        return [entry for entry in self._cloud.journal if entry.project == self.id and method in ("", entry.method)]
+
+    def sell_out(self, machine_type: str = "", *, zone: str = "") -> None:
+        """Let there be no machines of a type (or of any), in a zone (or in any): creating operations fail for it."""
+        self._cloud.stockouts.add((self.id, zone, machine_type))
+
+    def restock(self) -> None:
+        """Let there be machines again."""
+        self._cloud.stockouts = {sold_out for sold_out in self._cloud.stockouts if sold_out[0] != self.id}
+
+    def limit(self, metric: str, limit: float, *, region: str = "") -> None:
+        """Set a quota, of a region or of the project."""
+        self.project.limits[region, metric] = limit
+
+    def refuse(self, error: ApiError, *, method: str = "", times: int = 1) -> None:
+        """Answer the next calls (of a method, or of any) with an error."""
+        self._cloud.refusals.setdefault(self.id, []).append(Refusal(method=method, error=error, times=times))
+
+    def throttle(self, *, method: str = "", times: int = 1) -> None:
+        """Refuse the next calls for being too many."""
+        message = "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service 'compute.googleapis.com'"
+        self.refuse(ApiError(403, "rateLimitExceeded", message), method=method, times=times)
+
+    def add_image(self, name: str, *, family: str = "") -> str:
+        """Let the project have an image; return its name as an insert takes it."""
+        with self._cloud.lock:
+            return images.add_image(self.project, name, family=family).path
+
+    def preempt(self, name: str) -> None:
+        """Take a spot instance back: announced, then stopped or deleted. Raises ValueError for one that is not spot."""
+        with self._cloud.lock:
+            life.preempt(self._cloud, self.project, self._instance(name))
+
+    def stop(self, name: str) -> None:
+        """Let an instance be off at once, as one that was shut down from within."""
+        with self._cloud.lock:
+            instance = self._instance(name)
+            instance.hidden["turn"] += 1
+            life.switch_off(self._cloud, self.project, instance)
+
+    def vanish(self, name: str) -> None:
+        """Let an instance be gone without a word."""
+        with self._cloud.lock:
+            life.vanish(self._cloud, self.project, self._instance(name))
+
+    def _instance(self, name: str) -> Resource:
+        self.project.settle()
+        return next(found for found in self.project.all("instances") if found.name == name)
