@@ -17,8 +17,8 @@ class Caller:
     """Who calls: an IAM member (``serviceAccount:...``, ``principal://...``), empty for nobody."""
 
     member: str = ""
-    attributes: Mapping[str, str] = attrs.field(factory=dict)
-    """Of a federated principal: its groups and attributes, as ``principalSet`` names them."""
+    sets: frozenset[str] = frozenset()
+    """Of a federated principal: the ``principalSet://...`` that it belongs to."""
 
     @property
     def email(self) -> str:

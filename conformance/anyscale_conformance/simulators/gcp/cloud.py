@@ -10,10 +10,11 @@ import attrs
 from anyscale_conformance.simulators.gcp import catalogue
 from anyscale_conformance.simulators.gcp.compute.images import publish
 from anyscale_conformance.simulators.gcp.errors import ApiError
+from anyscale_conformance.simulators.gcp.keys import Keys
 from anyscale_conformance.simulators.gcp.power import Power
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.tokens import Guard, Tokens
-from anyscale_conformance.simulators.gcp.world import Project, Timings
+from anyscale_conformance.simulators.gcp.world import Bucket, Project, Timings
 from anyscale_core.clock import Clock, SystemClock
 
 GLOBAL = frozenset({"backendServices", "firewalls", "healthChecks", "images", "networks", "routes"})
@@ -23,6 +24,8 @@ REGIONAL = frozenset(
 PER_ZONE = frozenset(
     {"acceleratorTypes", "disks", "instanceGroups", "instances", "machineTypes", "networkEndpointGroups"}
 )
+OWNER = "user:owner@example.com"
+"""Who owns every project from the beginning."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +55,7 @@ class Refusal:
 
 @attrs.define(kw_only=True)
 class Cloud:
-    """Everything there is. One lock guards it all; what is slow (keys of others) is fetched outside."""
+    """Everything there is. One lock guards it all."""
 
     clock: Clock = attrs.field(factory=SystemClock)
     projects: dict[str, Project] = attrs.field(factory=dict)
@@ -64,6 +67,7 @@ class Cloud:
     """By project."""
     guard: Guard = Guard.TOKENS
     tokens: Tokens = attrs.field(factory=Tokens)
+    keys: Keys = attrs.field(factory=Keys)
     libraries: dict[str, Project] = attrs.field(factory=dict)
     power: Power = attrs.field(factory=Power)
     """What really runs."""
@@ -74,6 +78,8 @@ class Cloud:
         if id in self.projects:
             raise ValueError(f"there is a project {id} already")
         project = Project(id=id, number=next(self._numbers), clock=clock or self.clock, timings=timings or Timings())
+        owners = {"role": "roles/owner", "members": [OWNER]}
+        project.policies[""] = {"version": 1, "etag": "BwXhqDtRsNs=", "bindings": [owners]}
         self.projects[id] = project
         return project
 
@@ -103,6 +109,17 @@ class Cloud:
             self.libraries[name] = Project(id=name, number=next(self._numbers), clock=self.clock)
             publish(self.libraries[name])
         return self.libraries[name]
+
+    def home_of(self, bucket: str) -> str:
+        """Return the project that a bucket is in; empty when there is no such bucket. Names are the whole cloud's."""
+        return next((id for id, project in self.projects.items() if bucket in project.buckets), "")
+
+    def bucket(self, name: str) -> Bucket:
+        """Return a bucket of any project. Raises 404."""
+        home = self.projects.get(self.home_of(name))
+        if home is None:
+            raise ApiError(404, "notFound", "The specified bucket does not exist.", code="NoSuchBucket")
+        return home.buckets[name]
 
     def account(self, email: str) -> Json | None:
         """Return a service account of any project."""

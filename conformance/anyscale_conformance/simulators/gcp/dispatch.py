@@ -12,6 +12,7 @@ from anyscale_conformance.simulators.gcp import access, fields
 from anyscale_conformance.simulators.gcp.calls import HANDLERS, Call, Caller
 from anyscale_conformance.simulators.gcp.cloud import Cloud, Journaled
 from anyscale_conformance.simulators.gcp.errors import ApiError, info, invalid
+from anyscale_conformance.simulators.gcp.gcs import objects
 from anyscale_conformance.simulators.gcp.schema import Document, Json, Method
 from anyscale_conformance.simulators.gcp.server import Answer, Request
 from anyscale_conformance.simulators.gcp.world import Project, Remembered
@@ -24,6 +25,8 @@ APIS = (
 REMEMBERED = timedelta(minutes=60)
 """How long an operation is found again by its requestId."""
 REQUEST_ID = "requestId"
+UPLOAD, DOWNLOAD = "upload/", "download/"
+"""What stands in front of the paths by which the data of objects travel."""
 
 
 class ViolationError(AssertionError):
@@ -46,7 +49,8 @@ class Dispatcher:
         caller = Caller()
         project: Project | None = None
         try:
-            asked = self._parsed(document, method, request)
+            is_upload = method.uploads and request.path.startswith(f"/{UPLOAD}")
+            asked = {} if is_upload else self._parsed(document, method, request)
             params |= {name: values[-1] for name, values in request.query.items()}
             many = {name: values for name, values in request.query.items() if len(values) > 1}
             with self._cloud.lock:
@@ -57,9 +61,9 @@ class Dispatcher:
                     cloud=self._cloud, project=project, method=method, params=params, many=many, body=asked, caller=caller,
                     headers=request.headers,
                 )  # fmt: skip
-                body = self._called(call)
+                body = self._called(call, request if is_upload else None)
                 project.settle()  # what takes no time has happened when the answer goes out
-                answer = self._rendered(document, call, body)
+                answer = objects.media(call) or self._rendered(document, call, body)
         except ApiError as error:
             self._note(request, method, project, caller, error.http, params, error.reason)
             return _json(error.http, error.body(api=method.api), error.headers)
@@ -68,7 +72,10 @@ class Dispatcher:
 
     def _route(self, request: Request) -> tuple[Document, Method, dict[str, str]] | None:
         """Return the method: of the API that the path's first word or the host names, else of any that has the path."""
-        path, wanted = request.path.lstrip("/"), request.headers.get("host", "").partition(".googleapis.com")
+        path = request.path.lstrip("/")
+        for media in (UPLOAD, DOWNLOAD):
+            path = path.removeprefix(media)
+        wanted = request.headers.get("host", "").partition(".googleapis.com")
         api = wanted[0] if wanted[1] else ""
         head, _, rest = path.partition("/")
         prefixed = {document.api for document in self._documents} & {head}
@@ -103,7 +110,7 @@ class Dispatcher:
         assert isinstance(asked, dict)
         return asked if method.http == "PATCH" else _without_null(asked)  # in a patch, null takes away
 
-    def _called(self, call: Call) -> Json | None:
+    def _called(self, call: Call, upload: Request | None) -> Json | None:
         service = f"{call.method.api}.googleapis.com"
         if service not in call.project.services:
             message = (
@@ -115,6 +122,8 @@ class Dispatcher:
         if planned := self._cloud.refused(call.project.id, call.method.id):
             raise planned
         access.check(call)
+        if upload is not None:
+            return objects.upload(call, upload)
         handler = HANDLERS.get(call.method.id)
         if handler is None:
             raise ApiError(501, "notImplemented", f"this simulator has no {call.method.id}")

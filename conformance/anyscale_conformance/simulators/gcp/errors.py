@@ -35,12 +35,11 @@ class ApiError(Exception):
         """The code of Cloud Storage's XML API, and of an OAuth error."""
 
     def body(self, *, api: str) -> dict[str, Any]:
-        """Return the JSON body as this API writes it: compute and storage have ``errors``, sts speaks OAuth."""
+        """Return the JSON body as this API writes it: storage has no ``status``, sts speaks OAuth."""
         if api == "sts":
             return {"error": self.code or "invalid_request", "error_description": self.message}
-        error: dict[str, Any] = {"code": self.http, "message": self.message}
-        if api in ("compute", "storage"):
-            error["errors"] = [{"message": self.message, "domain": _domain(self.reason), "reason": self.reason}]
+        errors = [{"message": self.message, "domain": _domain(self.reason), "reason": self.reason}]
+        error: dict[str, Any] = {"code": self.http, "message": self.message, "errors": errors}
         if api != "storage":
             error["status"] = self.status
         if self.details:

@@ -190,3 +190,21 @@ def _plain(word: str) -> str:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def text_token(text: str, *, scope: str) -> str:
+    """Return the token of a page that comes after a name."""
+    return base64.urlsafe_b64encode(json.dumps([text, scope]).encode()).decode()
+
+
+def token_text(token: str, *, scope: str) -> str:
+    """Return the name that a page comes after; empty for no token. Raises 400 for a token of another query."""
+    if not token:
+        return ""
+    try:
+        text, whose = json.loads(base64.urlsafe_b64decode(token))
+    except ValueError:
+        raise bad_token(token)
+    if whose != scope:
+        raise bad_token(token)
+    return str(text)

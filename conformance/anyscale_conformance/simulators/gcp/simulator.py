@@ -4,17 +4,33 @@ from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 
+from anyscale_conformance.simulators.gcp import credentials, iam, pools, resources, sts
 from anyscale_conformance.simulators.gcp.calls import Caller
-from anyscale_conformance.simulators.gcp.cloud import Cloud, Journaled, Refusal
+from anyscale_conformance.simulators.gcp.cloud import OWNER, Cloud, Journaled, Refusal
 from anyscale_conformance.simulators.gcp.compute import catalogues, firewalls, images, instances, life, networks
 from anyscale_conformance.simulators.gcp.dispatch import Dispatcher
 from anyscale_conformance.simulators.gcp.errors import ApiError
+from anyscale_conformance.simulators.gcp.gcs import buckets, objects, store, xml
+from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
 from anyscale_conformance.simulators.gcp.world import Project, Resource, Timings
 from anyscale_core.clock import Clock, SystemClock
 
-ANSWERING = (catalogues, firewalls, images, instances, networks)
+ANSWERING = (
+    buckets,
+    catalogues,
+    credentials,
+    firewalls,
+    iam,
+    images,
+    instances,
+    networks,
+    objects,
+    pools,
+    resources,
+    sts,
+)
 """The modules whose import registered who answers what."""
 
 
@@ -72,7 +88,7 @@ class GcpSimulator:
         answer = self._dispatcher.answer(request)
         if answer is not None:
             return answer
-        return Answer(status=404, body=b"Not Found", headers={"Content-Type": "text/html; charset=UTF-8"})
+        return xml.answer(self._cloud, request)
 
     def _settle(self) -> None:
         with self._cloud.lock:
@@ -96,7 +112,7 @@ class ProjectHands:
         """Return the project's number."""
         return self.project.number
 
-    def token(self, member: str = "user:owner@example.com", *, lifetime: timedelta = LIFETIME) -> str:
+    def token(self, member: str = OWNER, *, lifetime: timedelta = LIFETIME) -> str:
         """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked."""
         with self._cloud.lock:
             return self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
@@ -147,6 +163,20 @@ class ProjectHands:
         """Let an instance be gone without a word."""
         with self._cloud.lock:
             life.vanish(self._cloud, self.project, self._instance(name))
+
+    def may(self, member: str, permission: str, bucket: str, key: str) -> bool:
+        """Return whether IAM lets somebody do something to an object: ``storage.objects.get`` and so on."""
+        with self._cloud.lock:
+            found = self._cloud.bucket(bucket)
+            return store.may(self._cloud, self.project, found, Caller(member=member), permission, key=key)
+
+    def damage(self, bucket: str) -> None:
+        """Let the next object that travels to or from a bucket arrive with a byte changed."""
+        self._cloud.bucket(bucket).is_damaged = True
+
+    def key_file(self, email: str) -> Json:
+        """Return a service account's key file, as nobody should have one."""
+        return self._cloud.keys.document(email, self.id)
 
     def _instance(self, name: str) -> Resource:
         self.project.settle()

@@ -81,6 +81,52 @@ class Resource:
         return f"{self.scope}/{self.name}"
 
 
+@attrs.define(kw_only=True)
+class Blob:
+    """An object of Cloud Storage. ``md5`` as base64."""
+
+    name: str
+    data: bytes = attrs.field(repr=False)
+    generation: int
+    md5: str
+    created_at: datetime
+    headers: dict[str, str] = attrs.field(factory=dict)
+    """Of its content: type, encoding, language, disposition, cache control."""
+    metadata: dict[str, str] = attrs.field(factory=dict)
+    metageneration: int = 1
+
+
+@attrs.define(kw_only=True)
+class Upload:
+    """An upload in parts that is not finished."""
+
+    id: str
+    name: str
+    started_at: datetime
+    headers: dict[str, str]
+    metadata: dict[str, str]
+    parts: dict[int, bytes] = attrs.field(factory=dict, repr=False)
+
+
+@attrs.define(kw_only=True)
+class Bucket:
+    """A bucket of Cloud Storage. ``body`` as the API shows it."""
+
+    name: str
+    body: Json
+    objects: dict[str, Blob] = attrs.field(factory=dict)
+    uploads: dict[str, Upload] = attrs.field(factory=dict)
+    is_damaged: bool = False
+    """Whether the next object that travels to or from it arrives with a byte changed."""
+
+    def carried(self, data: bytes) -> bytes:
+        """Return data as they arrive."""
+        if not self.is_damaged or not data:
+            return data
+        self.is_damaged = False
+        return bytes([data[0] ^ 1]) + data[1:]
+
+
 @attrs.define(kw_only=True, order=False)
 class Project:
     """One project. What is in it is read and written under the lock of the whole cloud."""
@@ -101,9 +147,20 @@ class Project:
     roles: dict[str, Json] = attrs.field(factory=dict)
     policies: dict[str, Json] = attrs.field(factory=dict)
     """IAM policies by resource; the project's own by the empty string."""
+    buckets: dict[str, Bucket] = attrs.field(factory=dict)
     clusters: dict[str, Json] = attrs.field(factory=dict)
     lag: timedelta = timedelta()
     """How old lists are."""
+    deleted: dict[str, Json] = attrs.field(factory=dict)
+    """Service accounts that were deleted, by their numbers."""
+    longrunning: dict[str, Json] = attrs.field(factory=dict)
+    """Operations of other APIs than Compute Engine, by name."""
+    made: dict[str, datetime] = attrs.field(factory=dict)
+    """When service accounts were made."""
+    propagation: timedelta = timedelta()
+    """How long it takes until policies know a new service account."""
+    generation: int = 0
+    """The newest object's."""
     xpn_host: str = ""
     """The host project of a shared VPC."""
     now: datetime = attrs.field(init=False)
@@ -115,6 +172,11 @@ class Project:
 
     def __attrs_post_init__(self) -> None:
         self.now = self.clock.now()
+
+    def is_known(self, email: str) -> bool:
+        """Return whether word of a service account has got around: policies do not know it before."""
+        made = self.made.get(email)
+        return made is None or made + self.propagation <= self.now
 
     def settle(self) -> None:
         """Let everything happen that was due by now, in its order and at its time."""
