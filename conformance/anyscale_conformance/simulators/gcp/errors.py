@@ -71,7 +71,7 @@ def already_exists(path: str) -> ApiError:
 
 def in_use(path: str, by: str) -> ApiError:
     """Return compute's 400 for what something else still needs."""
-    message = f"The {path.rsplit('/', 2)[-2].rstrip('s')} resource '{path}' is already being used by '{by}'"
+    message = f"The {singular(path.rsplit('/', 2)[-2])} resource '{path}' is already being used by '{by}'"
     return ApiError(400, "resourceInUseByAnotherResource", message)
 
 
@@ -79,6 +79,11 @@ def info(reason: str, service: str, **metadata: str) -> dict[str, Any]:
     """Return a google.rpc.ErrorInfo."""
     kind = "type.googleapis.com/google.rpc.ErrorInfo"
     return {"@type": kind, "reason": reason, "domain": "googleapis.com", "metadata": {"service": service, **metadata}}
+
+
+def singular(collection: str) -> str:
+    """Return the word for one of a collection: ``addresses`` -> ``address``."""
+    return "address" if collection == "addresses" else collection.removesuffix("s")
 
 
 def _domain(reason: str) -> str:

@@ -13,9 +13,6 @@ class Power:
     def boot(self, project: Project, instance: Resource) -> None:
         """Run an instance's startup script."""
 
-    def announce(self, instance: Resource) -> None:
-        """Tell an instance that it will be taken back."""
-
     def cut(self, instance: Resource) -> None:
         """Cut an instance's power; its disk stays."""
 

@@ -1,16 +1,26 @@
 """The simulator as tests and kits use it: where it listens, its projects, and hands."""
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 
-from anyscale_conformance.simulators.gcp import credentials, iam, pools, resources, sts
+from anyscale_conformance.simulators.gcp import credentials, iam, metadata, policies, pools, resources, sts
 from anyscale_conformance.simulators.gcp.calls import Caller
 from anyscale_conformance.simulators.gcp.cloud import OWNER, Cloud, Journaled, Refusal
-from anyscale_conformance.simulators.gcp.compute import catalogues, firewalls, images, instances, life, networks
+from anyscale_conformance.simulators.gcp.compute import (
+    balancing,
+    catalogues,
+    firewalls,
+    images,
+    instances,
+    life,
+    networks,
+)
 from anyscale_conformance.simulators.gcp.dispatch import Dispatcher
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.gcs import buckets, objects, store, xml
+from anyscale_conformance.simulators.gcp.inventory import Seen, inventory
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
@@ -18,6 +28,7 @@ from anyscale_conformance.simulators.gcp.world import Project, Resource, Timings
 from anyscale_core.clock import Clock, SystemClock
 
 ANSWERING = (
+    balancing,
     buckets,
     catalogues,
     credentials,
@@ -32,6 +43,9 @@ ANSWERING = (
     sts,
 )
 """The modules whose import registered who answers what."""
+
+CERTIFICATES = "/oauth2/v3/certs"
+"""Where Google's own public keys are, on www.googleapis.com."""
 
 
 class GcpSimulator:
@@ -85,6 +99,11 @@ class GcpSimulator:
         self._cloud.power.close()
 
     def _answer(self, request: Request) -> Answer:
+        if request.path == CERTIFICATES:
+            body = json.dumps(self._cloud.keys.certificates()).encode()
+            return Answer(
+                body=body, headers={"Content-Type": "application/json", "Cache-Control": "public, max-age=3600"}
+            )
         answer = self._dispatcher.answer(request)
         if answer is not None:
             return answer
@@ -141,6 +160,49 @@ class ProjectHands:
         """Refuse the next calls for being too many."""
         message = "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service 'compute.googleapis.com'"
         self.refuse(ApiError(403, "rateLimitExceeded", message), method=method, times=times)
+
+    def add_account(self, account_id: str) -> str:
+        """Let the project have a service account; return its address."""
+        email = f"{account_id}@{self.id}.iam.gserviceaccount.com"
+        with self._cloud.lock:
+            iam.add(self.project, email)
+        return email
+
+    def bind(self, resource: str, role: str, member: str) -> None:
+        """Give somebody a role: on the project (empty), a service account (its address) or a bucket (``b/NAME``)."""
+        with self._cloud.lock:
+            self.project.settle()
+            policy = policies.read(self.project, resource, version=policies.CONDITIONAL)
+            bindings = [*policy.get("bindings", []), {"role": role, "members": [member]}]
+            policies.write(self._cloud, self.project, resource, {"version": 3, "bindings": bindings}, api="iam")
+
+    def identity_token(self, name: str, audience: str) -> str:
+        """Return what an instance's own metadata server says of it to an audience, in full."""
+        with self._cloud.lock:
+            return metadata.identity_token(self._cloud, self.project, self._instance(name), audience)
+
+    def double(self, name: str) -> None:
+        """Let a second instance of that name, with the same labels and description, exist in another zone; it runs."""
+        with self._cloud.lock:
+            life.double(self._cloud, self.project, self._instance(name))
+
+    def fill(self, subnetwork: str) -> None:
+        """Let a subnetwork have no free address: creating operations fail for it."""
+        with self._cloud.lock:
+            for found in self.project.all("subnetworks"):
+                if found.name == subnetwork:
+                    found.hidden["full"] = True
+
+    def protect(self, name: str, *, protection: bool) -> None:
+        """Let an instance be protected from being deleted, or no longer."""
+        with self._cloud.lock:
+            self._instance(name).body["deletionProtection"] = protection
+
+    def inventory(self) -> list[Seen]:
+        """Return everything in the project, as it really is now."""
+        with self._cloud.lock:
+            self.project.settle()
+            return list(inventory(self.project))
 
     def add_image(self, name: str, *, family: str = "") -> str:
         """Let the project have an image; return its name as an insert takes it."""

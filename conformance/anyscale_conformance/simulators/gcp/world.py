@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_conformance.simulators.gcp.errors import ApiError, not_found
+from anyscale_conformance.simulators.gcp.errors import ApiError, not_found, singular
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_core.clock import Clock
 
@@ -243,12 +243,6 @@ class Remembered:
     asked: str
     operation: Resource
     at: datetime
-
-
-def singular(collection: str) -> str:
-    """Return the word for one of a collection: ``addresses`` -> ``address``."""
-    words = {"addresses": "address", "globalAddresses": "address"}
-    return words.get(collection, collection.removesuffix("s"))
 
 
 def stamp(at: datetime) -> str:

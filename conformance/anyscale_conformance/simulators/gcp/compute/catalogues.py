@@ -12,10 +12,10 @@ from anyscale_conformance.simulators.gcp.catalogue import (
     sold_in,
 )
 from anyscale_conformance.simulators.gcp.compute import common, usage
-from anyscale_conformance.simulators.gcp.errors import not_found
+from anyscale_conformance.simulators.gcp.errors import not_found, singular
 from anyscale_conformance.simulators.gcp.lists import aggregated, listed
 from anyscale_conformance.simulators.gcp.schema import Json
-from anyscale_conformance.simulators.gcp.world import LINK, PACIFIC, Project, Resource, fingerprint, singular, stamp
+from anyscale_conformance.simulators.gcp.world import LINK, PACIFIC, Project, Resource, fingerprint, stamp
 
 SINCE = datetime(2020, 1, 1, tzinfo=PACIFIC)
 GOODS = ("acceleratorTypes", "machineTypes", "regions", "zones")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from anyscale_conformance.simulators.gcp import catalogue, operations
 from anyscale_conformance.simulators.gcp.calls import HANDLERS, Call
-from anyscale_conformance.simulators.gcp.errors import ApiError, already_exists, in_use, invalid
+from anyscale_conformance.simulators.gcp.errors import ApiError, already_exists, in_use, invalid, singular
 from anyscale_conformance.simulators.gcp.lists import aggregated, listed
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.world import Project, Resource, words_of
@@ -66,7 +66,7 @@ def referred(call: Call, reference: str, collection: str, field: str, *, scope: 
         raise invalid(field, reference, "The URL is malformed.")
     thing = project.find(collection, "/".join(words[:-2]), words[-1])
     if thing is None:
-        raise invalid(field, reference, f"The referenced {collection.rstrip('s')} resource cannot be found.")
+        raise invalid(field, reference, f"The referenced {singular(collection)} resource cannot be found.")
     must_be_ready(thing)
     return thing
 
@@ -133,7 +133,7 @@ def plain(
     ``prefix``: the API's name for the collection where it differs (``regionHealthChecks``).
     """
     api = prefix or collection
-    kind = f"compute#{collection.removesuffix('s')}" if collection != "addresses" else "compute#address"
+    kind = f"compute#{singular(collection)}"
 
     def get(call: Call) -> Json:
         return call.project.get(collection, scope_of(call), call.params[parameter]).body

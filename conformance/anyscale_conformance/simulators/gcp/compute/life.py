@@ -4,11 +4,13 @@ Each order that it gets starts a new turn; what an earlier order had planned for
 """
 
 import ipaddress
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
 from anyscale_conformance.simulators.gcp import operations
 from anyscale_conformance.simulators.gcp.calls import Call
+from anyscale_conformance.simulators.gcp.catalogue import ZONES, region_of
 from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.compute.networks import RESERVED
 from anyscale_conformance.simulators.gcp.compute.usage import IDLE
@@ -152,7 +154,7 @@ def preempt(cloud: Cloud, project: Project, instance: Resource) -> None:
         raise ValueError(f"{instance.name} is not a spot instance")
     turn = _turn(instance)
     instance.body["status"] = "STOPPING"
-    cloud.power.announce(instance)
+    instance.hidden["preempted"] = True
     event = operations.begin(project, "compute.instances.preempted", instance, user="system", scope=instance.scope)
     event.body["statusMessage"] = "Instance was preempted."
     operations.end(project, event)
@@ -172,6 +174,23 @@ def vanish(cloud: Cloud, project: Project, instance: Resource) -> None:
     """Let an instance be gone without a word."""
     _turn(instance)
     _gone(cloud, project, instance)
+
+
+def double(cloud: Cloud, project: Project, instance: Resource) -> Resource:
+    """Let a twin of an instance run in another zone of its region, as a request that was answered to nobody leaves one."""
+    zone = instance.scope.partition("/")[2]
+    other = next(found for found in ZONES[region_of(zone)] if found != zone)
+    body = json.loads(json.dumps(instance.body).replace(f"zones/{zone}", f"zones/{other}"))
+    for kind in ("id", "kind", "name", "creationTimestamp", "selfLink", "zone"):
+        del body[kind]
+    twin = project.add("instances", f"zones/{other}", instance.name, {**body, "status": "RUNNING"}, turn=0)
+    for interface in twin.body["networkInterfaces"]:
+        interface.pop("networkIP", None)
+    _address(cloud, project, twin)
+    for shown in twin.body["disks"]:
+        disk = {"sizeGb": shown["diskSizeGb"], "status": "READY", "users": [twin.link], "labels": {}}
+        project.add("disks", twin.scope, words_of(shown["source"])[-1], disk, auto_delete=shown["autoDelete"])
+    return twin
 
 
 def console(cloud: Cloud, instance: Resource) -> str:
