@@ -25,6 +25,7 @@ from anyscale_core.errors import (
     InvalidRequest,
     NotFound,
     QuotaExceeded,
+    Retry,
     Scope,
 )
 from anyscale_core.models.ids import InstanceId, Token
@@ -87,6 +88,7 @@ class GcpCluster(ClusterDriver):
         made = at_once(
             partial(self._outcome, token=token, wanted=wanted, around=around, zones=zones, deadline=deadline), new
         )
+        _raise_whole(made)
         found = there | {spec.name: outcome for spec, outcome in zip(new, made, strict=True)}
         return tuple(
             NotCreated(name=spec.name, error=refused[spec.name]) if spec.name in refused else found[spec.name]
@@ -120,7 +122,7 @@ class GcpCluster(ClusterDriver):
         doomed = [id for id in ids if id in lost or (id in found and found[id].state is not InstanceState.DELETING)]
         answers = dict(zip(doomed, at_once(partial(self._delete, deadline=deadline), doomed), strict=True))
         errors = [answer for answer in answers.values() if isinstance(answer, CloudError)]
-        self._expected.seen(id for id in lost if not isinstance(answers[id], CloudError))
+        self._expected.seen(id for id, answer in answers.items() if not isinstance(answer, CloudError))
         if errors:
             raise errors[0]
         ends = {id: answer for id, answer in answers.items() if isinstance(answer, Deletion)}
@@ -216,17 +218,20 @@ class GcpCluster(ClusterDriver):
         zones: Sequence[str], deadline: datetime,
     ) -> Outcome:  # fmt: skip
         """Insert in the first of the zones that has it. Raises what the last of them said."""
-        note = instances.note_of(spec, token=token, wanted=wanted, now=self._clock.now())
-        candidates = spec.zones or zones
+        note = instances.note_of(spec, token=token, wanted=wanted)
+        candidates, missing = spec.zones or zones, 0
         for zone in candidates:
             body = instances.body_of(spec, note, around[_key_of(spec)], self._settings, zone=zone)
             try:
                 return self._insert(spec, note, body, token=token, zone=zone, deadline=deadline)
             except CapacityUnavailable as error:
+                missing += error.reason == "SKU"
                 if error.scope is not Scope.ZONE:
                     raise
                 if zone != candidates[-1]:
                     continue
+                if missing == len(candidates) and not self._is_sold(spec, deadline=deadline):
+                    raise _wrong_reference(spec, error) from error
                 if len(candidates) > 1:
                     error.scope, error.reason = Scope.REGION, "REGION"
                 raise
@@ -250,8 +255,9 @@ class GcpCluster(ClusterDriver):
         if is_done or not number:
             return self._made(spec, place, deadline=deadline)
         instance = instances.shown(
-            note, place, state=InstanceState.PENDING, market=instances.market_of(spec), type=spec.instance_type
-        )
+            note, place, state=InstanceState.PENDING, market=instances.market_of(spec), type=spec.instance_type,
+            created=operation.get("insertTime"),
+        )  # fmt: skip
         self._expected.add(instance, operation)
         return Created(instance=instance)
 
@@ -301,6 +307,22 @@ class GcpCluster(ClusterDriver):
                 )
             account = found.acting
         return Surroundings(subnetwork=subnetwork, service_account=account, is_public=is_public)
+
+    def _is_sold(self, spec: InstanceSpec, *, deadline: datetime) -> bool:
+        """Tell whether any zone of the project knows a machine type: one that none knows is no shortage."""
+        machine = spec.instance_type.partition("+")[0]
+        pages = self._client.pages(
+            "compute.machineTypes.aggregatedList",
+            project=self._project,
+            filter=f'name = "{machine}"',
+            deadline=deadline,
+        )
+        return any(
+            found.get("name") == machine
+            for page in pages
+            for scoped in page.get("items", {}).values()
+            for found in scoped.get("machineTypes", ())
+        )
 
     def _tell_usage(self, error: QuotaExceeded, *, deadline: datetime) -> None:
         """Say in the error how much of the quota is used, which Compute Engine does not."""
@@ -384,6 +406,15 @@ def at_once(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [act(item) for item in items]
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(items)), thread_name_prefix="gcp") as threads:
         return list(threads.map(act, items))
+
+
+def _raise_whole(outcomes: Sequence[Outcome]) -> None:
+    """Raise what struck a whole batch and may pass, so that whoever repeats calls can: a throttle, a broken line."""
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, NotCreated)]
+    passing = [error for error in errors if error.retry in (Retry.SAME, Retry.WITH_TOKEN)]
+    if errors and len(passing) == len(outcomes):
+        passing[0].attempts = len(passing)
+        raise passing[0]
 
 
 def _key_of(spec: InstanceSpec) -> tuple[str, str]:

@@ -92,6 +92,7 @@ TRANSLATE: Mapping[str, Meaning] = {
     "resourceNotReady": _BUSY,
     "RESOURCE_NOT_READY": _BUSY,
     "ABORTED": _ETAG,
+    "aborted": _ETAG,
     "concurrentPolicyChanges": _ETAG,
     "resourceInUseByAnotherResource": _IN_USE,
     "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE": _IN_USE,
@@ -207,14 +208,14 @@ def of_http(error: Any, *, service: str, method: str, resource: str, applied: Ap
     """Return the error of the tree for googleapiclient's HttpError."""
     status = int(error.resp.status)
     headers = {str(key).lower(): str(value) for key, value in error.resp.items()}
-    codes, message = _read(error.content)
+    codes, message, request_id = _read(error.content)
     code = next((each for each in codes if each in TRANSLATE), codes[0] if codes else "")
     meaning = _meaning(code, message, status=status)
     if meaning is _TAKEN and service == "storage" and code == "conflict" and not message:
         message = "the name is taken"
     vendor = Vendor(
         provider="gcp", service=service, code=code, http_status=status,
-        request_id=headers.get("x-goog-request-id", headers.get("x-guploader-uploadid", "")),
+        request_id=request_id or headers.get("x-guploader-uploadid", ""),
     )  # fmt: skip
     is_refused = status < 500 and status != 408
     return _made(
@@ -337,24 +338,25 @@ def _made(
     return meaning.error(message, **fields)
 
 
-def _read(content: bytes) -> tuple[tuple[str, ...], str]:
-    """Return the codes of an error's body, the most telling first, and its message."""
+def _read(content: bytes) -> tuple[tuple[str, ...], str, str]:
+    """Return the codes of an error's body, the most telling first, its message, and the id of the request."""
     try:
         body = json.loads(content)
     except ValueError:
-        return (), ""
+        return (), "", ""
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, str):  # the token service speaks OAuth
-        return (error,), str(body.get("error_description", ""))
+        return (error,), str(body.get("error_description", "")), ""
     if not isinstance(error, dict):
-        return (), ""
+        return (), "", ""
     details = error.get("details") or ()
     codes: list[str] = [str(each.get("reason", "")) for each in _mappings(details)]
     codes += ["QUOTA_EXCEEDED" for each in _mappings(details) if str(each.get("@type", "")).endswith("QuotaFailure")]
     reasons = [str(each.get("reason", "")) for each in _mappings(error.get("errors") or ())]
     # A reason that nobody knows is not explained away by the coarser status beside it.
     codes += reasons or [str(error.get("status", ""))]
-    return tuple(code for code in codes if code), str(error.get("message", ""))
+    request_id = next((str(each["requestId"]) for each in _mappings(details) if "requestId" in each), "")
+    return tuple(code for code in codes if code), str(error.get("message", "")), request_id
 
 
 def _mappings(values: Iterable[Any]) -> Iterator[Mapping[str, Any]]:

@@ -90,11 +90,11 @@ def validate(spec: InstanceSpec, region: str) -> None:
         )  # fmt: skip
 
 
-def note_of(spec: InstanceSpec, *, token: Token, wanted: str, now: datetime) -> Note:
+def note_of(spec: InstanceSpec, *, token: Token, wanted: str) -> Note:
     """Return what an instance's description holds. Raises InvalidRequest for tags that are reserved."""
     return note(
         spec.owner, spec.name, spec.tags, token=token, wanted=wanted, reserved={TAG_NODE: spec.node_id},
-        more={"at": now.astimezone(UTC).isoformat(), "type": spec.instance_type},
+        more={"type": spec.instance_type},
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def read(item: Mapping[str, Any], *, is_going: bool) -> Instance | None:
     reason = str(item.get("statusMessage", "")) or f"its status is {item.get('status')}"
     return shown(
         found, place, state=state, market=_market(item.get("scheduling", {})),
-        address=str(interfaces[0].get("networkIP", "")),
+        address=str(interfaces[0].get("networkIP", "")), created=item.get("creationTimestamp"),
         reason=reason if state is InstanceState.STOPPED else "", type=_type_of(item),
     )  # fmt: skip
 
@@ -162,16 +162,16 @@ def shown(
     state: InstanceState,
     market: MarketType,
     type: str,
+    created: object = None,
     address: str = "",
     reason: str = "",
 ) -> Instance:
     """Return an instance. Its address is shown from RUNNING on: before that nobody answers there."""
-    at = note.more.get("at")
     return Instance(
         id=place.id, name=note.name, node_id=NodeId(note.tags[TAG_NODE]) if TAG_NODE in note.tags else None,
         owner=note.owner(), instance_type=note.more.get("type", type), state=state, market_type=market, zone=place.zone,
         address="" if state is InstanceState.PENDING else address, reason=reason, tags=note.tags,
-        created_at=None if at is None else datetime.fromisoformat(at),
+        created_at=datetime.fromisoformat(str(created)).astimezone(UTC) if created else None,
     )  # fmt: skip
 
 
