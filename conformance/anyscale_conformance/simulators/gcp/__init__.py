@@ -13,8 +13,8 @@ happen meanwhile happens at the next request.
 
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.inventory import Seen
-from anyscale_conformance.simulators.gcp.simulator import CERTIFICATES, GcpSimulator, ProjectHands
+from anyscale_conformance.simulators.gcp.simulator import CERTIFICATES, GcpSimulator, ProjectHands, Running
 from anyscale_conformance.simulators.gcp.tokens import Guard
 from anyscale_conformance.simulators.gcp.world import Timings
 
-__all__ = ["CERTIFICATES", "ApiError", "GcpSimulator", "Guard", "ProjectHands", "Seen", "Timings"]
+__all__ = ["CERTIFICATES", "ApiError", "GcpSimulator", "Guard", "ProjectHands", "Running", "Seen", "Timings"]

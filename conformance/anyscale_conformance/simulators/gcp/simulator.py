@@ -1,15 +1,17 @@
 """The simulator as tests and kits use it: where it listens, its projects, and hands."""
 
+import enum
 import json
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 
-from anyscale_conformance.simulators.gcp import credentials, iam, metadata, policies, pools, resources, sts
+from anyscale_conformance.simulators.gcp import container, credentials, iam, metadata, policies, pools, resources, sts
 from anyscale_conformance.simulators.gcp.calls import Caller
 from anyscale_conformance.simulators.gcp.cloud import OWNER, Cloud, Journaled, Refusal
 from anyscale_conformance.simulators.gcp.compute import (
     balancing,
+    bulk,
     catalogues,
     firewalls,
     images,
@@ -21,6 +23,7 @@ from anyscale_conformance.simulators.gcp.dispatch import Dispatcher
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.gcs import buckets, objects, store, xml
 from anyscale_conformance.simulators.gcp.inventory import Seen, inventory
+from anyscale_conformance.simulators.gcp.power import Booting
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
@@ -30,7 +33,9 @@ from anyscale_core.clock import Clock, SystemClock
 ANSWERING = (
     balancing,
     buckets,
+    bulk,
     catalogues,
+    container,
     credentials,
     firewalls,
     iam,
@@ -48,14 +53,27 @@ CERTIFICATES = "/oauth2/v3/certs"
 """Where Google's own public keys are, on www.googleapis.com."""
 
 
+class Running(enum.Enum):
+    """What instances are."""
+
+    NOTHING = "nothing"
+    """Rows of a table."""
+    SCRIPTS = "scripts"
+    """Processes of this machine that run their ``startup-script``, each with a loopback address and a metadata server."""
+
+
 class GcpSimulator:
     """A Google Cloud on this machine, over HTTP. Projects are apart from each other, each with a clock of its own.
 
     ``faults``: the simulator's own, answers that the published schemas do not allow among them; always to be empty.
     """
 
-    def __init__(self, *, clock: Clock | None = None, guard: Guard = Guard.TOKENS) -> None:
+    def __init__(
+        self, *, clock: Clock | None = None, guard: Guard = Guard.TOKENS, machines: Running = Running.NOTHING
+    ) -> None:
         self._cloud = Cloud(clock=clock or SystemClock(), guard=guard)
+        if machines is Running.SCRIPTS:
+            self._cloud.power = Booting(lambda *asked: metadata.answer(self._cloud, *asked))
         self._dispatcher = Dispatcher(self._cloud)
         self._server = Server(self._answer, idle=self._settle)
         self.faults = self._server.faults
@@ -197,6 +215,18 @@ class ProjectHands:
         """Let an instance be protected from being deleted, or no longer."""
         with self._cloud.lock:
             self._instance(name).body["deletionProtection"] = protection
+
+    def serve_cluster(self, location: str, name: str, *, endpoint: str, certificate: str) -> None:
+        """Let a GKE cluster's API server be at an address (``host:port``), with this certificate (base64 of its PEM)."""
+        with self._cloud.lock:
+            self.project.clusters[f"{location}/{name}"] |= {
+                "endpoint": endpoint, "masterAuth": {"clusterCaCertificate": certificate}
+            }  # fmt: skip
+
+    def console(self, name: str) -> str:
+        """Return what an instance has printed."""
+        with self._cloud.lock:
+            return self._cloud.power.console(self._instance(name))
 
     def inventory(self) -> list[Seen]:
         """Return everything in the project, as it really is now."""
