@@ -61,6 +61,12 @@ def email(project: str, owner: Owner, name: str) -> str:
     return f"{account_id(owner, name)}@{project}.iam.gserviceaccount.com"
 
 
+def home(email: str) -> str:
+    """Return what IAM calls a service account of any project: by the project of its address, where that tells."""
+    project, _, rest = email.partition("@")[2].partition(".")
+    return path(project if rest == "iam.gserviceaccount.com" else "-", email)
+
+
 def path(project: str, email: str) -> str:
     """Return what IAM calls a service account."""
     return f"projects/{project}/serviceAccounts/{email}"

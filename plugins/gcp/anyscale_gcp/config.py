@@ -50,6 +50,7 @@ class Settings:
     disk_gb: int = 50
     python: str = "python3"
     prepare: str = ""
+    node_service_account: str = "default"
     subnetwork: str = ""
     network_tags: tuple[str, ...] = ()
     ingress_ranges: tuple[str, ...] = ()

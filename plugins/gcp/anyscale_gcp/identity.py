@@ -156,7 +156,7 @@ class GcpIdentity(IdentityDriver):
         if spec.adopt is not None:
             try:
                 self._client.call(
-                    "iam.projects.serviceAccounts.get", name=accounts.path("-", spec.adopt), about=spec.adopt,
+                    "iam.projects.serviceAccounts.get", name=accounts.home(spec.adopt), about=spec.adopt,
                     deadline=deadline,
                 )  # fmt: skip
             except NotFound as error:
@@ -203,7 +203,7 @@ class GcpIdentity(IdentityDriver):
                     return bindings
             return [*bindings, {"role": policies.WORKLOAD_ROLE, "members": list(dict.fromkeys(members))}]
 
-        policies.change_account(self._client, accounts.path("-", account.acting), edit, deadline=deadline)
+        policies.change_account(self._client, accounts.home(account.acting), edit, deadline=deadline)
 
     def _shut_out(self, account: Account, *, deadline: datetime) -> None:
         """Take from an adopted account whom we let become it: members of clusters, for those we alone put there."""
@@ -218,14 +218,14 @@ class GcpIdentity(IdentityDriver):
                     out.append(each)
             return out
 
-        policies.change_account(self._client, accounts.path("-", account.acting), edit, deadline=deadline)
+        policies.change_account(self._client, accounts.home(account.acting), edit, deadline=deadline)
 
     def _subjects(self, account: Account, *, deadline: datetime) -> tuple[str, ...]:
         members = self._members(account, deadline=deadline) if account.has_subjects else ()
         return tuple(subject for member in members if (subject := _subject(member)))
 
     def _members(self, account: Account, *, deadline: datetime) -> tuple[str, ...]:
-        policy = policies.of_account(self._client, accounts.path("-", account.acting), deadline=deadline)
+        policy = policies.of_account(self._client, accounts.home(account.acting), deadline=deadline)
         return tuple(
             member
             for each in policy.get("bindings", ())

@@ -124,9 +124,7 @@ def body_of(spec: InstanceSpec, note: Note, around: Surroundings, settings: Sett
     }
     if settings.network_tags:
         body["tags"] = {"items": list(settings.network_tags)}
-    if around.service_account:
-        scopes = ["https://www.googleapis.com/auth/cloud-platform"]
-        body["serviceAccounts"] = [{"email": around.service_account, "scopes": scopes}]
+    body["serviceAccounts"] = [_account(around.service_account, settings)]
     if type["accelerator"]:
         kind = f"zones/{zone}/acceleratorTypes/{type['accelerator']}"
         body["guestAccelerators"] = [{"acceleratorType": kind, "acceleratorCount": int(type["count"] or 1)}]
@@ -178,6 +176,13 @@ def shown(
 def market_of(spec: InstanceSpec) -> MarketType:
     """Return the market that an instance is bought in; a preference is the core's to decide."""
     return MarketType.SPOT if spec.market_type is MarketType.SPOT else MarketType.ON_DEMAND
+
+
+def _account(email: str, settings: Settings) -> dict[str, Any]:
+    """Return whom an instance runs as. Without an identity it has a name to prove itself by, and may do nothing."""
+    if email:
+        return {"email": email, "scopes": ["https://www.googleapis.com/auth/cloud-platform"]}
+    return {"email": settings.node_service_account, "scopes": ["https://www.googleapis.com/auth/userinfo.email"]}
 
 
 def _typed(instance_type: str) -> dict[str, str | None]:

@@ -5,9 +5,10 @@ Nothing of the plugin imports this module; ``anyscale-conformance run --provider
 
 import functools
 import hashlib
+import http.client
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,12 +20,13 @@ from anyscale_conformance.faults.http import WireRequest
 from anyscale_conformance.faults.http_google import GoogleCarrier
 from anyscale_conformance.kit import Item, Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
-from anyscale_conformance.simulators.gcp import GcpSimulator, ProjectHands, Timings
+from anyscale_conformance.simulators.gcp import CERTIFICATES, GcpSimulator, ProjectHands, Seen, Timings
 
+from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import Applied, CloudError
 from anyscale_core.hookspecs import Provider
-from anyscale_core.models.identity import Access, IdentitySpec
+from anyscale_core.models.identity import Access, IdentitySpec, Proof
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
@@ -40,6 +42,10 @@ REGION = "us-central1"
 MACHINE = "n2-standard-2"
 APIS = ("compute", "iam", "iamcredentials", "sts", "storage")
 SIGNER = "control-plane"
+OWNER = "user:owner@example.com"
+"""Who calls: the owner of the simulator's projects."""
+SOMEBODY = "user:somebody@example.com"
+"""Whom the customer lets into a bucket."""
 
 
 @functools.cache
@@ -145,130 +151,122 @@ class ProjectOracle:
         self._hands = project
 
     def inventory(self) -> Iterator[Item]:
-        """Yield everything in the project, whoever owns it, but for what every project has."""
-        project = self._hands.project
-        project.settle()
-        yield from (*self._things(), *self._accounts(), *self._buckets())
-
-    def _things(self) -> Iterator[Item]:
-        project = self._hands.project
-        for collection, kind in KINDS.items():
-            for thing in project.all(collection):
-                note = tags.parse(thing.body.get("description"))
-                owned = dict(note.tags) if note is not None else _labelled(thing.body)
-                name = owned.get(TAG_NAME, thing.name)
-                if collection == "instances":
-                    yield self._instance(thing, owned, name)
-                elif collection == "firewalls":
-                    yield from _rule(thing, note, owned, name)
-                elif thing.name != "default" or collection not in ("networks", "subnetworks"):
-                    yield Item(
-                        kind=kind if owned else f"foreign {kind}", id=f"{thing.scope}/{thing.name}", name=name, tags=owned,
-                        detail={"body": _stable(thing.body)},
-                    )  # fmt: skip
-
-    def _instance(self, thing: Any, owned: Mapping[str, str], name: str) -> Item:
-        body = thing.body
-        state = {"RUNNING": "running", "TERMINATED": "stopped", "STOPPING": "deleting"}.get(body["status"], "pending")
-        zone = tags.plain(body["zone"])
-        detail = {"type": tags.plain(body["machineType"]), "labels": json.dumps(body.get("labels", {}), sort_keys=True)}
-        return Item(
-            kind="instance", id=f"{zone}/{thing.name}/{body['id']}", name=name, tags=owned, state=state, detail=detail
-        )
-
-    def _accounts(self) -> Iterator[Item]:
-        for email, item in sorted(self._hands.project.accounts.items()):
-            account = accounts.parse(item)
-            if account is not None:
-                owned = {**account.owner.tags(), TAG_NAME: account.name}
-                detail = {"description": item["description"]}
-                yield Item(kind="identity", id=email, name=account.name, tags=owned, detail=detail)
-            elif not email.startswith(SIGNER) and "developer" not in email:
-                yield Item(kind="foreign identity", id=email)
-
-    def _buckets(self) -> Iterator[Item]:
-        project = self._hands.project
-        names = {
-            account.acting: account.name
-            for item in project.accounts.values()
-            if (account := accounts.parse(item)) is not None
-        }
-        for name, bucket in sorted(project.buckets.items()):
-            kept = buckets.read(bucket.body)
-            owned = {} if kept is None else dict(kept.note.tags)
-            detail = {
-                "public": "yes" if buckets.is_public(bucket.body, self._policy(name)) else "no",
-                "keys": " ".join(sorted(bucket.objects)), "region": str(bucket.body.get("location", "")),
-            }  # fmt: skip
-            yield Item(
-                kind="foreign bucket" if kept is None else "bucket", id=name, name=kept.note.name if kept else name, tags=owned,
-                detail=detail,
-            )  # fmt: skip
-            for upload in bucket.uploads:
-                yield Item(kind="upload", id=upload, name=name)
-            called = next(
-                (
-                    k.note.name
-                    for b in project.buckets.values()
-                    if (k := buckets.read(b.body)) is not None and k.place == name
-                ),
-                name,
-            )
-            yield from self._grants(name, called, names)
-
-    def _grants(self, bucket: str, called: str, names: Mapping[str, str]) -> Iterator[Item]:
-        for binding in self._policy(bucket).get("bindings", ()):
-            expression = (binding.get("condition") or {}).get("expression", "")
-            found = PLACE.search(expression)
-            if found is None:
-                continue
-            for member in binding["members"]:
-                email = re.sub(r"\?uid=.*", "", member.rpartition("serviceAccount:")[2])
-                yield Item(
-                    kind="grant", id=names.get(email, email), name=f"{called}/{json.loads(found[1])}",
-                    state="write" if binding["role"] == policies.ROLES[Access.WRITE] else "read",
-                )  # fmt: skip
-
-    def _policy(self, bucket: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._hands.project.policies.get(f"b/{bucket}", {})
-        return found
+        """Yield everything in the project, whoever owns it, but for what every project of the kit has."""
+        seen = [each for each in self._hands.inventory() if (each.kind, each.name) not in GIVEN]
+        parsed = [accounts.parse(each.body) for each in seen if each.kind == "serviceAccounts"]
+        names = {account.acting: account.name for account in parsed if account is not None}
+        kept = [buckets.read(each.body) for each in seen if each.kind == "buckets"]
+        called = {each.place: each.note.name for each in kept if each is not None}
+        for each in seen:
+            match each.kind:
+                case "instances":
+                    yield _instance(each)
+                case "firewalls":
+                    yield from _rule(each)
+                case "serviceAccounts":
+                    yield from _account(each)
+                case "buckets":
+                    keys = [
+                        o.name.partition("/")[2]
+                        for o in seen
+                        if o.kind == "objects" and o.name.startswith(f"{each.name}/")
+                    ]
+                    yield _bucket(each, keys)
+                case "bindings":
+                    yield from _grant(each, names, called)
+                case "objects" | "roles":
+                    pass
+                case _:
+                    yield _other(each)
 
 
 PLACE = re.compile(r"""\.startsWith\(("(?:[^"\\]|\\.)*")\)$""")
+OBJECTS = {policies.ROLES[access]: access for access in Access}
 KINDS = {
-    "instances": "instance", "disks": "disk", "networks": "network", "subnetworks": "subnetwork", "firewalls": "rule",
-    "routers": "router", "healthChecks": "adopted network", "addresses": "address",
+    "disks": "disk", "networks": "network", "subnetworks": "subnetwork", "routers": "router", "addresses": "address",
+    "healthChecks": "adopted network", "uploads": "upload",
 }  # fmt: skip
+"""What a collection's things are called in an inventory."""
+GIVEN = {("networks", "default"), ("subnetworks", "default")}
+PASSING = ("status", "users", "subnetworks", "fingerprint", "lastAttachTimestamp", "lastDetachTimestamp")
+STATES = {"RUNNING": "running", "TERMINATED": "stopped", "STOPPING": "deleting"}
 
 
-def _rule(thing: Any, note: Any, owned: Mapping[str, str], name: str) -> Iterator[Item]:
-    body = thing.body
-    detail = {"from": " ".join(body.get("sourceRanges", ())), "body": _stable(body)}
-    if body["network"].endswith("/default"):
-        return
-    yield Item(kind="rule", id=thing.name, name=name, tags=owned, detail=detail)
+def _instance(seen: Seen) -> Item:
+    owned = _tags(seen)
+    zone = tags.plain(seen.body["zone"])
+    detail = {
+        "type": tags.plain(seen.body["machineType"]),
+        "labels": json.dumps(seen.body.get("labels", {}), sort_keys=True),
+    }
+    return Item(
+        kind="instance", id=f"{zone}/{seen.name}/{seen.id}", name=owned.get(TAG_NAME, seen.name), tags=owned,
+        state=STATES.get(seen.body["status"], "pending"), detail=detail,
+    )  # fmt: skip
+
+
+def _rule(seen: Seen) -> Iterator[Item]:
+    owned, note = _tags(seen), tags.parse(seen.body.get("description"))
+    name = owned.get(TAG_NAME, seen.name)
+    detail = {"from": " ".join(seen.body.get("sourceRanges", ())), "body": _stable(seen.body)}
+    yield Item(kind="rule", id=seen.name, name=name, tags=owned, detail=detail)
     if note is not None and note.more.get("kind") == "endpoint":
         target = f"{note.more['address']}:{note.more['port']}"
-        yield Item(
-            kind="endpoint", id=thing.name, name=name, tags=owned, state="deleting" if body.get("disabled") else "ready",
-            detail={"target": target},
-        )  # fmt: skip
+        yield Item(kind="endpoint", id=seen.name, name=name, tags=owned, state="ready", detail={"target": target})
 
 
-def _labelled(body: Mapping[str, Any]) -> dict[str, str]:
-    found = {k: buckets.decode(v) for k, v in (body.get("labels") or {}).items() if k.startswith("anyscale-core-")}
+def _account(seen: Seen) -> Iterator[Item]:
+    account = accounts.parse(seen.body)
+    if account is not None:
+        owned = {**account.owner.tags(), TAG_NAME: account.name}
+        detail = {"description": str(seen.body["description"])}
+        yield Item(kind="identity", id=seen.name, name=account.name, tags=owned, detail=detail)
+    elif not seen.name.startswith(SIGNER) and not seen.name.endswith("developer.gserviceaccount.com"):
+        yield Item(kind="foreign identity", id=seen.name)
+
+
+def _bucket(seen: Seen, keys: Iterable[str]) -> Item:
+    kept = buckets.read(seen.body)
+    is_closed = seen.body["iamConfiguration"].get("publicAccessPrevention") == "enforced"
+    detail = {"public": "no" if is_closed else "yes", "keys": " ".join(keys), "region": str(seen.body["location"])}
+    if kept is None:
+        return Item(kind="foreign bucket", id=seen.name, name=seen.name, detail=detail)
+    return Item(kind="bucket", id=seen.name, name=kept.note.name, tags=kept.note.tags, detail=detail)
+
+
+def _grant(seen: Seen, names: Mapping[str, str], called: Mapping[str, str]) -> Iterator[Item]:
+    """Yield a member of a bucket's policy as a grant, when it is about a prefix."""
+    found = PLACE.search(str((seen.body.get("condition") or {}).get("expression", "")))
+    access = OBJECTS.get(str(seen.body["role"]))
+    if found is not None and access is not None:
+        bucket = seen.name.removeprefix("b/")
+        member = re.sub(r"^deleted:|\?uid=.*$|^serviceAccount:", "", str(seen.body["member"]))
+        name = f"{called.get(bucket, bucket)}/{json.loads(found[1])}"
+        yield Item(kind="grant", id=names.get(member, member), name=name, state=access.value)
+
+
+def _other(seen: Seen) -> Item:
+    owned = _tags(seen)
+    kind = KINDS.get(seen.kind, seen.kind)
+    return Item(
+        kind=kind if owned or kind == "upload" else f"foreign {kind}", id=f"{seen.scope}/{seen.name}",
+        name=owned.get(TAG_NAME, seen.name), tags=owned, detail={"body": _stable(seen.body)},
+    )  # fmt: skip
+
+
+def _tags(seen: Seen) -> dict[str, str]:
+    """Return the tags of a thing: its note's, or what its labels hold of them."""
+    note = tags.parse(seen.body.get("description"))
+    if note is not None:
+        return dict(note.tags)
+    found = {k: buckets.decode(v) for k, v in (seen.body.get("labels") or {}).items() if k.startswith("anyscale-core-")}
     name = found.pop(tags.NAME_LABEL, None)
     return found if name is None else {**found, TAG_NAME: name}
 
 
 def _stable(body: Mapping[str, Any]) -> str:
     """Return what of a thing must not change unasked; what changes by itself is left out."""
-    left = {
-        k: v
-        for k, v in body.items()
-        if k not in ("status", "users", "subnetworks", "fingerprint", "lastAttachTimestamp")
-    }
-    return json.dumps(left, sort_keys=True, default=str)
+    return json.dumps({k: v for k, v in body.items() if k not in PASSING}, sort_keys=True, default=str)
 
 
 class KitClient(Client):
@@ -284,7 +282,7 @@ class KitClient(Client):
 
     def identity_token(self, audience: str, *, machine: str, deadline: Any) -> str:
         del deadline
-        return self.project.identity_token(machine.split("/")[1], audience=audience)
+        return self.project.identity_token(machine.split("/")[1], audience)
 
 
 class GcpKit(Kit):
@@ -306,7 +304,8 @@ class GcpKit(Kit):
         )
         digest = hashlib.sha256(f"{scope.run}/{scope.row}/{scope.home}".encode()).hexdigest()[:16]
         self.project = simulator().add_project(f"conformance-{digest}", clock=self.clock, timings=timings)
-        getattr(self.project, "add_account", lambda _: 0)(SIGNER)
+        self.project.add_account(SIGNER)
+        self.project.bind("", "roles/iam.serviceAccountTokenCreator", OWNER)
         self._carrier = GcpCarrier(self.clock)
         self._is_closed, self._page = False, 3 + scope.seed % 3
         self._have("networks", {"name": "default", "autoCreateSubnetworks": False})
@@ -336,7 +335,7 @@ class GcpKit(Kit):
             "project": self.project.id,
             "service_account": f"{SIGNER}@{self.project.id}.iam.gserviceaccount.com",
             "endpoints": endpoints,
-            "certs_url": f"{simulator().url}/oauth2/v3/certs",
+            "certs_url": f"{simulator().url}{CERTIFICATES}",
         }
         return attrs.evolve(super().config(), region=REGION, settings=settings)
 
@@ -380,6 +379,17 @@ class GcpKit(Kit):
             Hand.LIMIT: lambda count: project.limit("INSTANCES", float(count), region=REGION),
             Hand.STOP: lambda name: project.stop(self._called(name)),
             Hand.KILL: lambda name: project.vanish(self._called(name)),
+            Hand.LAG: lambda window: setattr(project.project, "lag", window),
+            Hand.ADD_DUPLICATE: lambda name: project.double(self._called(name)),
+            Hand.PROTECT: lambda name: project.protect(self._called(name), protection=True),
+            Hand.RELEASE: lambda name: project.protect(self._called(name), protection=False),
+            Hand.FILL: lambda network: project.fill(tags.resource_name(self.scope.owner, network)),
+            Hand.SPOIL: self._spoil,
+            Hand.MAY: self._may,
+            Hand.SHARE: self._share,
+            Hand.FOREIGN_PROOF: self._foreign_proof,
+            Hand.USE_URL: _use_url,
+            Hand.DAMAGE: lambda bucket: project.damage(buckets.bucket_name(self.scope.owner, bucket)),
         }
 
     def proving_subject(self, ctx: Context) -> str:
@@ -396,6 +406,45 @@ class GcpKit(Kit):
         )
         client.project, client.page = self.project, self._page
         return client
+
+    def _spoil(self, network: str) -> None:
+        """Let the subnetwork keep its machines from Google's APIs."""
+        name = tags.resource_name(self.scope.owner, network)
+        where = {"project": self.project.id, "region": REGION, "subnetwork": name}
+        self._call("compute.subnetworks.setPrivateIpGoogleAccess", body={"privateIpGoogleAccess": False}, **where)
+
+    def _may(self, identity: str, bucket: str, key: str, access: Access) -> bool:
+        email = accounts.email(self.project.id, self.scope.owner, identity)
+        place = buckets.bucket_name(self.scope.owner, bucket)
+        permission = "storage.objects.get" if access is Access.READ else "storage.objects.create"
+        return self.project.may(f"serviceAccount:{email}", permission, place, key)
+
+    def _share(self, bucket: str, prefix: str) -> None:
+        """Let somebody in by the policy itself, with a condition like ours under a name of theirs."""
+        place = buckets.bucket_name(self.scope.owner, bucket)
+        held = policies.Held(member=SOMEBODY, prefix=prefix, access=Access.READ)
+        binding = policies.binding(held, place)
+        binding["condition"]["title"] = "theirs"
+        policy = self._call("storage.buckets.getIamPolicy", bucket=place, optionsRequestedPolicyVersion=3)
+        body = {**policy, "version": 3, "bindings": [*policy.get("bindings", ()), binding]}
+        self._call("storage.buckets.setIamPolicy", bucket=place, body=body)
+
+    def _foreign_proof(self, audience: str, subject: str) -> Proof:
+        """Prove as a machine of another project, which Google signs for alike."""
+        other = GcpKit(attrs.evolve(self.scope, home=self.scope.home / "elsewhere"))
+        other.clock = self.clock
+        try:
+            name = subject.split("/")[1]
+            body = {
+                "name": name, "machineType": f"zones/{REGION}-a/machineTypes/{MACHINE}",
+                "networkInterfaces": [{"subnetwork": f"regions/{REGION}/subnetworks/default"}],
+                "disks": [{"boot": True, "initializeParams": {"sourceImage": self.image_uri}}],
+                "serviceAccounts": [{"email": other.config().settings["service_account"], "scopes": []}],
+            }  # fmt: skip
+            other._have("instances", body, zone=f"{REGION}-a")
+            return Proof(provider=self.name, document=Secret(other.project.identity_token(name, audience)))
+        finally:
+            other.close()
 
     def _have(self, kind: str, body: Mapping[str, Any], **where: str) -> None:
         """Let the customer have something in the project, made by a client of nobody's."""
@@ -431,7 +480,7 @@ class GcpKit(Kit):
         }[what]
 
 
-def _told(code: str, clock: ManualClock) -> CloudError:
+def _told(code: str, clock: Clock) -> CloudError:
     """Return what the plugin makes of a code: inside an operation, or in an error as the client library parses it."""
     if code.isupper() and code in OPERATION_CODES:
         operation = {"status": "DONE", "error": {"errors": [{"code": code, "message": f"the suite says {code}"}]}}
@@ -448,6 +497,18 @@ def _told(code: str, clock: ManualClock) -> CloudError:
     response = httplib2.Response({"status": "418", "content-type": "application/json"})
     error = HttpError(response, json.dumps(body).encode())
     return errors.of_http(error, service="compute", method="", resource="", applied=Applied.NO, clock=clock)
+
+
+def _use_url(url: str, method: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Do what a browser does with a URL."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc)
+    try:
+        connection.request(method, f"{parts.path}?{parts.query}", body=body or None)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 OPERATION_CODES = frozenset(code for code in errors.TRANSLATE if "_" in code)

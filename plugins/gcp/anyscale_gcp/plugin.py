@@ -70,6 +70,8 @@ def anyscale_provider() -> Provider:
             "disk_gb": "The size of an instance's boot disk (default 50).",
             "python": "The interpreter on the image that has anyscale-core[node] and this plugin (default python3).",
             "prepare": "Shell lines that run before the node agent, an installation for instance.",
+            "node_service_account": "The service account of an instance whose spec names no identity, to prove itself by "
+            "(default: the project's default one, with no scope but its own name).",
             "subnetwork": "The subnetwork of an instance whose spec names no network (default: the region's 'default').",
             "network_tags": "Network tags of every instance, for firewall rules of the customer's.",
             "ingress_ranges": "Who may reach endpoints (default: anybody in a public network, private addresses else).",

@@ -118,7 +118,6 @@ class GcpStorage(StorageDriver):
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=self._access(kept, prefix))
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
-        _check_prefix(prefix)
         kept = buckets.find(self._client, bucket, owner=owner, deadline=deadline)
         if kept is None:
             return Deletion.ALREADY_ABSENT
@@ -133,13 +132,13 @@ class GcpStorage(StorageDriver):
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         """Return a store. A bucket that this driver has not met is looked up first, for it may stand for an adopted one."""
-        from obstore.store import GCSStore
+        from anyscale_gcp.objects import Objects
 
         place = self._place(bucket, owner, deadline=self._clock.now() + OPENING)
         config: Any = {"base_url": self._settings.endpoint("objects")}
         if self._settings.anonymous:
             config["skip_signature"] = True
-        return GCSStore(
+        return Objects(
             place, prefix=prefix.rstrip("/") or None, config=config, client_options=self._client_options(),
             retry_config={"max_retries": 0}, credential_provider=None if self._settings.anonymous else self._credential,
         )  # fmt: skip
