@@ -145,6 +145,7 @@ TRANSLATE: Mapping[str, Meaning] = {
     "badRequest": _WRONG,
     "INVALID_ARGUMENT": _WRONG,
     "INVALID_USAGE": _WRONG,
+    "invalidResourceUsage": _WRONG,
     "OUT_OF_RANGE": _WRONG,
     "FAILED_PRECONDITION": _WRONG,
     "CONDITION_NOT_MET": _WRONG,
@@ -180,7 +181,11 @@ TEXTS: tuple[tuple[frozenset[str], re.Pattern[str], Meaning], ...] = tuple(
         ("conditionNotMet CONDITION_NOT_MET invalid", r"fingerprint", _ETAG),
         ("badRequest invalid INVALID_ARGUMENT FAILED_PRECONDITION", r"service account .*does not exist", _PROPAGATION),
         ("badRequest invalid INVALID_ARGUMENT", r"(another (de)?activation .*in progress)", _PROPAGATION),
-        ("badRequest invalid INVALID_ARGUMENT", r"deletion ?protection|protected against deletion", _IN_USE),
+        (
+            "badRequest invalid INVALID_ARGUMENT invalidResourceUsage",
+            r"deletion ?protection|protected against deletion",
+            _IN_USE,
+        ),
         ("resourceInUseByAnotherResource", r"deletion ?protection", _IN_USE),
         (
             "invalid notFound badRequest",

@@ -42,6 +42,8 @@ REGION = "us-central1"
 MACHINE = "n2-standard-2"
 APIS = ("compute", "iam", "iamcredentials", "sts", "storage")
 SIGNER = "control-plane"
+SOMEBODYS = "somebodys"
+"""A machine of the customer's."""
 OWNER = "user:owner@example.com"
 """Who calls: the owner of the simulator's projects."""
 SOMEBODY = "user:somebody@example.com"
@@ -174,7 +176,7 @@ class ProjectOracle:
                     yield _bucket(each, keys)
                 case "bindings":
                     yield from _grant(each, names, called)
-                case "objects" | "roles":
+                case "objects" | "roles" | "routes":  # routes are a network's own, and come and go with it
                     pass
                 case _:
                     yield _other(each)
@@ -187,7 +189,7 @@ KINDS = {
     "healthChecks": "adopted network", "uploads": "upload",
 }  # fmt: skip
 """What a collection's things are called in an inventory."""
-GIVEN = {("networks", "default"), ("subnetworks", "default")}
+GIVEN = {("networks", "default"), ("subnetworks", "default"), ("instances", SOMEBODYS), ("disks", SOMEBODYS)}
 PASSING = ("status", "users", "subnetworks", "fingerprint", "lastAttachTimestamp", "lastDetachTimestamp")
 STATES = {"RUNNING": "running", "TERMINATED": "stopped", "STOPPING": "deleting"}
 
@@ -274,6 +276,8 @@ class KitClient(Client):
 
     project: ProjectHands
     page: int
+    standing: Callable[[str], str]
+    """Returns what the cloud calls the machine that a subject names."""
 
     def pages(self, method: str, *, deadline: Any, **parameters: Any) -> Iterator[dict[str, Any]]:
         for size in {"maxResults", "pageSize"} & parameters.keys():
@@ -282,7 +286,7 @@ class KitClient(Client):
 
     def identity_token(self, audience: str, *, machine: str, deadline: Any) -> str:
         del deadline
-        return self.project.identity_token(machine.split("/")[1], audience)
+        return self.project.identity_token(self.standing(machine), audience)
 
 
 class GcpKit(Kit):
@@ -293,6 +297,7 @@ class GcpKit(Kit):
     untaggable = frozenset({"grant", "upload"})
     image_uri = "projects/debian-cloud/global/images/family/debian-12"
     reads_environment = frozenset({"GOOGLE_APPLICATION_CREDENTIALS"})
+    collections = {"networking": 3}  # noqa: RUF012 - a table
     many = 8
     stock_is_told = False
 
@@ -389,7 +394,6 @@ class GcpKit(Kit):
             Hand.SHARE: self._share,
             Hand.FOREIGN_PROOF: self._foreign_proof,
             Hand.USE_URL: _use_url,
-            Hand.DAMAGE: lambda bucket: project.damage(buckets.bucket_name(self.scope.owner, bucket)),
         }
 
     def proving_subject(self, ctx: Context) -> str:
@@ -404,7 +408,7 @@ class GcpKit(Kit):
         client = KitClient(
             read_settings(config), config.clock, wrap=self._carrier.http, credentials=Ambient(self.project)
         )
-        client.project, client.page = self.project, self._page
+        client.project, client.page, client.standing = self.project, self._page, self._standing
         return client
 
     def _spoil(self, network: str) -> None:
@@ -434,17 +438,26 @@ class GcpKit(Kit):
         other = GcpKit(attrs.evolve(self.scope, home=self.scope.home / "elsewhere"))
         other.clock = self.clock
         try:
-            name = subject.split("/")[1]
-            body = {
-                "name": name, "machineType": f"zones/{REGION}-a/machineTypes/{MACHINE}",
-                "networkInterfaces": [{"subnetwork": f"regions/{REGION}/subnetworks/default"}],
-                "disks": [{"boot": True, "initializeParams": {"sourceImage": self.image_uri}}],
-                "serviceAccounts": [{"email": other.config().settings["service_account"], "scopes": []}],
-            }  # fmt: skip
-            other._have("instances", body, zone=f"{REGION}-a")
+            name = other._standing(subject)
             return Proof(provider=self.name, document=Secret(other.project.identity_token(name, audience)))
         finally:
             other.close()
+
+    def _standing(self, subject: str) -> str:
+        """Return what the cloud calls a machine; a word that names none stands for one of the customer's."""
+        found = subject.split("/")[1] if "/" in subject else SOMEBODYS
+        if all(seen.name != found for seen in self.project.inventory() if seen.kind == "instances"):
+            self._have_machine(found)
+        return found
+
+    def _have_machine(self, name: str) -> None:
+        body = {
+            "name": name, "machineType": f"zones/{REGION}-a/machineTypes/{MACHINE}",
+            "networkInterfaces": [{"subnetwork": f"regions/{REGION}/subnetworks/default"}],
+            "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": self.image_uri}}],
+            "serviceAccounts": [{"email": self.config().settings["service_account"], "scopes": []}],
+        }  # fmt: skip
+        self._have("instances", body, zone=f"{REGION}-a")
 
     def _have(self, kind: str, body: Mapping[str, Any], **where: str) -> None:
         """Let the customer have something in the project, made by a client of nobody's."""

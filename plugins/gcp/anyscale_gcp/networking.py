@@ -163,8 +163,7 @@ class GcpNetworking(NetworkingDriver):
         else:
             self._client.call(
                 "compute.firewalls.patch", project=self._project, firewall=rule, about=spec.name, deadline=deadline,
-                body={key: body[key] for key in ("description", "allowed", "destinationRanges", "sourceRanges")},
-                requestId=request_id(token, "firewalls.patch", rule),
+                body=body, requestId=request_id(token, "firewalls.patch", rule),
             )  # fmt: skip
         return self._endpoint(Way(note=note, rule=rule, network=net.own_name))
 
@@ -367,7 +366,12 @@ class GcpNetworking(NetworkingDriver):
             if found is None or ours is None or found.token != ours.token:
                 raise _taken(about, kind, "FOREIGN" if found is None else "OWNED") from error
             return
-        operations.done(operation, resource=about)
+        # An operation that has ended already may be an old one's, and what it made be gone by now.
+        if operations.done(operation, resource=about) and not self._is_there(kind, name, deadline=deadline, **where):
+            raise Conflict(
+                f"{about} was made with this token and has been deleted", reason="TOKEN_SPENT", resource=about,
+                hint="mint a new token",
+            )  # fmt: skip
 
     def _delete(self, kind: str, incarnation: str, *, about: str, deadline: datetime, **where: str) -> Deletion:
         try:
