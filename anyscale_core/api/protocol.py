@@ -146,8 +146,21 @@ class ProviderView:
 
 
 @attrs.frozen(kw_only=True)
+class ResourceView:
+    """One thing that a cloud's clusters share (network, bucket, identity). ``id``: the vendor's; empty until it is made."""
+
+    kind: str
+    name: str
+    id: str = ""
+    adopted: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class CloudView:
-    """One cloud. ``slots``: the provider that fills each. Of its settings only the names are shown: values may be secret."""
+    """One cloud. ``slots``: the provider that fills each. Of its settings only the names are shown: values may be secret.
+
+    ``missing``: kinds of what its clusters share that are not made yet; ``ends``: it is being taken down.
+    """
 
     name: str
     provider: str
@@ -156,7 +169,10 @@ class CloudView:
     slots: Mapping[str, str] = attrs.field(factory=dict)
     settings: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     registered: bool = True
-    """False: a provider's default cloud that no cluster has used yet."""
+    """False: a provider's default cloud that no cluster has used yet, or one that is gone."""
+    resources: tuple[ResourceView, ...] = ()
+    missing: tuple[str, ...] = ()
+    ends: bool = False
 
 
 @attrs.frozen(kw_only=True)

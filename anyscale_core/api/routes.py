@@ -28,6 +28,7 @@ from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.job import JobSpec
+from anyscale_core.models.networking import Check
 from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
@@ -129,8 +130,19 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path="/v1/clusters/{name}/logs", says="Give a way to read a cluster's logs.", work="logs",
           answer=StoreAccess, show=Show.REVEALED),
     Route(method="GET", path="/v1/clouds", says="List the clouds.", work="clouds", answer=tuple[CloudView, ...]),
-    Route(method="POST", path="/v1/clouds", says="Register a cloud.", work="register_cloud", body=CloudSpec,
-          answer=CloudView, status=201),
+    Route(method="POST", path="/v1/clouds", says="Register a cloud (201); said again with an equal spec: 200.",
+          work="register_cloud", body=CloudSpec, answer=CloudView),
+    Route(method="GET", path="/v1/clouds/{cloud}", says="Show a cloud with what its clusters share.", work="cloud",
+          answer=CloudView),
+    Route(method="POST", path="/v1/clouds/{cloud}/setup",
+          says="Make the next thing that a cloud's clusters share; repeat while something is missing.",
+          work="set_up_cloud", answer=CloudView),
+    Route(method="POST", path="/v1/clouds/{cloud}/verify", says="Look a cloud over, with its own drivers.",
+          work="verify_cloud", answer=tuple[Check, ...]),
+    Route(method="DELETE", path="/v1/clouds/{cloud}",
+          says="Take away the next thing of a cloud; repeat until it is not registered any more.",
+          work="delete_cloud", query={"data": "what becomes of objects in its bucket: refuse, delete or keep"},
+          answer=CloudView),
     Route(method="POST", path="/v1/clouds/{cloud}/uploads", says="Give a way to upload working directories.",
           work="uploads", answer=StoreAccess, show=Show.REVEALED),
     Route(method="GET", path="/v1/quotas", says="List the quotas with their usage.", work="quotas",

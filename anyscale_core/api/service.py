@@ -7,6 +7,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import attrs
+
 import anyscale_core
 from anyscale_core.api import metrics, schema, views
 from anyscale_core.api.held import Heartbeating
@@ -26,8 +28,10 @@ from anyscale_core.api.protocol import (
     StopView,
 )
 from anyscale_core.api.routes import ROUTES, Answer, Call
+from anyscale_core.controlplane.foundations import Data
 from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
+from anyscale_core.models.networking import Check
 from anyscale_core.models.node import NodeCertificate, Orders, Registered
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.storage import StoreAccess
@@ -152,7 +156,10 @@ class Service:
     # -- clouds and the service ----------------------------------------------------------------------------------------
 
     def clouds(self, call: Call) -> tuple[CloudView, ...]:  # noqa: ARG002
-        registered = {spec.name: views.cloud_view(spec) for spec in self.plane.store.clouds()}
+        registered = {
+            spec.name: views.cloud_status_view(self.plane.foundations.status(spec.name))
+            for spec in self.plane.store.clouds()
+        }
         return tuple(registered.values()) + tuple(
             views.default_cloud_view(found.provider.default_cloud)
             for found in self.plane.registry.found()
@@ -161,9 +168,30 @@ class Service:
             and found.provider.default_cloud.name not in registered
         )
 
-    def register_cloud(self, call: Call) -> CloudView:
-        self.plane.register_cloud(call.body, actor=call.actor)
-        return views.cloud_view(call.body)
+    def register_cloud(self, call: Call) -> Answer:
+        is_new = self.plane.register_cloud(call.body, actor=call.actor)
+        view = views.cloud_status_view(self.plane.foundations.status(call.body.name))
+        return Answer(value=view, status=201 if is_new else 200)
+
+    def cloud(self, call: Call) -> CloudView:
+        return views.cloud_status_view(self.plane.foundations.status(call.path["cloud"]))
+
+    def set_up_cloud(self, call: Call) -> CloudView:
+        return views.cloud_status_view(self.plane.set_up_cloud(call.path["cloud"], actor=call.actor))
+
+    def verify_cloud(self, call: Call) -> tuple[Check, ...]:
+        return self.plane.foundations.verify(call.path["cloud"])
+
+    def delete_cloud(self, call: Call) -> CloudView:
+        name, word = call.path["cloud"], call.query.get("data", Data.REFUSE.value)
+        if word not in {data.value for data in Data}:
+            known = ", ".join(data.value for data in Data)
+            raise SpecError([Fault(path="data", message=f"{word!r} is not one of {known}")], subject="query")
+        before = self.plane.foundations.status(name)
+        left = self.plane.delete_cloud(name, data=Data(word), actor=call.actor)
+        if left is None:
+            return attrs.evolve(views.cloud_view(before.spec), registered=False)
+        return views.cloud_status_view(left)
 
     def quotas(self, call: Call) -> tuple[QuotaView, ...]:  # noqa: ARG002
         return tuple(views.quota_view(status) for status in self.plane.quotas.all())

@@ -17,7 +17,9 @@ from anyscale_core.api.protocol import (
     PlanView,
     ProviderView,
     QuotaView,
+    ResourceView,
 )
+from anyscale_core.controlplane.foundations import CloudStatus
 from anyscale_core.controlplane.plane import ClusterAccess, ClusterStatus, PlanPreview
 from anyscale_core.controlplane.quotas import QuotaStatus
 from anyscale_core.controlplane.rows import AuditRecord, Event
@@ -159,8 +161,14 @@ def provider_view(found: Found) -> ProviderView:
     )
 
 
+def cloud_status_view(status: CloudStatus) -> CloudView:
+    """Return a registered cloud with what there is of it."""
+    resources = tuple(ResourceView(**attrs.asdict(resource)) for resource in status.resources)
+    return attrs.evolve(cloud_view(status.spec), resources=resources, missing=status.missing, ends=status.ends)
+
+
 def cloud_view(spec: CloudSpec) -> CloudView:
-    """Return a registered cloud."""
+    """Return a cloud as its spec says it."""
     settings: Mapping[str, tuple[str, ...]] = {name: tuple(sorted(keys)) for name, keys in spec.settings.items()}
     return CloudView(
         name=spec.name,

@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from anyscale_core.api.protocol import ClusterView, JobView, LimitView, NodeView, PlanView, ProviderView, QuotaView
+from anyscale_core.api.protocol import (
+    CloudView,
+    ClusterView,
+    JobView,
+    LimitView,
+    NodeView,
+    PlanView,
+    ProviderView,
+    QuotaView,
+)
 from anyscale_core.cli.output import table
+from anyscale_core.models.networking import Check
 from anyscale_core.models.phases import NODE_ENDED, NodePhase
 from anyscale_core.models.quota import BUDGET, PRICE, RESOURCES
 
@@ -90,6 +100,35 @@ def quotas(views: Sequence[QuotaView]) -> str:
             )
             first = {}
     return table(("QUOTA", "MODE", "FOR", "LIMIT", "USED", "OF", "HOLDS BACK"), rows)
+
+
+def clouds(views: Sequence[CloudView]) -> str:
+    """Return a line per cloud, and one more for each thing beyond the first that its clusters share."""
+    rows = []
+    for view in views:
+        slots = sorted(set(view.slots.values()), key=list(view.slots.values()).index)
+        state = "being taken down" if view.ends else "set up" if not view.missing else ""
+        first = {
+            "CLOUD": view.name, "PROVIDER": "+".join(slots), "REGION": view.region, "MODE": view.mode.value,
+            "STATE": state or ("registered" if view.registered else "not used yet"),
+        }  # fmt: skip
+        for resource in view.resources:
+            how = " (adopted)" if resource.adopted else ""
+            rows.append(first | {"SHARES": f"{resource.kind} {resource.name}{how}", "ID": resource.id})
+            first = {}
+        rows += [first] if first else []
+    return table(("CLOUD", "PROVIDER", "REGION", "MODE", "STATE", "SHARES", "ID"), rows)
+
+
+def checks(found: Sequence[Check]) -> str:
+    """Return a line per thing that was looked at."""
+    return table(
+        ("CHECK", "RESULT", "DETAIL", "REMEDY"),
+        [
+            {"CHECK": one.id, "RESULT": one.status.value, "DETAIL": one.detail, "REMEDY": one.remedy}
+            for one in found
+        ],
+    )  # fmt: skip
 
 
 def providers(views: Sequence[ProviderView]) -> str:

@@ -25,7 +25,7 @@ from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.identity import Identity, IdentitySpec
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
-from anyscale_core.models.instance import Instance, Offering, Quota
+from anyscale_core.models.instance import Deletion, Instance, Offering, Quota
 from anyscale_core.models.networking import Network, NetworkSpec
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import Bucket, BucketSpec
@@ -34,6 +34,10 @@ from anyscale_core.registry import Registry
 R = TypeVar("R", Network, Bucket, Identity)
 CATALOGUE_TTL = timedelta(minutes=10)
 QUOTAS_TTL = timedelta(minutes=1)
+KNOWN_TTL = timedelta(seconds=5)
+"""How long a cloud is taken to be the one that was registered: another process may have taken it down, and made it anew."""
+SHARED = ("network", "bucket", "identity")
+"""The kinds of things that the clusters of a cloud share, in the order in which they are made."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +117,11 @@ class Cloud:
         return provider.capabilities.windows.get("consistency.list", timedelta())
 
     @property
+    def has_quotas(self) -> bool:
+        """Return whether its cluster driver can tell the account's limits."""
+        return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.quotas")
+
+    @property
     def has_volumes(self) -> bool:
         """Return whether its cluster driver can keep a folder when an instance goes."""
         return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.volumes")
@@ -144,8 +153,7 @@ class Cloud:
 
         They spare a call that would be refused, so one that fails is no reason not to go on.
         """
-        provider = self._registry.provider(self.spec.provider_of("cluster"))
-        if not provider.capabilities.has("cluster.quotas"):
+        if not self.has_quotas:
             return AccountLimits()
         now = self._clock.now()
         if self._quotas is None or self._quotas.read_at is None or now - self._quotas.read_at > QUOTAS_TTL:
@@ -165,12 +173,30 @@ class Cloud:
     def shared(self) -> Shared:
         """Return the cloud's network, bucket and identity, made or adopted on first use: recorded, then called."""
         if self._shared is None:
-            self._shared = Shared(
-                network=self._ensure("network", Network, self._network),
-                bucket=self._ensure("bucket", Bucket, self._bucket),
-                identity=self._ensure("identity", Identity, self._identity),
-            )
+            self._shared = Shared(**{kind: self.make(kind) for kind in SHARED})
         return self._shared
+
+    def make(self, kind: str) -> Any:
+        """Make or adopt one of the things that clusters share, or return it when it was: recorded, then called."""
+        match kind:
+            case "network":
+                return self._ensure(kind, Network, self._network)
+            case "bucket":
+                return self._ensure(kind, Bucket, self._bucket)
+            case "identity":
+                return self._ensure(kind, Identity, self._identity)
+        raise ValueError(f"clusters share no {kind!r}")
+
+    def unmake(self, kind: str, name: str) -> Deletion:
+        """Begin to delete one of the things that clusters share; one that was adopted is let go of."""
+        match kind:
+            case "network":
+                return self.networking.delete(name, owner=self.owner, deadline=self.deadline())
+            case "bucket":
+                return self.storage.delete(name, owner=self.owner, deadline=self.deadline())
+            case "identity":
+                return self.identity.delete(name, owner=self.owner, deadline=self.deadline())
+        raise ValueError(f"clusters share no {kind!r}")
 
     def made(self) -> tuple[Bucket, Identity] | None:
         """Return the cloud's bucket and identity as recorded; None while one of them was never made. Makes nothing."""
@@ -181,7 +207,8 @@ class Cloud:
 
     def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
-        name = f"{self.spec.name}-{suffix}"
+        given = {"network": self.spec.network, "bucket": self.spec.bucket}.get(kind)
+        name = given.name if given is not None else f"{self.spec.name}-{suffix}"
         name, token, doc = self._store.cloud_resource(self.spec.name, kind, name=name, token=Token(mint("tok")))
         if doc is not None:
             return wire.structure(doc, cls)
@@ -241,15 +268,29 @@ class Clouds:
         }  # fmt: skip
         self._registry, self._store, self._clock = registry, store, clock
         self._built: dict[str, Cloud] = {}
+        self._known: dict[str, tuple[datetime, datetime | None]] = {}
+        """When each was last looked for in the store, and since when it is there."""
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Cloud:
         """Return a cloud. Raises UnknownName for one that is not registered, PluginError when its plugin is broken."""
         with self._lock:
             cloud = self._built.get(name)
+            if cloud is not None and self._is_another(name):
+                cloud.close()
+                cloud = None
             if cloud is None:
                 cloud = self._built[name] = Cloud(self.spec(name), **self._arguments)
+                self._known[name] = (self._clock.now(), self._store.cloud_since(name))
             return cloud
+
+    def _is_another(self, name: str) -> bool:
+        now = self._clock.now()
+        looked, since = self._known[name]
+        if now - looked < KNOWN_TTL:
+            return False
+        self._known[name] = (now, since)
+        return self._store.cloud_since(name) != since
 
     def spec(self, name: str) -> CloudSpec:
         """Return a registered cloud's spec, or the default cloud of a provider of that name, registering it."""
@@ -297,6 +338,13 @@ class Clouds:
         if name is not None and name not in known:
             message = f"no cloud {name!r} is registered; known: {', '.join(sorted(known)) or 'none'}"
             raise SpecError([SpecFault(path="cloud", message=message)], subject=subject)
+
+    def forget(self, name: str) -> None:
+        """Give back a cloud's drivers; whoever asks for it again gets them anew."""
+        with self._lock:
+            cloud = self._built.pop(name, None)
+        if cloud is not None:
+            cloud.close()
 
     def built(self) -> Mapping[str, Cloud]:
         return dict(self._built)

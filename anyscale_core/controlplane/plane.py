@@ -16,6 +16,7 @@ from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.controlplane.certificates import ClusterAuthority
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
+from anyscale_core.controlplane.foundations import CloudStatus, Data, Foundations
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.keys import KeyRing, share
@@ -130,6 +131,7 @@ class ControlPlane:
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
             wrap=wrap or self._standard(on_call),
         )  # fmt: skip
+        self.foundations = Foundations(store=self.store, clouds=self.clouds, clock=self.clock)
         self.quotas = Quotas(store=self.store, clock=self.clock, every=settings.timing.sweep_ceiling)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
@@ -153,11 +155,22 @@ class ControlPlane:
 
     # -- clouds --------------------------------------------------------------------------------------------------------
 
-    def register_cloud(self, spec: CloudSpec, *, actor: str) -> None:
-        """Register a cloud. Raises SpecError with all faults, NameTaken."""
-        self.clouds.check(spec)
-        self.store.add_cloud(spec, now=self.clock.now())
+    def register_cloud(self, spec: CloudSpec, *, actor: str) -> bool:
+        """Register a cloud; return whether it is new. Raises SpecError with all faults, NameTaken."""
+        is_new = self.foundations.register(spec)
         self._audit(actor, "cloud.register", spec.name)
+        return is_new
+
+    def set_up_cloud(self, name: str, *, actor: str) -> CloudStatus:
+        """Make the next thing that a cloud's clusters share; return what there is then. Raises as ``Foundations.make``."""
+        status = self.foundations.make(name)
+        self._audit(actor, "cloud.setup", name)
+        return status
+
+    def delete_cloud(self, name: str, *, data: Data = Data.REFUSE, actor: str) -> CloudStatus | None:
+        """Take away the next thing of a cloud; None when nothing is left. Raises as ``Foundations.take_down``."""
+        self._audit(actor, "cloud.delete", name)
+        return self.foundations.take_down(name, data=data)
 
     # -- quotas --------------------------------------------------------------------------------------------------------
 

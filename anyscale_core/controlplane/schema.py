@@ -36,6 +36,7 @@ clouds = Table(
     Column("name", String(63), primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("ends_at", Instant),  # since when it is being taken down
 )
 
 cloud_resources = Table(

@@ -35,7 +35,7 @@ from sqlalchemy.exc import IntegrityError
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.rows import AuditRecord, Event, Lease, Status, add_event, record_of, save_job, touch
 from anyscale_core.controlplane.spending import settle
-from anyscale_core.errors import LeaseLost, NameTaken
+from anyscale_core.errors import Fault, LeaseLost, NameTaken, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
@@ -55,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0003"
+MIGRATION = "0004"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -163,6 +163,12 @@ class Store:
             doc = connection.scalar(select(t.clouds.c.spec).where(t.clouds.c.name == name))
         return None if doc is None else wire.structure(doc, CloudSpec)
 
+    def cloud_since(self, name: str) -> datetime | None:
+        """Return when the cloud of that name was registered; None when there is none."""
+        with self._reader.connect() as connection:
+            since: datetime | None = connection.scalar(select(t.clouds.c.created_at).where(t.clouds.c.name == name))
+            return since
+
     def clouds(self) -> tuple[CloudSpec, ...]:
         with self._reader.connect() as connection:
             docs = connection.scalars(select(t.clouds.c.spec).order_by(t.clouds.c.name)).all()
@@ -206,7 +212,10 @@ class Store:
     # -- wishes --------------------------------------------------------------------------------------------------------
 
     def add_cluster(self, record: ClusterRecord, jobs: Iterable[Job] = ()) -> None:
-        """Record a new cluster and its first jobs, due at once. Raises NameTaken for the name of a live one."""
+        """Record a new cluster and its first jobs, due at once.
+
+        Raises NameTaken for the name of a live one, SpecError for a cloud that is being taken down.
+        """
         values = {
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
@@ -216,6 +225,11 @@ class Store:
         }  # fmt: skip
         try:
             with self.write() as connection:
+                # Locked: a cloud does not begin to end between this look and the insert.
+                ends = select(t.clouds.c.ends_at).where(t.clouds.c.name == record.cloud).with_for_update()
+                if connection.scalar(ends) is not None:
+                    fault = Fault(path="cloud", message=f"{record.cloud} is being taken down")
+                    raise SpecError([fault], subject=f"cluster {record.name!r}")
                 connection.execute(insert(t.clusters).values(**values))
                 for job in jobs:
                     save_job(connection, job)
