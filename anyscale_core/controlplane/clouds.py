@@ -22,7 +22,7 @@ from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import SLOTS, CloudSpec
+from anyscale_core.models.cloud import SLOTS, CloudSpec, NodeIdentity
 from anyscale_core.models.identity import Identity, IdentitySpec
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
 from anyscale_core.models.instance import Deletion, Instance, Offering, Quota
@@ -207,8 +207,8 @@ class Cloud:
 
     def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
-        given = {"network": self.spec.network, "bucket": self.spec.bucket}.get(kind)
-        name = given.name if given is not None else f"{self.spec.name}-{suffix}"
+        given = {"network": self.spec.network, "bucket": self.spec.bucket, "identity": self.spec.node_identity}[kind]
+        name = (given.name if given is not None else None) or f"{self.spec.name}-{suffix}"
         name, token, doc = self._store.cloud_resource(self.spec.name, kind, name=name, token=Token(mint("tok")))
         if doc is not None:
             return wire.structure(doc, cls)
@@ -229,7 +229,9 @@ class Cloud:
         )
 
     def _identity(self, name: str, token: Token) -> Identity:
-        return self.identity.create(IdentitySpec(name=name, owner=self.owner), token=token, deadline=self.deadline())
+        wanted = self.spec.node_identity or NodeIdentity()
+        spec = IdentitySpec(name=name, owner=self.owner, adopt=wanted.adopt, subjects=wanted.subjects)
+        return self.identity.create(spec, token=token, deadline=self.deadline())
 
     def close(self) -> None:
         for driver in (self.cluster, self.identity, self.storage, self.networking):

@@ -4,13 +4,14 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
+import attrs
 import pytest
 
 from anyscale_core.controlplane.clouds import KNOWN_TTL
 from anyscale_core.controlplane.foundations import Data
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.errors import NameTaken, PermissionDenied, SpecError, UnknownName
-from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cloud import CloudSpec, NodeIdentity
 from anyscale_core.models.ids import Token
 from anyscale_core.models.networking import CheckStatus
 from anyscale_core.models.phases import ClusterPhase
@@ -67,6 +68,15 @@ def test_a_cluster_uses_what_was_set_up(world: World) -> None:
         (item.kind, item.name) for item in world.cloud.inventory() if item.kind in ("network", "bucket", "identity")
     }
     assert after == before
+
+
+def test_the_nodes_identity_is_made_as_the_cloud_says(world: World) -> None:
+    subjects = ("system:serviceaccount:ray:nodes",)
+    set_up(world, attrs.evolve(HERE, node_identity=NodeIdentity(name="ray-nodes", subjects=subjects)))
+    drivers = world.plane.clouds.get("here")
+    found = drivers.identity.get("ray-nodes", owner=drivers.owner, deadline=drivers.deadline())
+    assert found.subjects == subjects
+    assert "ray-nodes" in {resource.name for resource in world.plane.foundations.status("here").resources}
 
 
 def test_registering_again_with_an_equal_spec_changes_nothing_and_with_another_is_refused(world: World) -> None:
