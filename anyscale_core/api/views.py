@@ -24,6 +24,7 @@ from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job
+from anyscale_core.models.order import OperatorView
 from anyscale_core.models.records import NodeRecord, NodeStatus
 from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.registry import Found
@@ -159,8 +160,8 @@ def provider_view(found: Found) -> ProviderView:
     )
 
 
-def cloud_view(spec: CloudSpec) -> CloudView:
-    """Return a registered cloud."""
+def cloud_view(spec: CloudSpec, operator: OperatorView | None = None) -> CloudView:
+    """Return a registered cloud, with its operator when it is of that mode."""
     settings: Mapping[str, tuple[str, ...]] = {name: tuple(sorted(keys)) for name, keys in spec.settings.items()}
     return CloudView(
         name=spec.name,
@@ -169,6 +170,7 @@ def cloud_view(spec: CloudSpec) -> CloudView:
         mode=spec.mode,
         slots={slot: spec.provider_of(slot) for slot in SLOTS},
         settings=settings,
+        operator=operator,
     )
 
 
