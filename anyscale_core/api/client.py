@@ -33,6 +33,7 @@ from anyscale_core.api.protocol import (
 from anyscale_core.errors import CoreError, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.job import JobSpec
+from anyscale_core.models.order import OperatorToken, OperatorView
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -177,6 +178,14 @@ class Client:
     def register_cloud(self, spec: Mapping[str, Any]) -> CloudView:
         """Register a cloud; ``spec`` goes as it was written."""
         return self._ask("POST", "/v1/clouds", CloudView, body=spec)
+
+    def operator_token(self, cloud: str) -> OperatorToken:
+        """Mint a registration token for a cloud's operator."""
+        return self._ask("POST", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorToken)
+
+    def revoke_operator(self, cloud: str) -> OperatorView:
+        """Make all that a cloud's operators were given worthless."""
+        return self._ask("DELETE", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorView)
 
     def uploads(self, cloud: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket."""

@@ -13,7 +13,7 @@ from anyscale_core.api.protocol import MAX_WAIT
 from anyscale_core.api.recording import Run
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.errors import Refused
-from anyscale_core.models.order import Orders, Poll
+from anyscale_core.models.order import Dispatch, Poll
 from anyscale_core.models.secret import Secret
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class HeldPoll:
     cloud: str
     credential: Secret[str]
     poll: Poll
-    answer: "asyncio.Future[Orders]"
+    answer: "asyncio.Future[Dispatch]"
 
 
 class Polling:
@@ -42,16 +42,16 @@ class Polling:
         """Begin to hold."""
         self._hub.open(loop)
 
-    async def poll(self, credential: Secret[str], poll: Poll) -> Orders:
+    async def poll(self, credential: Secret[str], poll: Poll) -> Dispatch:
         """Return an operator's orders at once when there are any, else when there are or ``wait`` is over. Raises Refused."""
         count = self._hub.count
-        orders: Orders = await self._run(self._plane.operators.poll, credential, poll)
+        orders: Dispatch = await self._run(self._plane.operators.poll, credential, poll)
         bearer = self._plane.operators.identify(credential)
         key, wait = (bearer.cloud, bearer.replica), min(poll.wait, MAX_WAIT)
         self._release(key, orders)  # who asks again does not wait for the answer before
         if orders.slips or poll.leaving or wait <= timedelta() or not self._hub.is_open:
             return orders
-        answer: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Dispatch] = asyncio.get_running_loop().create_future()
         held = self._held[key] = HeldPoll(cloud=bearer.cloud, credential=credential, poll=poll, answer=answer)
         if self._hub.count != count:
             self._hub.ring()  # something changed before this one could be looked at
@@ -78,7 +78,7 @@ class Polling:
         """Answer every held poll: the service is about to end."""
         self._hub.close()
         for key in tuple(self._held):
-            self._release(key, Orders(now=self._plane.clock.now(), leads=False))
+            self._release(key, Dispatch(now=self._plane.clock.now(), leads=False))
 
     async def _look_at_all(self) -> None:
         try:
@@ -102,7 +102,7 @@ class Polling:
         if orders.slips and not held.answer.done():
             held.answer.set_result(orders)
 
-    def _release(self, key: tuple[str, str], orders: Orders) -> None:
+    def _release(self, key: tuple[str, str], orders: Dispatch) -> None:
         held = self._held.get(key)
         if held is not None and not held.answer.done():
             held.answer.set_result(attrs.evolve(orders, slips=()))

@@ -31,8 +31,7 @@ from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
-from anyscale_core.models.order import Login, Noted, OperatorToken, OperatorView, Poll, Report, Session
-from anyscale_core.models.order import Orders as OperatorOrders
+from anyscale_core.models.order import Dispatch, Login, Noted, OperatorToken, OperatorView, Poll, Report, Session
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -118,7 +117,7 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path="/v1/operators/session", says="Let a cloud's operator in.", work="operator_login",
           body=Login, answer=Session, door=Door.JOIN, show=Show.REVEALED),
     Route(method="POST", path="/v1/operators/poll", says="Give an operator its orders; held up to wait.",
-          work="operator_poll", body=Poll, answer=OperatorOrders, door=Door.OPERATOR, show=Show.REVEALED),
+          work="operator_poll", body=Poll, answer=Dispatch, door=Door.OPERATOR, show=Show.REVEALED),
     Route(method="POST", path="/v1/operators/report", says="Take what an operator says came of its orders.",
           work="operator_report", body=Report, answer=Noted, door=Door.OPERATOR, max_body=MAX_REPORT),
     Route(method="POST", path="/v1/clusters", says="Create a cluster (201) or change a live one (200).", work="apply",

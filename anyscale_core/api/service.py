@@ -31,8 +31,7 @@ from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
 from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.node import NodeCertificate, Orders, Registered
-from anyscale_core.models.order import Noted, OperatorToken, OperatorView, Session
-from anyscale_core.models.order import Orders as OperatorOrders
+from anyscale_core.models.order import Dispatch, Noted, OperatorToken, OperatorView, Session
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -116,7 +115,7 @@ class Service:
     def operator_login(self, call: Call) -> Session:
         return self.plane.operators.login(call.body)
 
-    async def operator_poll(self, call: Call) -> OperatorOrders:
+    async def operator_poll(self, call: Call) -> Dispatch:
         return await self._polling.poll(_operators(call), call.body)
 
     async def operator_report(self, call: Call) -> Noted:

@@ -24,13 +24,13 @@ from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec
 from anyscale_core.models.ids import CloudName, PlaneId
 from anyscale_core.models.order import (
     OPERATOR_AUDIENCE,
+    Dispatch,
     Health,
     Login,
     Noted,
     OperatorState,
     OperatorToken,
     OperatorView,
-    Orders,
     Poll,
     Report,
     Session,
@@ -128,13 +128,13 @@ class Operators:
             report_interval=REPORT_INTERVAL,
         )
 
-    def poll(self, credential: Secret[str], poll: Poll) -> Orders:
+    def poll(self, credential: Secret[str], poll: Poll) -> Dispatch:
         """Note that an operator is there and return its orders, at once. Raises Refused."""
         now = self._clock.now()
         bearer = self._identify(credential, now)
         return self._orders(bearer, poll, now, leads=self._seen(bearer, poll, now))
 
-    def look(self, credential: Secret[str], poll: Poll) -> Orders:
+    def look(self, credential: Secret[str], poll: Poll) -> Dispatch:
         """Return the orders for an operator whose question is being held: that says nothing about its being there. As poll."""
         now = self._clock.now()
         bearer = self._identify(credential, now)
@@ -187,12 +187,12 @@ class Operators:
 
     # -- the operators' own --------------------------------------------------------------------------------------------
 
-    def _orders(self, bearer: OperatorBearer, poll: Poll, now: datetime, *, leads: bool) -> Orders:
+    def _orders(self, bearer: OperatorBearer, poll: Poll, now: datetime, *, leads: bool) -> Dispatch:
         slips = self._mailbox.give(bearer.cloud, poll.have) if leads and not poll.leaving else ()
         if now - bearer.issued_at <= self._settings.operator_ttl / 2:
-            return Orders(now=now, leads=leads, slips=slips)
+            return Dispatch(now=now, leads=leads, slips=slips)
         fresh, expires = self._issue(bearer.cloud, bearer.replica, bearer.epoch, now)
-        return Orders(now=now, leads=leads, slips=slips, credential=fresh, expires_at=expires)
+        return Dispatch(now=now, leads=leads, slips=slips, credential=fresh, expires_at=expires)
 
     def _let_in(self, login: Login, now: datetime) -> CloudSpec:
         try:

@@ -98,7 +98,7 @@ class Poll:
 
 
 @attrs.frozen(kw_only=True)
-class Orders:
+class Dispatch:
     """The answer. ``now``: the control plane's clock. ``leads``: of several replicas the one that is given orders.
 
     A fresh ``credential`` comes when half of the old one's life is over.

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from anyscale_core.errors import Refused
 from anyscale_core.link import JsonLink
-from anyscale_core.models.order import Login, Noted, Orders, Poll, Report, Session
+from anyscale_core.models.order import Dispatch, Login, Noted, Poll, Report, Session
 from anyscale_core.models.secret import Secret
 
 
@@ -16,7 +16,7 @@ class Door(Protocol):
 
     def login(self, login: Login) -> Session: ...
 
-    def poll(self, poll: Poll, *, credential: Secret[str]) -> Orders: ...
+    def poll(self, poll: Poll, *, credential: Secret[str]) -> Dispatch: ...
 
     def report(self, report: Report, *, credential: Secret[str]) -> Noted: ...
 
@@ -31,10 +31,10 @@ class HttpsDoor:
         """Be let in. Raises Refused and Away."""
         return self._quick.post("/v1/operators/session", login, Session, credential=None, wait=timedelta())
 
-    def poll(self, poll: Poll, *, credential: Secret[str]) -> Orders:
+    def poll(self, poll: Poll, *, credential: Secret[str]) -> Dispatch:
         """Ask for orders; held for up to ``poll.wait``. Raises Refused and Away."""
         link = self._quick if poll.leaving else self._held
-        return link.post("/v1/operators/poll", poll, Orders, credential=credential, wait=poll.wait)
+        return link.post("/v1/operators/poll", poll, Dispatch, credential=credential, wait=poll.wait)
 
     def report(self, report: Report, *, credential: Secret[str]) -> Noted:
         """Say what came of orders. Raises Refused and Away."""
@@ -60,7 +60,7 @@ class Contact:
                 self._credential = self._session.credential
             return self._session
 
-    def poll(self, poll: Poll) -> Orders:
+    def poll(self, poll: Poll) -> Dispatch:
         """Ask for orders. Raises Refused and Away; after Refused the next call logs in anew."""
         credential = self._known()
         try:

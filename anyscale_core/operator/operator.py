@@ -16,7 +16,7 @@ from anyscale_core.drivers.base import Driver
 from anyscale_core.errors import CoreError, Refused
 from anyscale_core.link import Away, Backoff
 from anyscale_core.models import wire
-from anyscale_core.models.order import Done, Order, Orders, OrderSlip, Poll, Report, Session
+from anyscale_core.models.order import Dispatch, Done, Order, OrderSlip, Poll, Report, Session
 from anyscale_core.operator.door import Contact
 from anyscale_core.operator.lanes import Lanes
 from anyscale_core.operator.performing import perform
@@ -95,7 +95,7 @@ class Operator:
         while not self._over.is_set():
             try:
                 session = self._ready()
-                wait = session.hold if self.vitals.leads or self.vitals.heard_at is None else min(STANDBY, session.hold)
+                wait = session.hold if self.vitals.leads else min(STANDBY, session.hold)
                 for order, deadline in self._accepted(self._ask(wait)):
                     lanes.put((order, deadline), lane=order.lane)
                 backoff.reset()
@@ -112,12 +112,12 @@ class Operator:
     def _report(self) -> None:
         """Send outcomes as they come, all that there are at once, and health now and then."""
         unsaid: list[Done] = []
-        said_at = self._clock.now()
+        said_at: datetime | None = None
         backoff, is_over = Backoff(), False
         while unsaid or not is_over:
             pause = backoff.pause() if unsaid else 1.0
             is_over = self._gather(unsaid, pause) or is_over
-            is_due = self._session is not None and self._clock.now() - said_at >= self._session.report_interval
+            is_due = self._is_due(said_at)
             if not unsaid and not is_due:
                 continue
             try:
@@ -130,6 +130,12 @@ class Operator:
             backoff.reset()
             unsaid.clear()
             said_at = self._clock.now() if is_due else said_at
+
+    def _is_due(self, said_at: datetime | None) -> bool:
+        """Tell whether health is to be reported: first when the parts have been looked at, then now and then."""
+        if self._session is None or not self.vitals.is_known:
+            return False
+        return said_at is None or self._clock.now() - said_at >= self._session.report_interval
 
     def _gather(self, unsaid: list[Done], pause: float) -> bool:
         """Add the outcomes that there are, waiting for a first one; return whether there will be no more."""
@@ -145,9 +151,9 @@ class Operator:
     def _probe(self) -> None:
         while not self._over.is_set():
             session = self._session
-            if session is not None and self._drivers:
+            if session is not None:
                 self.vitals.probe(self._drivers, session.owner)
-            self._over.wait(PROBES.total_seconds())
+            self._over.wait(PROBES.total_seconds() if session is not None else 1.0)
 
     def _leave(self) -> None:
         try:
@@ -170,10 +176,11 @@ class Operator:
         if not same:
             self._drivers = self._make_drivers(session)
         self._session = session
+        self._found()
         log.info("let in as the operator of %s", session.owner.cloud)
         return session
 
-    def _ask(self, wait: timedelta) -> Orders:
+    def _ask(self, wait: timedelta) -> Dispatch:
         self._ready()
         with self._lock:
             have = tuple(sorted(self._in_hand))
@@ -184,7 +191,7 @@ class Operator:
         self.vitals.leads = orders.leads
         return orders
 
-    def _accepted(self, orders: Orders) -> list[tuple[Order, datetime]]:
+    def _accepted(self, orders: Dispatch) -> list[tuple[Order, datetime]]:
         """Return the orders that are not in hand yet, each with its deadline by this machine's clock. Raises Forged."""
         now = self._clock.now()
         out = []

@@ -49,6 +49,11 @@ class Vitals:
             with self._lock:
                 self._checks[slot] = check
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the parts have been looked at."""
+        return bool(self._checks)
+
     def health(self) -> Health:
         """Return what is reported."""
         with self._lock:

@@ -141,7 +141,7 @@ def _is_ours(command: list[str]) -> bool:
 def _check_command(program: str, words: list[str], where: str) -> None:
     own = words[: words.index("--")] if "--" in words else words
     verb = next((word for word in own if not word.startswith("-")), "")
-    if verb == "quota":
+    if verb in ("quota", "operator"):
         verb = " ".join(own[:2])
     known = _options(program, verb)
     for word in own:

@@ -13,7 +13,7 @@ from anyscale_core.drivers.base import Driver, DriverConfig
 from anyscale_core.errors import CoreError
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudMode, CloudSpec
-from anyscale_core.models.order import Login, Noted, Orders, Poll, Report, Session
+from anyscale_core.models.order import Dispatch, Login, Noted, Poll, Report, Session
 from anyscale_core.models.secret import Secret
 from anyscale_core.operator.door import Contact
 from anyscale_core.operator.operator import Operator
@@ -33,7 +33,7 @@ class InProcess:
     def login(self, login: Login) -> Session:
         return _said(self._plane().operators.login(_said(login)))
 
-    def poll(self, poll: Poll, *, credential: Secret[str]) -> Orders:
+    def poll(self, poll: Poll, *, credential: Secret[str]) -> Dispatch:
         return _said(self._plane().operators.poll(credential, _said(poll)))
 
     def report(self, report: Report, *, credential: Secret[str]) -> Noted:
@@ -58,8 +58,8 @@ class Pull:
     door: Any = None
 
     @classmethod
-    def new(cls, home: Path, *, cloud: FakeCloud | None = None, register: bool = True, **timing: timedelta) -> "Pull":
-        world = World.new(home, cloud=cloud, **timing)
+    def new(cls, home: Path, *, cloud: FakeCloud | None = None, register: bool = True) -> "Pull":
+        world = World.new(home, cloud=cloud)
         if register:
             spec = CloudSpec(name=CLOUD, provider="fake", region="fake-1", mode=CloudMode.OPERATOR)
             world.plane.register_cloud(spec, actor="tester")
