@@ -34,6 +34,7 @@ from anyscale_core.errors import CoreError, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.networking import Check
+from anyscale_core.models.order import OperatorToken, OperatorView
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -194,6 +195,14 @@ class Client:
     def delete_cloud(self, name: str, *, data: str = "refuse") -> CloudView:
         """Take away the next thing of a cloud; to be repeated until it is not registered any more."""
         return self._ask("DELETE", f"/v1/clouds/{_quoted(name)}", CloudView, query={"data": data})
+
+    def operator_token(self, cloud: str) -> OperatorToken:
+        """Mint a registration token for a cloud's operator."""
+        return self._ask("POST", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorToken)
+
+    def revoke_operator(self, cloud: str) -> OperatorView:
+        """Make all that a cloud's operators were given worthless."""
+        return self._ask("DELETE", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorView)
 
     def uploads(self, cloud: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket."""

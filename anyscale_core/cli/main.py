@@ -56,7 +56,7 @@ Verb = Callable[[argparse.Namespace, Output], int]
 
 VERBS = {
     "run": "run", "up": "wish", "down": "wish", "status": "look", "plan": "look", "events": "look", "logs": "logs",
-    "cloud": "cloud", "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
+    "cloud": "cloud", "operator": "operator", "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
 }  # fmt: skip
 """The module of each verb; only that one is loaded."""
 
@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--follow", action="store_true", help="go on until the cluster has ended, or Ctrl-C")
     _quota_arguments(verb("quota", "set, list or delete quotas: what clouds, users and projects may hold and spend"))
     _cloud_arguments(verb("cloud", "register, set up, verify, list or delete the clouds that clusters are made in"))
+    operator = verb("operator", "pull mode: an operator in the cloud's own network performs the control plane's orders")
+    importlib.import_module("anyscale_core.cli.operator").arguments(operator, _common)
     check = verb("providers", "show which provider plugins are installed, and which are broken")
     check.add_argument("--check", action="store_true", help="exit 1 if any is broken")
     serve = verb("serve", "run the control plane in the foreground")

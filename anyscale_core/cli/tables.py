@@ -14,7 +14,8 @@ from anyscale_core.api.protocol import (
     QuotaView,
 )
 from anyscale_core.cli.output import table
-from anyscale_core.models.networking import Check
+from anyscale_core.models.networking import Check, CheckStatus
+from anyscale_core.models.order import OperatorView
 from anyscale_core.models.phases import NODE_ENDED, NodePhase
 from anyscale_core.models.quota import BUDGET, PRICE, RESOURCES
 
@@ -47,6 +48,30 @@ def cluster(view: ClusterView, *, now: datetime) -> str:
     if view.jobs:
         parts.append(_jobs(view.jobs, now=now))
     return "\n\n".join(parts)
+
+
+def operators(views: Sequence[CloudView], *, now: datetime) -> str:
+    """Return a line per cloud in pull mode."""
+    return table(
+        ("CLOUD", "OPERATOR", "SINCE", "SEEN", "REPLICA", "WAITING", "PARTS"),
+        [
+            {
+                "CLOUD": view.name, "OPERATOR": it.state.value, "SINCE": age(it.since, now=now) if it.since else "",
+                "SEEN": age(it.seen_at, now=now) if it.seen_at else "", "REPLICA": it.replica,
+                "WAITING": str(it.waiting) if it.waiting else "", "PARTS": _parts(it),
+            }
+            for view in views
+            if (it := view.operator) is not None
+        ],
+    )  # fmt: skip
+
+
+def _parts(view: OperatorView) -> str:
+    """Return the parts that are not well, with their words."""
+    if view.health is None:
+        return ""
+    bad = [f"{check.id}: {check.detail}" for check in view.health.checks if check.status is CheckStatus.FAILED]
+    return "; ".join(bad) or "all well"
 
 
 def plan(view: PlanView) -> str:

@@ -6,12 +6,15 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import structlog
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane.mailbox import Mailbox
+from anyscale_core.controlplane.remote import REMOTE
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver, DriverConfig
@@ -22,7 +25,7 @@ from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import SLOTS, CloudSpec, NodeIdentity
+from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec, NodeIdentity
 from anyscale_core.models.identity import Identity, IdentitySpec
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
 from anyscale_core.models.instance import Deletion, Instance, Offering, Quota
@@ -85,11 +88,11 @@ class Cloud:
 
     def __init__(
         self, spec: CloudSpec, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
     ) -> None:  # fmt: skip
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
-        self._registry = registry
+        self._registry, self._mailbox = registry, mailbox
         drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
@@ -239,14 +242,17 @@ class Cloud:
 
     def _build(self, slot: str, settings: Settings, wrap: Callable[[Driver, str], Driver]) -> Driver:
         name = self.spec.provider_of(slot)
-        config = DriverConfig(
-            owner=self.owner,
-            home=settings.home,
-            region=self.spec.region,
-            settings=self.spec.settings.get(name, {}),
-            clock=self._clock,
-        )
+        if self.spec.mode is CloudMode.OPERATOR:
+            return wrap(
+                REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock), self.spec.name
+            )
+        config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
         return wrap(self._registry.driver(name, slot, config), self.spec.name)
+
+
+def config_of(spec: CloudSpec, name: str, *, owner: Owner, home: Path, clock: Clock) -> DriverConfig:
+    """Return what a provider's drivers in a cloud are built from."""
+    return DriverConfig(owner=owner, home=home, region=spec.region, settings=spec.settings.get(name, {}), clock=clock)
 
 
 D = TypeVar("D")
@@ -263,10 +269,11 @@ class Clouds:
 
     def __init__(
         self, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
     ) -> None:  # fmt: skip
         self._arguments: dict[str, Any] = {
             "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "wrap": wrap,
+            "mailbox": mailbox,
         }  # fmt: skip
         self._registry, self._store, self._clock = registry, store, clock
         self._built: dict[str, Cloud] = {}
@@ -307,6 +314,17 @@ class Clouds:
             self._store.add_cloud(default, now=self._clock.now())
         return self._store.cloud(name) or default
 
+    def verifier(self, spec: CloudSpec, provider: str) -> IdentityDriver:
+        """Return a provider's identity driver as the control plane itself uses it to look at an operator's proof.
+
+        Raises UnknownName, PluginError.
+        """
+        plane, settings = self._arguments["plane"], self._arguments["settings"]
+        owner = Owner(plane=plane, cloud=CloudName(spec.name))
+        config = config_of(spec, provider, owner=owner, home=settings.home, clock=self._clock)
+        driver = self._arguments["wrap"](self._registry.driver(provider, "identity", config), spec.name)
+        return _typed(driver, IdentityDriver)  # type: ignore[type-abstract]
+
     def defaults(self) -> Iterable[str]:
         """Return the names of clouds that can be used without being registered."""
         return [
@@ -331,6 +349,7 @@ class Clouds:
             for key in sorted(set(spec.settings.get(name, {})) - set(provider.settings)):
                 known = ", ".join(sorted(provider.settings)) or "none"
                 faults.append(SpecFault(path=f"settings.{name}.{key}", message=f"unknown setting; known: {known}"))
+        faults += self._operator_faults(spec)
         if faults:
             raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
 
@@ -354,6 +373,20 @@ class Clouds:
     def close(self) -> None:
         for cloud in self._built.values():
             cloud.close()
+
+    def _operator_faults(self, spec: CloudSpec) -> Iterable[SpecFault]:
+        if spec.operator is None:
+            return
+        if spec.mode is not CloudMode.OPERATOR:
+            yield SpecFault(path="operator", message="is for clouds of mode operator")
+        try:
+            provider = self._registry.provider(spec.operator.provider)
+        except (UnknownName, PluginError) as error:
+            yield SpecFault(path="operator.provider", message=str(error))
+            return
+        if provider.identity is None:
+            message = f"{spec.operator.provider!r} has no identity driver"
+            yield SpecFault(path="operator.provider", message=message)
 
     def _default(self, name: str) -> CloudSpec | None:
         if name not in self.defaults():

@@ -152,6 +152,8 @@ class Foundations:
                 self._forget(name, resource.kind)
             return self.status(name)
         with self._store.write() as connection:
+            for table in (t.orders, t.operators):
+                connection.execute(delete(table).where(table.c.cloud == name))
             connection.execute(delete(t.clouds).where(t.clouds.c.name == name))
         self._clouds.forget(name)
         return None

@@ -55,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0004"
+MIGRATION = "0005"
 """The newest migration; the store is brought up to it when it is opened."""
 
 

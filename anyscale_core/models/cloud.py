@@ -34,8 +34,22 @@ class NodeIdentity:
 
 
 @attrs.frozen(kw_only=True)
+class OperatorIdentity:
+    """Who a cloud's operator has to be, to be let in by its proof: ``provider`` verifies it by its part of the settings.
+
+    ``subject``, and ``account`` unless it is empty, are what ``IdentityDriver.verify`` has to find.
+    """
+
+    provider: str
+    subject: str
+    account: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class CloudSpec:
     """What a cloud is wanted to be. ``provider`` fills every slot that does not name its own.
+
+    ``operator`` is for ``mode: operator``: without it the operator is let in by a registration token alone.
 
     ``settings`` are the provider's own keys by provider name (``{"aws": {"role_arn": ...}}``); each plugin checks its
     part. ``network``, ``bucket`` and the nodes' identity are made for the cloud's clusters to share, or adopted.
@@ -49,6 +63,7 @@ class CloudSpec:
     identity: str | None = None
     storage: str | None = None
     networking: str | None = None
+    operator: OperatorIdentity | None = None
     network: NetworkSpec | None = None
     bucket: BucketSpec | None = None
     node_identity: NodeIdentity | None = None
