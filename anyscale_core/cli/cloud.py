@@ -12,6 +12,7 @@ from anyscale_core.cli.failures import Broken
 from anyscale_core.cli.output import Exit, Output
 from anyscale_core.errors import CloudError, CoreError, Retry, UnknownName
 from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudMode
 from anyscale_core.models.networking import Check, CheckStatus
 
 FIELDS = "name:, provider:, region:, settings: ..."
@@ -59,6 +60,8 @@ def _setup(args: argparse.Namespace, output: Output) -> int:
         {"cloud": wire.unstructure(view), "checks": wire.unstructure(found)},
         f"{tables.clouds([view])}\n\n{tables.checks(found)}",
     )
+    if view.mode is CloudMode.OPERATOR:
+        output.note(f"next, let its operator in: anyscale-core operator manifest --cloud {view.name} --image IMAGE")
     return Exit.OK
 
 

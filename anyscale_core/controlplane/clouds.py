@@ -4,7 +4,7 @@ import contextlib
 import functools
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -359,6 +359,19 @@ class Clouds:
         if name is not None and name not in known:
             message = f"no cloud {name!r} is registered; known: {', '.join(sorted(known)) or 'none'}"
             raise SpecError([SpecFault(path="cloud", message=message)], subject=subject)
+
+    @contextlib.contextmanager
+    def direct(self, name: str) -> Iterator[Cloud]:
+        """Lend a cloud whose drivers call from here, with the credentials of whoever runs this, also one of mode operator."""
+        spec = self.spec(name)
+        if spec.mode is CloudMode.DIRECT:
+            yield self.get(name)
+            return
+        cloud = Cloud(attrs.evolve(spec, mode=CloudMode.DIRECT, operator=None), **self._arguments)
+        try:
+            yield cloud
+        finally:
+            cloud.close()
 
     def forget(self, name: str) -> None:
         """Give back a cloud's drivers; whoever asks for it again gets them anew."""

@@ -1,5 +1,8 @@
 """A cloud's own life: what its clusters share is made, looked over and taken away.
 
+In a cloud of mode operator its identity and its bucket are made from here, with the credentials of whoever sets it up, so the
+operator needs no right to make such things; its network is made by the operator, at first use.
+
 Each step is one driver call, recorded before it is made, so whoever repeats a step goes on where the last one ended. Nothing
 here waits: what takes longer is asked for again.
 """
@@ -15,9 +18,10 @@ from sqlalchemy import delete, select, update
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds
+from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Conflict, CoreError, Fault, NameTaken, NotFound, SpecError
-from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.instance import Deletion, InstanceState
 from anyscale_core.models.networking import Check, CheckStatus
 
@@ -60,8 +64,8 @@ class CloudStatus:
 class Foundations:
     """Makes, looks over and takes away what the clusters of a cloud share. Threads may share it."""
 
-    def __init__(self, *, store: Store, clouds: Clouds, clock: Clock) -> None:
-        self._store, self._clouds, self._clock = store, clouds, clock
+    def __init__(self, *, store: Store, clouds: Clouds, mailbox: Mailbox, clock: Clock) -> None:
+        self._store, self._clouds, self._mailbox, self._clock = store, clouds, mailbox, clock
 
     def register(self, spec: CloudSpec) -> bool:
         """Record a cloud; return whether it is new. Said again with an equal spec, nothing changes.
@@ -86,10 +90,11 @@ class Foundations:
             )
             ends = connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name))
         docs = {row["kind"]: row for row in rows}
+        wanted = SHARED if spec.mode is CloudMode.DIRECT else _BEFORE_THE_OPERATOR
         return CloudStatus(
             spec=spec,
             resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in SHARED if kind in docs),
-            missing=tuple(kind for kind in SHARED if kind not in docs or docs[kind]["doc"] is None),
+            missing=tuple(kind for kind in wanted if kind not in docs or docs[kind]["doc"] is None),
             ends=ends is not None,
         )
 
@@ -104,7 +109,8 @@ class Foundations:
             raise SpecError([Fault(path="", message=why)], subject=f"cloud {name!r}")
         if not status.missing:
             return status
-        self._clouds.get(name).make(status.missing[0])
+        with self._clouds.direct(name) as cloud:
+            cloud.make(status.missing[0])
         return self.status(name)
 
     def verify(self, name: str) -> tuple[Check, ...]:
@@ -113,20 +119,28 @@ class Foundations:
         Nothing is made but an object in its bucket, which is deleted at once. Raises UnknownName.
         """
         status = self.status(name)
-        cloud = self._clouds.get(name)
-        checks = [check for look in (_cluster, _account) for check in look(cloud)]
+        checks: list[Check] = []
+        away = self._mailbox.away(name) if status.spec.mode is CloudMode.OPERATOR else ""
+        if away:
+            checks.append(Check(id="cloud.operator", status=CheckStatus.SKIPPED, detail=away))
+        else:
+            cloud = self._clouds.get(name)
+            checks += [*_cluster(cloud), *_account(cloud)]
         if status.missing:
             missing = ", ".join(status.missing)
             checks.append(
                 Check(
                     id="cloud.setup", status=CheckStatus.FAILED, detail=f"not made yet: {missing}",
-                    remedy=f"anyscale-core cloud setup {name}",
+                    remedy=f"anyscale-core cloud setup -f SPEC, with the spec of {name}",
                 )
             )  # fmt: skip
-        by_kind = {resource.kind: resource.name for resource in status.resources if resource.kind not in status.missing}
-        for kind, look in (("network", _network), ("bucket", _bucket), ("identity", _identity)):
-            if kind in by_kind:
-                checks += look(cloud, by_kind[kind])
+        made = {resource.kind: resource.name for resource in status.resources if resource.id}
+        if "network" in made and not away:
+            checks += _network(self._clouds.get(name), made["network"])
+        with self._clouds.direct(name) as cloud:
+            for kind, look in (("bucket", _bucket), ("identity", _identity)):
+                if kind in made:
+                    checks += look(cloud, made[kind])
         return tuple(checks)
 
     def take_down(self, name: str, *, data: Data) -> CloudStatus | None:
@@ -137,18 +151,12 @@ class Foundations:
         """
         self.status(name)
         self._begin_end(name)
-        cloud = self._clouds.get(name)
-        deadline = cloud.deadline()
-        instances = cloud.cluster.list(cloud.owner, deadline=deadline)
-        if instances:
-            doomed = [one.id for one in instances if one.state is not InstanceState.DELETING]
-            if doomed:
-                cloud.cluster.delete(doomed, owner=cloud.owner, deadline=deadline)
+        if not self._was_never_reached(name) and self._has_instances(self._clouds.get(name)):
             return self.status(name)
         status = self.status(name)
         if status.resources:
             resource = next(one for kind in _END_ORDER for one in status.resources if one.kind == kind)
-            if self._unmake(cloud, resource, data) is not Deletion.GOING:
+            if self._unmake(status.spec, resource, data) is not Deletion.GOING:
                 self._forget(name, resource.kind)
             return self.status(name)
         with self._store.write() as connection:
@@ -158,9 +166,28 @@ class Foundations:
         self._clouds.forget(name)
         return None
 
-    def _unmake(self, cloud: Cloud, resource: Resource, data: Data) -> Deletion:
-        if resource.kind != "bucket" or resource.adopted:
-            return cloud.unmake(resource.kind, resource.name)
+    def _was_never_reached(self, name: str) -> bool:
+        """Tell whether no operator has ever come: then there is nothing that only an operator could have made."""
+        return self._clouds.spec(name).mode is CloudMode.OPERATOR and not self._mailbox.was_met(name)
+
+    def _has_instances(self, cloud: Cloud) -> bool:
+        """Delete the instances that nobody knows of; return whether there are any yet."""
+        deadline = cloud.deadline()
+        instances = cloud.cluster.list(cloud.owner, deadline=deadline)
+        doomed = [one.id for one in instances if one.state is not InstanceState.DELETING]
+        if doomed:
+            cloud.cluster.delete(doomed, owner=cloud.owner, deadline=deadline)
+        return bool(instances)
+
+    def _unmake(self, spec: CloudSpec, resource: Resource, data: Data) -> Deletion:
+        if resource.kind == "network":
+            return self._clouds.get(spec.name).unmake(resource.kind, resource.name)
+        with self._clouds.direct(spec.name) as cloud:
+            if resource.kind == "identity" or resource.adopted:
+                return cloud.unmake(resource.kind, resource.name)
+            return self._unmake_bucket(cloud, resource, data)
+
+    def _unmake_bucket(self, cloud: Cloud, resource: Resource, data: Data) -> Deletion:
         if data is Data.KEEP:
             return Deletion.GONE
         try:
@@ -170,9 +197,8 @@ class Foundations:
                 raise
         if data is Data.REFUSE:
             why = f"the bucket {resource.name} ({resource.id}) holds objects: say what becomes of them"
-            raise SpecError(
-                [Fault(path="data", message=f"{why} (--delete-data or --keep-data)")], subject=cloud.spec.name
-            )
+            fault = Fault(path="data", message=f"{why} (--delete-data or --keep-data)")
+            raise SpecError([fault], subject=f"cloud {cloud.spec.name!r}")
         _empty(cloud, resource.name)
         return Deletion.GOING
 
@@ -203,6 +229,7 @@ class Foundations:
             return connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name)) is not None
 
 
+_BEFORE_THE_OPERATOR = ("bucket", "identity")
 _END_ORDER = ("network", "identity", "bucket")
 """The identity before the bucket: its grants on the bucket go with it."""
 

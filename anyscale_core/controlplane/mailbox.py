@@ -110,6 +110,13 @@ class Mailbox:
             return f"the operator of {cloud} has not been heard of since {row.seen_at:%Y-%m-%d %H:%M:%S} UTC"
         return ""
 
+    def was_met(self, cloud: str) -> bool:
+        """Tell whether an operator of a cloud has ever come."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            state = connection.scalar(select(o.state).where(o.cloud == cloud))
+        return state not in (None, OperatorState.EXPECTED.value)
+
     def catalogue(self, cloud: str) -> tuple[Offering, ...] | None:
         """Return the offerings that a cloud's operator last told; None before it did."""
         o = t.operators.c

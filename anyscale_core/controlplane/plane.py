@@ -140,7 +140,7 @@ class ControlPlane:
             plane=self.id, store=self.store, clouds=self.clouds, mailbox=self.mailbox, keys=self.keys, clock=self.clock,
             settings=settings,
         )  # fmt: skip
-        self.foundations = Foundations(store=self.store, clouds=self.clouds, clock=self.clock)
+        self.foundations = Foundations(store=self.store, clouds=self.clouds, mailbox=self.mailbox, clock=self.clock)
         self.quotas = Quotas(store=self.store, clock=self.clock, every=settings.timing.sweep_ceiling)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(

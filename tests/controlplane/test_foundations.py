@@ -89,7 +89,7 @@ def test_registering_again_with_an_equal_spec_changes_nothing_and_with_another_i
 def test_what_was_set_up_passes_and_what_was_not_is_said(world: World) -> None:
     world.plane.register_cloud(HERE, actor="admin")
     (failed,) = (check for check in world.plane.foundations.verify("here") if check.status is CheckStatus.FAILED)
-    assert (failed.id, failed.remedy) == ("cloud.setup", "anyscale-core cloud setup here")
+    assert (failed.id, failed.remedy) == ("cloud.setup", "anyscale-core cloud setup -f SPEC, with the spec of here")
     set_up(world)
     found = {check.id: check.status for check in world.plane.foundations.verify("here")}
     assert {"cluster.offerings", "cluster.list", "identity.get", "storage.private", "storage.objects"} <= set(found)
