@@ -40,7 +40,7 @@ class Runner:
         plane.on_change(self.ring)
 
     def start(self) -> None:
-        self._listener = self._plane.store.listen(self._plane.wake)
+        self._listener = self._plane.store.listen(self._plane.hear)
         for thread in self._threads:
             thread.start()
 
