@@ -15,7 +15,7 @@ from anyscale_conformance.simulators.gcp.errors import ApiError, info, invalid
 from anyscale_conformance.simulators.gcp.gcs import objects
 from anyscale_conformance.simulators.gcp.schema import Document, Json, Method
 from anyscale_conformance.simulators.gcp.server import Answer, Request
-from anyscale_conformance.simulators.gcp.world import Project, Remembered
+from anyscale_conformance.simulators.gcp.world import Project, Remembered, words_of
 
 APIS = (
     ("compute", "v1"), ("storage", "v1"), ("sts", "v1"), ("iamcredentials", "v1"), ("iam", "v1"),
@@ -29,6 +29,11 @@ UPLOAD, DOWNLOAD = "upload/", "download/"
 """What stands in front of the paths by which the data of objects travel."""
 
 
+KEPT = 10_000
+"""Routes and answers that are remembered."""
+Route = tuple[Document, Method, dict[str, str]]
+
+
 class ViolationError(AssertionError):
     """An answer of this simulator that its own API's schema does not allow: a fault of the simulator."""
 
@@ -38,6 +43,9 @@ class Dispatcher:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self._routes: dict[tuple[str, str, str], Route | None] = {}
+        self._valid: set[bytes] = set()
+        """Answers that were found to be good before."""
         self._documents = [Document.load(*api) for api in APIS]
 
     def answer(self, request: Request) -> Answer | None:
@@ -45,7 +53,8 @@ class Dispatcher:
         found = self._route(request)
         if found is None:
             return None
-        document, method, params = found
+        document, method, path = found
+        params = dict(path)
         caller = Caller()
         project: Project | None = None
         try:
@@ -70,7 +79,15 @@ class Dispatcher:
         self._note(request, method, project, caller, answer.status, params)
         return answer
 
-    def _route(self, request: Request) -> tuple[Document, Method, dict[str, str]] | None:
+    def _route(self, request: Request) -> Route | None:
+        key = (request.http, request.path, request.headers.get("host", ""))
+        if key not in self._routes:
+            if len(self._routes) > KEPT:
+                self._routes.clear()
+            self._routes[key] = self._looked_up(request)
+        return self._routes[key]
+
+    def _looked_up(self, request: Request) -> Route | None:
         """Return the method: of the API that the path's first word or the host names, else of any that has the path."""
         path = request.path.lstrip("/")
         for media in (UPLOAD, DOWNLOAD):
@@ -147,18 +164,21 @@ class Dispatcher:
                 raise invalid(REQUEST_ID, token, "The request ID was already used for a different request.")
             return before.operation.body
         body = HANDLERS[call.method.id](call)
-        operation = next(
-            (found for found in call.project.all("operations") if body is not None and found.body is body), None
-        )
+        words = words_of(str((body or {}).get("selfLink", "")))
+        operation = call.project.find("operations", "/".join(words[2:-2]), words[-1]) if words else None
         if operation is not None:
             operation.body["clientOperationId"] = token
             call.project.requests[token] = Remembered(asked=asked, operation=operation, at=call.project.now)
         return body
 
     def _rendered(self, document: Document, call: Call, body: Json | None) -> Answer:
-        faults = list(document.response_faults(call.method, body))
-        if faults:
-            raise ViolationError(f"{call.method.id}: {'; '.join(faults)}")
+        text = hashlib.sha256(json.dumps([call.method.id, body]).encode()).digest()
+        if text not in self._valid:
+            if faults := list(document.response_faults(call.method, body)):
+                raise ViolationError(f"{call.method.id}: {'; '.join(faults)}")
+            if len(self._valid) > KEPT:
+                self._valid.clear()
+            self._valid.add(text)
         if body is None:
             return Answer(status=204)
         headers = {"ETag": f'"{body["etag"]}"'} if isinstance(body.get("etag"), str) else {}

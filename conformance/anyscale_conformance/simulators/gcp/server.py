@@ -12,6 +12,9 @@ import attrs
 BACKLOG = 512
 """Connections that may wait: with the standard library's 5, fifty clients that start at once wait for seconds."""
 
+IDLE_S = 0.05
+"""How often what happens by itself is looked after, and the longest that a close waits."""
+
 
 @attrs.frozen(kw_only=True)
 class Request:
@@ -36,7 +39,7 @@ class Answer:
 
 
 class Server:
-    """Serves one function at one address. ``idle`` is called about twice a second."""
+    """Serves one function at one address. ``idle`` is called many times a second."""
 
     def __init__(
         self,
@@ -46,7 +49,9 @@ class Server:
         idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._http = _Http((address, 0), answer, idle)
-        self._thread = threading.Thread(target=self._http.serve_forever, name="gcp-simulator", daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(IDLE_S,), name="gcp-simulator", daemon=True
+        )
         self._thread.start()
 
     @property
