@@ -14,7 +14,7 @@ import attrs
 from anyscale_core.errors import InvalidRequest, NotFound
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId
 from anyscale_core.models.owner import Owner
-from anyscale_gcp.client import Client
+from anyscale_gcp.client import SCOPES, Client
 from anyscale_gcp.tags import brief, owner_mark
 
 PREFIX = "ac-"
@@ -137,3 +137,12 @@ def every(client: Client, owner: Owner, *, deadline: datetime) -> Iterator[Accou
             if (found.owner.plane, found.owner.cloud) == (owner.plane, owner.cloud):
                 seen.add(found.email)
                 yield found
+
+
+def access_token(client: Client, email: str, *, deadline: datetime) -> tuple[str, datetime]:
+    """Return an access token of a service account, and when it expires: in an hour."""
+    answer = client.call(
+        "iamcredentials.projects.serviceAccounts.generateAccessToken", name=path("-", email), about=email,
+        body={"scope": list(SCOPES)}, deadline=deadline,
+    )  # fmt: skip
+    return str(answer["accessToken"]), datetime.fromisoformat(answer["expireTime"])

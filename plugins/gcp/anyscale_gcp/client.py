@@ -7,6 +7,7 @@ built from the documents in the wheel, once per process and endpoint; they hold 
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,8 @@ from anyscale_gcp.errors import translated
 
 VERSIONS = {"compute": "v1", "iam": "v1", "iamcredentials": "v1", "sts": "v1", "storage": "v1"}
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+METADATA_VARIABLE = "GCE_METADATA_HOST"
+"""Where a machine's metadata server is, as Google's own libraries read it."""
 METADATA_URL = "http://metadata.google.internal"
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 MOST_S = 60.0
@@ -76,7 +79,8 @@ class Client:
 
     def identity_token(self, audience: str, *, machine: str, deadline: datetime) -> str:  # noqa: ARG002 - a machine knows itself
         """Return this machine's identity token in its full form, from its metadata server."""
-        base = (self.settings.metadata_url or METADATA_URL).rstrip("/")
+        host = os.environ.get(METADATA_VARIABLE)
+        base = (self.settings.metadata_url or (f"http://{host}" if host else METADATA_URL)).rstrip("/")
         path = f"instance/service-accounts/default/identity?audience={quote(audience, safe='')}&format=full"
         url = f"{base}/computeMetadata/v1/{path}"
         headers = {"Metadata-Flavor": "Google"}

@@ -29,7 +29,7 @@ from anyscale_core.models.owner import RESERVED_TAGS, Owner
 from anyscale_core.models.secret import Secret
 from anyscale_gcp import accounts, buckets, policies, proofs
 from anyscale_gcp.accounts import Account
-from anyscale_gcp.client import SCOPES, Client
+from anyscale_gcp.client import Client
 from anyscale_gcp.config import read_settings
 from anyscale_gcp.permissions import permissions_for
 from anyscale_gcp.tags import brief, check_name, fingerprint
@@ -101,12 +101,8 @@ class GcpIdentity(IdentityDriver):
         account = self._owned(name, owner, deadline=deadline)
         if account is None:
             raise NotFound(f"there is no identity {name}", reason="RESOURCE", resource=name)
-        answer = self._client.call(
-            "iamcredentials.projects.serviceAccounts.generateAccessToken", about=name, deadline=deadline,
-            name=accounts.path("-", account.acting), body={"scope": list(SCOPES)},
-        )  # fmt: skip
-        expires_at = datetime.fromisoformat(answer["expireTime"])
-        return Credentials(values={"access_token": Secret(answer["accessToken"])}, expires_at=expires_at)
+        token, expires_at = accounts.access_token(self._client, account.acting, deadline=deadline)
+        return Credentials(values={"access_token": Secret(token)}, expires_at=expires_at)
 
     def prove(self, audience: str, *, subject: str, deadline: datetime) -> Proof:
         document = self._client.identity_token(audience, machine=subject, deadline=deadline)

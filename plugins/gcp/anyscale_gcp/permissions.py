@@ -21,6 +21,7 @@ _BUCKET: Need = ("storage.buckets.get", "whose a bucket is")
 _BUCKETS: Need = ("storage.buckets.list", "every bucket that is ours")
 _POLICY: Need = ("storage.buckets.getIamPolicy", "the grants of a bucket")
 _SET_POLICY: Need = ("storage.buckets.setIamPolicy", "grants are conditions in a bucket's policy")
+_TOKEN: Need = ("iam.serviceAccounts.getAccessToken", "a token of the identity's, for an hour")
 _RULES: Need = ("compute.firewalls.list", "every way in that is ours")
 
 NEEDS: Mapping[str, tuple[Need, ...]] = {
@@ -55,14 +56,12 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "identity.delete": (
         ("iam.serviceAccounts.delete", "the service account is deleted"), _ACCOUNT, _BUCKETS, _POLICY, _SET_POLICY,
     ),
-    "identity.credentials": (
-        ("iam.serviceAccounts.getAccessToken", "a token of the identity's"), _ACCOUNT,
-    ),
+    "identity.credentials": (_TOKEN, _ACCOUNT),
     "storage.create": (("storage.buckets.create", "a bucket is made"), _BUCKETS, _BUCKET, _POLICY),
     "storage.get": (_BUCKET,),
     "storage.list": (_BUCKETS,),
     "storage.delete": (("storage.buckets.delete", "an empty bucket is deleted"), _BUCKET, _POLICY, _SET_POLICY),
-    "storage.grant": (_BUCKET, _ACCOUNT, _POLICY, _SET_POLICY),
+    "storage.grant": (_BUCKET, _ACCOUNT, _POLICY, _SET_POLICY, _TOKEN),
     "storage.revoke": (_BUCKET, _ACCOUNT, _POLICY, _SET_POLICY),
     "storage.objects": (
         _BUCKET, ("storage.objects.get", "objects are read"), ("storage.objects.list", "and listed"),

@@ -29,6 +29,7 @@ from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 from anyscale_gcp import accounts, buckets, policies
+from anyscale_gcp.accounts import Account
 from anyscale_gcp.buckets import Kept
 from anyscale_gcp.client import Client
 from anyscale_gcp.config import read_settings
@@ -36,6 +37,8 @@ from anyscale_gcp.policies import Held
 from anyscale_gcp.signing import signed_url
 from anyscale_gcp.tags import brief, check_name, fingerprint, owner_mark
 
+NOBODY = Secret('{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}')
+"""What lets obstore ask for no token."""
 OPENING = timedelta(seconds=30)
 """How long opening a bucket that was not looked at before may take."""
 
@@ -115,7 +118,8 @@ class GcpStorage(StorageDriver):
             raise NotFound(f"there is no identity {identity}", reason="REFERENCE", resource=identity)
         held = Held(member=account.member, prefix=prefix, access=access, mark=owner_mark(owner), token=brief(token))
         self._change(kept.place, partial(_granted, held, kept.place), deadline=deadline)
-        return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=self._access(kept, prefix))
+        store = self._access(kept, prefix, account, deadline=deadline)
+        return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         kept = buckets.find(self._client, bucket, owner=owner, deadline=deadline)
@@ -137,7 +141,7 @@ class GcpStorage(StorageDriver):
         place = self._place(bucket, owner, deadline=self._clock.now() + OPENING)
         config: Any = {"base_url": self._settings.endpoint("objects")}
         if self._settings.anonymous:
-            config["skip_signature"] = True
+            config["service_account_key"] = NOBODY.reveal()
         return Objects(
             place, prefix=prefix.rstrip("/") or None, config=config, client_options=self._client_options(),
             retry_config={"max_retries": 0}, credential_provider=None if self._settings.anonymous else self._credential,
@@ -246,14 +250,17 @@ class GcpStorage(StorageDriver):
         with self._lock:
             return self._turns.setdefault(bucket, threading.Lock())
 
-    def _access(self, kept: Kept, prefix: str) -> StoreAccess:
-        """Return how a node reaches a prefix: by its own service account, at the endpoint of the settings."""
+    def _access(self, kept: Kept, prefix: str, account: Account, *, deadline: datetime) -> StoreAccess:
+        """Return how whoever is given it reaches a prefix: by a token of the identity, good for an hour, wherever he is."""
         options: dict[str, Secret[str]] = {}
         if "objects" in self._settings.endpoints:
             options["base_url"] = Secret(self._settings.endpoint("objects"))
         if self._settings.anonymous:
-            options["skip_signature"] = Secret("true")
-        return StoreAccess(url=f"gs://{kept.place}/{prefix}", options=options)
+            return StoreAccess(url=f"gs://{kept.place}/{prefix}", options=options | {"service_account_key": NOBODY})
+        token, expires_at = accounts.access_token(self._client, account.acting, deadline=deadline)
+        return StoreAccess(
+            url=f"gs://{kept.place}/{prefix}", options=options | {"bearer_token": Secret(token)}, expires_at=expires_at
+        )
 
     def _client_options(self) -> Any:
         return {"allow_http": self._settings.endpoint("objects").startswith("http://")}
