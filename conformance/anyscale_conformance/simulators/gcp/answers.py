@@ -16,9 +16,11 @@ def zulu(at: datetime) -> str:
 
 
 def paged(call: Call, word: str, items: Sequence[Json], *, size: str = "pageSize", default: int = 100) -> Json:
-    """Answer with a page; a page that would be empty has no word for it."""
+    """Answer with a page by the order of names; a page that would be empty has no word for it."""
     count = min(call.number(size, default) or default, 1000)
-    found, more = filters.page(items, size=count, token=call.params.get("pageToken", ""), scope=call.method.id)
+    found, more = filters.page(
+        sorted(items, key=_name), key=_name, size=count, token=call.params.get("pageToken", ""), scope=call.method.id
+    )
     return ({word: list(found)} if found else {}) | ({"nextPageToken": more} if more else {})
 
 
@@ -57,6 +59,10 @@ def masked(old: Json, new: Mapping[str, Any], mask: str) -> Json:
         else:
             result.pop(head, None)
     return result
+
+
+def _name(item: Json) -> tuple[str]:
+    return (str(item["name"]),)
 
 
 def _camel(field: str) -> str:

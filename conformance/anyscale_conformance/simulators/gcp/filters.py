@@ -29,20 +29,16 @@ def parse(text: str) -> Test:
     return _Parser(text).parse()
 
 
-def page(items: Sequence[T], *, size: int, token: str, scope: str) -> tuple[Sequence[T], str]:
-    """Return one page and the token of the next. ``scope`` binds a token to its query. Raises 400 for a token of another."""
-    start = 0
-    if token:
-        try:
-            at, whose = json.loads(base64.urlsafe_b64decode(token))
-        except ValueError:
-            raise bad_token(token)
-        if whose != scope:
-            raise bad_token(token)
-        start = int(at)
-    end = start + size
-    more = base64.urlsafe_b64encode(json.dumps([end, scope]).encode()).decode() if end < len(items) else ""
-    return items[start:end], more
+def page(
+    items: Sequence[T], *, key: Callable[[T], Sequence[Any]], size: int, token: str, scope: str
+) -> tuple[Sequence[T], str]:
+    """Return one page of items in the order of their keys, and the token of the next: it comes after the last one shown.
+
+    So what is deleted between two pages hides nothing. ``scope`` binds a token to its query. Raises 400 for one of another.
+    """
+    rest = [item for item in items if list(key(item)) > after] if (after := _opened(token, scope)) else list(items)
+    shown = rest[:size]
+    return shown, _sealed(list(key(shown[-1])), scope) if len(rest) > size else ""
 
 
 def bad_token(token: str) -> ApiError:
@@ -194,17 +190,25 @@ def _text(value: Any) -> str:
 
 def text_token(text: str, *, scope: str) -> str:
     """Return the token of a page that comes after a name."""
-    return base64.urlsafe_b64encode(json.dumps([text, scope]).encode()).decode()
+    return _sealed([text], scope)
 
 
 def token_text(token: str, *, scope: str) -> str:
     """Return the name that a page comes after; empty for no token. Raises 400 for a token of another query."""
+    return str(_opened(token, scope)[0]) if token else ""
+
+
+def _sealed(key: Sequence[Any], scope: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([key, scope]).encode()).decode()
+
+
+def _opened(token: str, scope: str) -> list[Any]:
     if not token:
-        return ""
+        return []
     try:
-        text, whose = json.loads(base64.urlsafe_b64decode(token))
+        key, whose = json.loads(base64.urlsafe_b64decode(token))
     except ValueError:
         raise bad_token(token)
-    if whose != scope:
+    if whose != scope or not isinstance(key, list):
         raise bad_token(token)
-    return str(text)
+    return key

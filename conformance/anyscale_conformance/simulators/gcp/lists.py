@@ -54,16 +54,21 @@ def _page(call: Call, things: Sequence[Resource], view: View) -> tuple[Sequence[
     test = filters.parse(call.params.get("filter", ""))
     pairs = [(thing, body) for thing in things if test(body := view(thing))]
     order = call.params.get("orderBy", "")
-    if order == "creationTimestamp desc":
-        pairs.sort(key=lambda pair: pair[0].created_at, reverse=True)
-    elif order not in ("", "name"):
+    if order not in ("", "name", "creationTimestamp desc"):
         raise ApiError(400, "invalid", f"Invalid value for field 'orderBy': '{order}'.")
+    newest_first = order.startswith("creation")
+
+    def key(pair: tuple[Resource, Json]) -> tuple[float, str]:
+        return (-pair[0].created_at.timestamp() if newest_first else 0.0, pair[0].key)
+
     size = call.number("maxResults", MOST)
     if size > MOST:
         raise ApiError(400, "invalid", f"Invalid value for field 'maxResults': '{size}'. Must be at most {MOST}.")
     query = {name: value for name, value in call.params.items() if name not in ("pageToken", "maxResults", "fields")}
     asked = hashlib.sha256(repr((call.method.id, sorted(query.items()))).encode()).hexdigest()[:16]
-    return filters.page(pairs, size=size or MOST, token=call.params.get("pageToken", ""), scope=asked)
+    return filters.page(
+        sorted(pairs, key=key), key=key, size=size or MOST, token=call.params.get("pageToken", ""), scope=asked
+    )
 
 
 def _link(call: Call) -> str:

@@ -111,6 +111,10 @@ class GcpSimulator:
         """Return every request so far, as it was answered."""
         return tuple(self._cloud.journal)
 
+    def certificates(self) -> Json:
+        """Return Google's public keys as a JWKS; they are also served at ``CERTIFICATES``."""
+        return self._cloud.keys.certificates()
+
     def close(self) -> None:
         """Stop listening, and end what runs."""
         self._server.close()
@@ -118,7 +122,7 @@ class GcpSimulator:
 
     def _answer(self, request: Request) -> Answer:
         if request.path == CERTIFICATES:
-            body = json.dumps(self._cloud.keys.certificates()).encode()
+            body = json.dumps(self.certificates()).encode()
             return Answer(
                 body=body, headers={"Content-Type": "application/json", "Cache-Control": "public, max-age=3600"}
             )

@@ -2,12 +2,14 @@
 
 import ipaddress
 
-from anyscale_conformance.simulators.gcp.calls import Call, handles, merged
+from anyscale_conformance.simulators.gcp.calls import Call, handles
 from anyscale_conformance.simulators.gcp.compute import common
 from anyscale_conformance.simulators.gcp.errors import ApiError, invalid
 from anyscale_conformance.simulators.gcp.schema import Json
 
 PROTOCOLS = frozenset({"tcp", "udp", "icmp", "esp", "ah", "ipip", "sctp", "all"})
+DEFAULTS = {"direction": "INGRESS", "priority": 1000, "disabled": False, "logConfig": {"enable": False}}
+FIXED = ("kind", "id", "name", "creationTimestamp", "selfLink", "network")
 
 
 @handles("compute.firewalls.insert")
@@ -19,9 +21,7 @@ def insert(call: Call) -> Json:
     )
     common.must_be_free(call.project, "firewalls", "global", name)
     common.check_quota(call.project, "FIREWALLS", used=len(call.project.all("firewalls")))
-    body = _checked(
-        {"direction": "INGRESS", "priority": 1000, "disabled": False, "logConfig": {"enable": False}, **call.body}
-    )
+    body = _checked({**DEFAULTS, **call.body})
     rule = call.project.add("firewalls", "global", name, {**body, "network": network.link})
     return common.making(call, rule, after=call.project.timings.change)
 
@@ -31,13 +31,11 @@ def patch(call: Call) -> Json:
     """Change a rule: a patch what it names, an update everything."""
     rule = call.project.get("firewalls", "global", call.params["firewall"])
     common.must_be_ready(rule)
-    kept = ("kind", "id", "name", "creationTimestamp", "selfLink", "network")
-    old = rule.body if call.method.http == "PATCH" else {key: rule.body[key] for key in kept}
-    if call.method.http == "PATCH":  # lists of ranges and tags are replaced, and a kind of source excludes the others
-        old = {key: value for key, value in old.items() if key not in call.body}
-    rule.body = _checked(
-        merged(old, {key: value for key, value in call.body.items() if key not in ("network", "name")})
-    )
+    new = {key: value for key, value in call.body.items() if key not in FIXED}
+    if call.method.http == "PATCH":  # lists of ranges and tags are replaced as a whole
+        new = {**{key: value for key, value in rule.body.items() if key not in FIXED}, **new}
+    fixed = {key: rule.body[key] for key in FIXED}
+    rule.body = fixed | _checked({**DEFAULTS, **{key: value for key, value in new.items() if value is not None}})
     return common.making(call, rule, after=call.project.timings.change, kind=call.method.id.rpartition(".")[2])
 
 

@@ -171,8 +171,11 @@ def preempt(cloud: Cloud, project: Project, instance: Resource) -> None:
 
 
 def vanish(cloud: Cloud, project: Project, instance: Resource) -> None:
-    """Let an instance be gone without a word."""
+    """Let an instance be gone without a word, and whatever was being done to it be over."""
     _turn(instance)
+    for operation in project.all("operations", instance.scope):
+        if operation.body["targetId"] == instance.body["id"]:
+            operations.end(project, operation)
     _gone(cloud, project, instance)
 
 
