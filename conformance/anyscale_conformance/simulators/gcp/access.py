@@ -51,7 +51,7 @@ def project_of(cloud: Cloud, method: Method, params: Mapping[str, str], body: Js
             return library
         raise not_found(f"projects/{name}")
     if method.api == "storage":
-        if "bucket" in params:
+        if "bucket" in params or "destinationBucket" in params:
             raise ApiError(404, "notFound", "The specified bucket does not exist.", code="NoSuchBucket")
         raise ApiError(400, "invalid", f"Unknown project id: {name}")
     if method.api == "sts":
@@ -164,8 +164,9 @@ def _project_name(cloud: Cloud, method: Method, params: Mapping[str, str], body:
     if method.api == "sts":
         found = re.search(r"/projects/([^/]+)/", str(body.get("audience", "")))
         return found[1] if found else ""
-    if method.api == "storage" and "bucket" in params:
-        return cloud.home_of(params["bucket"])
+    for word in ("bucket", "destinationBucket"):
+        if method.api == "storage" and word in params:
+            return cloud.home_of(params[word])
     if "project" in params:
         return params["project"]
     if "projectId" in params:

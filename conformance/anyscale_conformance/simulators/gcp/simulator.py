@@ -266,6 +266,13 @@ class ProjectHands:
             found = self._cloud.bucket(bucket)
             return store.may(self._cloud, self.project, found, Caller(member=member), permission, key=key)
 
+    def put_object(self, bucket: str, key: str, data: bytes) -> None:
+        """Let an object be there."""
+        with self._cloud.lock:
+            self.project.settle()
+            found = self.project.buckets[bucket]
+            store.put(self.project, found, key, data, conditions=store.Conditions(), headers={}, metadata={})
+
     def damage(self, bucket: str) -> None:
         """Let the next object that travels to or from a bucket arrive with a byte changed."""
         self._cloud.bucket(bucket).is_damaged = True
