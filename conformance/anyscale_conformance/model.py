@@ -29,7 +29,7 @@ POOL = 2
 
 @attrs.define(kw_only=True, eq=False)
 class Thing:
-    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, or moved by a newer order."""
+    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, moved by a newer order, or forgotten."""
 
     subject: str
     spec: Any
@@ -173,6 +173,10 @@ class Model:
         live = ", ".join(str(child) for child in children if child.state == "live")
         expect(not live, f"{thing} was deleted while {live} used it")
         thing.state = "going"
+        for older in self.of("moved"):
+            if (older.subject, older.owner, older.spec.name) == (thing.subject, thing.owner, thing.spec.name):
+                # The orders before it may be forgotten with it: the core never repeats one that a newer one has overtaken.
+                older.state = "forgotten"
         return answer
 
     @contextlib.contextmanager

@@ -293,7 +293,7 @@ class GcpCluster(ClusterDriver):
         subnetwork = self._settings.subnetwork or networks.subnet_path(self._project, self._region, "default")
         account, is_public = "", False
         if spec.network:
-            net = networks.usable(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
+            net = networks.find(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
             if net is None:
                 raise InvalidRequest(
                     f"there is no network {spec.network}", reason="FIELD", resource=spec.name, hint="create it first"
