@@ -12,8 +12,11 @@ from datetime import timedelta
 
 import pytest
 from anyscale_conformance.simulators.gcp import GcpSimulator, Guard, Running, Timings
+from anyscale_conformance.simulators.gcp.calls import HANDLERS
 from anyscale_conformance.simulators.gcp.clients import client
+from anyscale_conformance.simulators.gcp.dispatch import APIS
 from anyscale_conformance.simulators.gcp.lab import MINUTE, REGION, ZONE, Lab, order, reason, refused
+from anyscale_conformance.simulators.gcp.schema import Document
 
 from anyscale_core.testing.clock import ManualClock
 
@@ -51,6 +54,26 @@ def test_a_network_is_used_when_it_is_ready_and_deleted_when_nothing_uses_it(lab
     assert [
         route["network"].rpartition("/")[2] for route in lab.compute.routes().list(project="p-1").execute()["items"]
     ] == ["net"]
+
+
+def test_instances_of_a_service_project_lie_in_the_hosts_shared_network(lab: Lab) -> None:
+    service = lab.simulator.add_project("p-service", clock=lab.clock, timings=Timings.none())
+    service.share_network_of("p-1")
+    compute = client(lab.simulator, "compute", token=service.token())
+    assert compute.projects().getXpnHost(project="p-service").execute()["name"] == "p-1"
+    body = {
+        **order(),
+        "name": "vm",
+        "networkInterfaces": [{"subnetwork": "projects/p-1/regions/us-central1/subnetworks/sub"}],
+    }
+    compute.instances().insert(project="p-service", zone="us-central1-a", body=body).execute()
+    lab.insert("vm")
+    interfaces = [
+        found.instances().get(project=project, zone="us-central1-a", instance="vm").execute()["networkInterfaces"][0]
+        for found, project in ((compute, "p-service"), (lab.compute, "p-1"))
+    ]
+    assert [interface["networkIP"] for interface in interfaces] == ["10.1.0.2", "10.1.0.3"]
+    assert interfaces[0]["subnetwork"] == interfaces[1]["subnetwork"]
 
 
 def test_firewall_rules_are_exact_and_are_patched(lab: Lab) -> None:
@@ -285,3 +308,15 @@ def test_a_booted_instance_runs_its_script_and_its_metadata_server_tells_it_who_
         compute.instances().delete(**ZONE, instance="vm").execute()
         assert project.inventory()[0].kind != "instances"
         assert simulator.faults == []
+
+
+def test_every_method_that_is_answered_is_one_of_the_published_ones() -> None:
+    published = {method for api in APIS for method in Document.load(*api).methods}
+    assert set(HANDLERS) <= published
+
+
+def test_an_answer_that_its_schema_does_not_allow_is_a_fault_of_the_simulator(lab: Lab) -> None:
+    lab.insert("vm")
+    lab.project.project.all("instances")[0].body["status"] = "DREAMING"
+    assert refused(lambda: lab.get("vm")).status_code == 500
+    assert "Invalid value at 'status' (enum, 'DREAMING')" in lab.simulator.faults.pop()

@@ -4,7 +4,7 @@ A failure that comes late is an answer of status 200 whose operation is DONE wit
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,15 +17,15 @@ from anyscale_conformance.simulators.gcp.world import Project, Resource, stamp
 class OperationError(Exception):
     """Why an operation failed: its code and message, and the HTTP status that it stands for."""
 
-    def __init__(self, code: str, message: str, *, http: int = 400, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, code: str, message: str, *, http: int = 400, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.code, self.message, self.http = code, message, http
-        self.details = dict(details or {})
+        self.details = list(details)
 
     def body(self) -> Json:
         """Return it as an operation shows it."""
         error: Json = {"code": self.code, "message": self.message}
-        return error | ({"errorDetails": [self.details]} if self.details else {})
+        return error | ({"errorDetails": self.details} if self.details else {})
 
 
 def start(

@@ -27,7 +27,7 @@ from anyscale_conformance.simulators.gcp.power import Booting
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
-from anyscale_conformance.simulators.gcp.world import Project, Resource, Timings
+from anyscale_conformance.simulators.gcp.world import Project, QuotaAnswer, Resource, Timings
 from anyscale_core.clock import Clock, SystemClock
 
 ANSWERING = (
@@ -174,14 +174,26 @@ class ProjectHands:
         """Set a quota, of a region or of the project."""
         self.project.limits[region, metric] = limit
 
+    def answer_quotas(self, answer: QuotaAnswer) -> None:
+        """Say how inserts of instances that would pass a quota are refused: at once, or by an operation that fails."""
+        self.project.quotas = answer
+
+    def share_network_of(self, host: str) -> None:
+        """Let the project be a service project of a host's shared VPC."""
+        self.project.xpn_host = host
+
     def refuse(self, error: ApiError, *, method: str = "", times: int = 1) -> None:
         """Answer the next calls (of a method, or of any) with an error."""
         self._cloud.refusals.setdefault(self.id, []).append(Refusal(method=method, error=error, times=times))
 
     def throttle(self, *, method: str = "", times: int = 1) -> None:
-        """Refuse the next calls for being too many."""
-        message = "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service 'compute.googleapis.com'"
-        self.refuse(ApiError(403, "rateLimitExceeded", message), method=method, times=times)
+        """Refuse the next calls for being too many: with 403 as Compute Engine does, with 429 for a method of another API."""
+        service = f"{method.partition('.')[0] or 'compute'}.googleapis.com"
+        message = f"Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service '{service}'"
+        http = 403 if service.startswith("compute.") else 429
+        self.refuse(
+            ApiError(http, "rateLimitExceeded", message, status="RESOURCE_EXHAUSTED"), method=method, times=times
+        )
 
     def add_account(self, account_id: str) -> str:
         """Let the project have a service account; return its address."""
