@@ -231,6 +231,8 @@ def test_a_permission_that_is_missing_is_named(lab: Lab) -> None:
         assert "Required 'compute.instances.create' permission for 'projects/p-1'" in error.reason
         project.bind("", "roles/compute.instanceAdmin.v1", member)
         insert.execute()
+        assert compute.regions().get(**REGION).execute()["name"] == "us-central1"
+        assert compute.projects().get(project="p-1").execute()["name"] == "p-1"
         email = project.add_account("worker")
         as_other = compute.instances().insert(
             **ZONE, body={**body, "name": "vm-2", "serviceAccounts": [{"email": email}]}
@@ -240,6 +242,27 @@ def test_a_permission_that_is_missing_is_named(lab: Lab) -> None:
         as_other.execute()
         rule = compute.firewalls().insert(project="p-1", body={"name": "x", "allowed": []})
         assert "compute.firewalls.create" in refused(rule).reason
+
+
+def test_a_role_under_a_condition_reaches_the_resources_that_it_names() -> None:
+    with GcpSimulator(guard=Guard.PERMISSIONS) as simulator:
+        project = simulator.add_project("p-1", timings=Timings.none())
+        client(simulator, "compute", token=project.token()).networks().insert(
+            project="p-1", body={"name": "default"}
+        ).execute()
+        member = f"serviceAccount:{project.add_account('deployer')}"
+        condition = {"title": "mine", "expression": 'resource.name.extract("instances/{name}").startsWith("mine-")'}
+        binding = {"role": "roles/compute.instanceAdmin.v1", "members": [member], "condition": condition}
+        policy = {"version": 3, "bindings": [{"role": "roles/owner", "members": ["user:owner@example.com"]}, binding]}
+        projects = client(simulator, "cloudresourcemanager", token=project.token()).projects()
+        projects.setIamPolicy(resource="projects/p-1", body={"policy": policy}).execute()
+        compute = client(simulator, "compute", token=project.token(member)).instances()
+        body = {**order(), "networkInterfaces": [{}]}
+        compute.insert(**ZONE, body={**body, "name": "mine-1"}).execute()
+        assert compute.get(**ZONE, instance="mine-1").execute()["status"] == "RUNNING"
+        assert refused(compute.insert(**ZONE, body={**body, "name": "yours"})).status_code == 403
+        assert refused(compute.delete(**ZONE, instance="yours")).status_code == 403
+        assert simulator.faults == []
 
 
 def test_sixteen_threads_get_only_their_own_answers() -> None:
