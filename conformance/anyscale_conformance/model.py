@@ -29,7 +29,7 @@ POOL = 2
 
 @attrs.define(kw_only=True, eq=False)
 class Thing:
-    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, moved by a newer order, or forgotten."""
+    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, moved by a newer order, forgotten."""
 
     subject: str
     spec: Any
@@ -106,6 +106,11 @@ class Model:
     def one(self, draw: Draw, *states: str) -> list[Thing]:
         """Return one of the things in these states, or none when there is none."""
         return draw.one(self.of(*states))
+
+    def is_live(self, thing: Thing) -> bool:
+        """Tell whether its owner has something live of that name."""
+        wanted = (thing.subject, thing.owner, thing.spec.name)
+        return any((other.subject, other.owner, other.spec.name) == wanted for other in self.of("live"))
 
     def alone(self, draw: Draw, hand: Hand) -> list[Thing]:
         """Return one live instance that has its name to itself, as hands go by names; none when the kit has not the hand."""
