@@ -12,7 +12,7 @@ from anyscale_conformance.faults.plan import AMBIGUOUS, Effect
 from anyscale_conformance.model import Model
 from anyscale_conformance.programs import Draw, Program, Step, random_program, shortest
 from anyscale_conformance.rules import Hand
-from anyscale_conformance.subjects import BATCH
+from anyscale_conformance.subjects import BATCH, ENDPOINT
 from anyscale_core.errors import AlreadyExists, CapacityUnavailable, CloudError, Conflict, NotFound
 from anyscale_core.models.instance import Deletion, InstanceState
 
