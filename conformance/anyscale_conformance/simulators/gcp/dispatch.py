@@ -194,7 +194,7 @@ class Dispatcher:
             at=clock.now(), project="" if project is None else project.id, method=method.id, http=request.http,
             path=request.path, request_id=params.get(REQUEST_ID, ""), status=status, caller=caller.member, reason=reason,
         )  # fmt: skip
-        self._cloud.journal.append(entry)
+        self._cloud.note(entry)
 
 
 def _routed(document: Document, http: str, path: str) -> tuple[Method, dict[str, str]] | None:

@@ -103,13 +103,15 @@ class GcpSimulator:
         """Take a project and everything in it away."""
         with self._cloud.lock:
             project = self._cloud.projects.pop(id)
+            self._cloud.journal.pop(id, None)
             for instance in project.all("instances"):
                 self._cloud.power.remove(instance)
 
     @property
     def requests(self) -> Sequence[Journaled]:
-        """Return every request so far, as it was answered."""
-        return tuple(self._cloud.journal)
+        """Return every request so far, as it was answered; those of projects that were removed are forgotten."""
+        with self._cloud.lock:
+            return tuple(entry for entries in self._cloud.journal.values() for entry in entries)
 
     def certificates(self) -> Json:
         """Return Google's public keys as a JWKS; they are also served at ``CERTIFICATES``."""
@@ -142,6 +144,7 @@ class ProjectHands:
 
     def __init__(self, cloud: Cloud, project: Project) -> None:
         self._cloud, self.project = cloud, project
+        self._tokens: dict[tuple[str, timedelta], str] = {}
 
     @property
     def id(self) -> str:
@@ -154,13 +157,20 @@ class ProjectHands:
         return self.project.number
 
     def token(self, member: str = OWNER, *, lifetime: timedelta = LIFETIME) -> str:
-        """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked."""
-        with self._cloud.lock:
-            return self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+        """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked.
+
+        Who asks again gets the same one for half of its life.
+        """
+        word = self._tokens.get((member, lifetime), "")
+        if not self._cloud.tokens.is_good(word, left=lifetime / 2):
+            word = self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+            self._tokens[member, lifetime] = word
+        return word
 
     def requests(self, method: str = "") -> list[Journaled]:
         """Return the requests of the project, of one method (``compute.instances.insert``) or of all."""
-        return [entry for entry in self._cloud.journal if entry.project == self.id and method in ("", entry.method)]
+        with self._cloud.lock:
+            return [entry for entry in self._cloud.journal.get(self.id, ()) if method in ("", entry.method)]
 
     def sell_out(self, machine_type: str = "", *, zone: str = "") -> None:
         """Let there be no machines of a type (or of any), in a zone (or in any): creating operations fail for it."""
