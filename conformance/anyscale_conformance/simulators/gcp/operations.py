@@ -35,17 +35,16 @@ def start(
     *,
     after: timedelta,
     finish: Callable[[], None] = lambda: None,
-    scope: str = "",
     group: str = "",
 ) -> Resource:
     """Start an operation on a thing; ``finish`` runs when it ends, and fails it by raising OperationError."""
-    operation = begin(call.project, kind, target, user=call.caller.email, scope=scope or target.scope, group=group)
+    operation = begin(call.project, kind, target, user=call.caller.email, group=group)
     call.project.later(after, lambda: end(call.project, operation, finish))
     return operation
 
 
-def begin(project: Project, kind: str, target: Resource, *, user: str, scope: str, group: str = "") -> Resource:
-    """Let an operation be there, running."""
+def begin(project: Project, kind: str, target: Resource, *, user: str, group: str = "") -> Resource:
+    """Let an operation be there, running, in the scope of what it is about."""
     number = project.new_id()
     digest = hashlib.sha256(f"{project.id}/{number}".encode()).hexdigest()
     prefix = "systemevent" if user == "system" else "operation"
@@ -62,7 +61,7 @@ def begin(project: Project, kind: str, target: Resource, *, user: str, scope: st
     }
     if group:
         body["operationGroupId"] = group
-    operation = project.add("operations", scope, name, body)
+    operation = project.add("operations", target.scope, name, body)
     del operation.body["creationTimestamp"]
     return operation
 

@@ -274,6 +274,11 @@ def words_of(reference: str) -> list[str]:
     return [word for word in reference.split("/") if word]
 
 
+def path_of(link: str) -> str:
+    """Return a link as messages name it."""
+    return "/".join(words_of(link))
+
+
 def must_be_current(given: object, current: object, what: str = "fingerprint") -> None:
     """Raise 412 for a fingerprint that is not the present one."""
     if given != current:

@@ -138,7 +138,7 @@ def set_protection(call: Call) -> Json:
 def console(call: Call) -> Json:
     """Answer with what a machine has printed; an empty text where machines are not booted."""
     instance = _named(call)
-    text, start = life.console(call.cloud, instance), call.number("start", 0)
+    text, start = call.cloud.power.console(instance), call.number("start", 0)
     return {
         "kind": "compute#serialPortOutput", "selfLink": f"{instance.link}/serialPort", "start": str(start),
         "contents": text[start:], "next": str(len(text)),

@@ -28,17 +28,17 @@ PUBLIC = ipaddress.IPv4Network("203.0.113.0/24")
 def add(call: Call, zone: str, name: str, order: Json) -> Resource:
     """Let an instance be there, provisioning, with its disks. Raises 409 for a disk's name that is taken."""
     scope = f"zones/{zone}"
+    for disk in order["disks"]:
+        if "initializeParams" in disk and (there := call.project.find("disks", scope, _title(name, disk))) is not None:
+            raise already_exists(there.path)
     disks = [_disk(call, scope, name, disk) for disk in order["disks"]]
     instance = call.project.add("instances", scope, name, {**order, "status": "PROVISIONING"}, turn=0)
     for shown, disk in zip(disks, order["disks"], strict=True):
         source = call.project.get("disks", scope, words_of(shown["source"])[-1])
         source.body["users"] = [instance.link]
         source.hidden["auto_delete"] = bool(disk.get("autoDelete"))
-    instance.body |= {
-        "disks": disks, "cpuPlatform": "Unknown CPU Platform", "fingerprint": fingerprint(name, call.project.now),
-        "resourceStatus": {"physicalHost": ""}, "shieldedInstanceIntegrityPolicy": {"updateAutoLearnPolicy": False},
-    }  # fmt: skip
-    del instance.body["resourceStatus"], instance.body["shieldedInstanceIntegrityPolicy"]
+    more = {"disks": disks, "cpuPlatform": "Unknown CPU Platform", "fingerprint": fingerprint(name, call.project.now)}
+    instance.body |= more
     return instance
 
 
@@ -158,7 +158,7 @@ def preempt(cloud: Cloud, project: Project, instance: Resource) -> None:
     turn = _turn(instance)
     instance.body["status"] = "STOPPING"
     instance.hidden["preempted"] = True
-    event = operations.begin(project, "compute.instances.preempted", instance, user="system", scope=instance.scope)
+    event = operations.begin(project, "compute.instances.preempted", instance, user="system")
     event.body["statusMessage"] = "Instance was preempted."
     operations.end(project, event)
 
@@ -199,11 +199,6 @@ def double(cloud: Cloud, project: Project, instance: Resource) -> Resource:
     return twin
 
 
-def console(cloud: Cloud, instance: Resource) -> str:
-    """Return what a machine has printed."""
-    return cloud.power.console(instance)
-
-
 def _turn(instance: Resource) -> int:
     turn = int(instance.hidden["turn"]) + 1
     instance.hidden["turn"] = turn
@@ -239,9 +234,6 @@ def _disk(call: Call, scope: str, name: str, wanted: Json) -> Json:
     if params is None:
         disk = call.project.get("disks", scope, words_of(wanted["source"])[-1])
         return {**shown, "source": disk.link, "diskSizeGb": disk.body["sizeGb"]}
-    title = params.get("diskName") or (name if at == 0 else f"{name}-{at}")
-    if (there := call.project.find("disks", scope, title)) is not None:
-        raise already_exists(there.path)
     body: Json = {
         "sizeGb": params["diskSizeGb"], "status": "READY", "physicalBlockSizeBytes": "4096",
         "type": f"{LINK}projects/{call.project.id}/{scope}/diskTypes/{params['diskType']}",
@@ -249,8 +241,14 @@ def _disk(call: Call, scope: str, name: str, wanted: Json) -> Json:
     }  # fmt: skip
     if "sourceImage" in params:
         body["sourceImage"] = params["sourceImage"]
-    disk = call.project.add("disks", scope, title, body)
+    disk = call.project.add("disks", scope, _title(name, wanted), body)
     return {**shown, "source": disk.link, "diskSizeGb": params["diskSizeGb"]}
+
+
+def _title(name: str, disk: Json) -> str:
+    """Return what a disk is called that is made with its instance."""
+    at = disk["index"]
+    return disk["initializeParams"].get("diskName") or (name if at == 0 else f"{name}-{at}")
 
 
 def _address(cloud: Cloud, project: Project, instance: Resource) -> OperationError | None:
