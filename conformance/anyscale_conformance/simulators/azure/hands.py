@@ -1,0 +1,127 @@
+"""What can be done to a subscription behind everybody's back. Machines are named by the last word of their ids."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from anyscale_conformance.simulators.azure import parts
+from anyscale_conformance.simulators.azure.lifecycle import remove
+from anyscale_conformance.simulators.azure.store import Resource
+
+if TYPE_CHECKING:
+    from anyscale_conformance.simulators.azure.subscription import Subscription
+
+MACHINES = "Microsoft.Compute/virtualMachines"
+
+
+class Hands:
+    """The hands of one subscription."""
+
+    def __init__(self, at: "Subscription") -> None:
+        self._at = at
+
+    def sell_out(self, size: str, zone: str | None = None) -> None:
+        """Let there be no more of a size, in a zone or anywhere: machines are accepted, and their allocation fails later."""
+        with self._settled():
+            self._at.sold_out.add((size.lower(), zone or ""))
+
+    def restrict(self, size: str, zone: str | None = None) -> None:
+        """Let the subscription not have a size, in a zone or anywhere: refused at once, and told by the list of sizes."""
+        with self._settled():
+            self._at.restricted.add((size.lower(), zone or ""))
+
+    def restock(self) -> None:
+        """Let everything be to be had again."""
+        with self._settled():
+            self._at.sold_out.clear()
+            self._at.restricted.clear()
+
+    def limit(self, name: str, value: int, *, location: str = "") -> None:
+        """Set a limit: ``cores``, a family's name, ``lowPriorityCores``, ``virtualMachines``, ``PublicIPAddresses``."""
+        with self._settled():
+            self._at.limits[f"{name}@{location}" if location else name] = value
+
+    def kill(self, name: str) -> None:
+        """Let a machine be gone now, and what goes along with it a little later."""
+        with self._settled():
+            remove(self._at, self._at.named(name))
+
+    def stop(self, name: str) -> None:
+        """Let a machine be shut down, by somebody in it: it is there, its cores are in use, and it does not run."""
+        with self._settled():
+            parts.power(self._at, self._at.named(name), "stopped")
+
+    def deallocate(self, name: str) -> None:
+        """Let a machine be deallocated, as an eviction or the portal does."""
+        with self._settled():
+            parts.power(self._at, self._at.named(name), "deallocated")
+
+    def announce(self, name: str, notice: timedelta = timedelta(seconds=30)) -> None:
+        """Announce that a Spot machine is to be evicted (``/metadata/scheduledevents``), and evict it after ``notice``."""
+        with self._settled():
+            parts.announce(self._at, self._at.named(name), notice)
+
+    def lock(self, id: str) -> None:
+        """Have Azure refuse to delete something (a lock CanNotDelete)."""
+        with self._settled():
+            self._found(id).hidden["locked"] = True
+
+    def unlock(self, id: str) -> None:
+        """Let it be deleted again."""
+        with self._settled():
+            self._found(id).hidden.pop("locked", None)
+
+    def fill(self, subnet: str) -> None:
+        """Let a subnet (by id) have no free address for another interface."""
+        with self._settled():
+            self._found(subnet).hidden["full"] = True
+
+    def double(self, name: str) -> Resource:
+        """Let a second machine with the same body, tags and disk stand there under the name with ``-twin``; return it."""
+        with self._settled():
+            return self._copied(self._at.named(name), f"{name}-twin")
+
+    def put(self, path: str, body: dict[str, object], *, state: str = "Succeeded") -> Resource:
+        """Let a resource be there that no rule has looked at (somebody else's). ``path`` begins after the subscription."""
+        from anyscale_conformance.simulators.azure.registry import known_type
+        from anyscale_conformance.simulators.azure.wire import parse
+
+        with self._settled():
+            id = f"{self._at.path}{path}"
+            made = self._at.make(id, known_type(parse(id)), copy.deepcopy(body))
+            made.state = state
+            return made
+
+    def _copied(self, first: Resource, name: str) -> Resource:
+        at = self._at
+        body = copy.deepcopy(first.body)
+        body["properties"]["networkProfile"] = {"networkInterfaces": []}
+        twin = at.make(first.id.rpartition("/")[0] + f"/{name}", first.type, body, hidden=copy.deepcopy(first.hidden))
+        disk = {"createOption": "FromImage", "deleteOption": "Delete"}
+        twin.properties["storageProfile"] = {**body["properties"]["storageProfile"], "osDisk": disk, "dataDisks": []}
+        parts.make(at, twin)
+        for number, nic in enumerate(parts.nics(at, first)):
+            other = at.make(f"{nic.id}-twin", nic.type, copy.deepcopy(nic.body))
+            for part in other.properties["ipConfigurations"]:
+                part["id"] = f"{other.id}/ipConfigurations/{part['name']}"
+                part["properties"].pop("privateIPAddress", None)
+                part["properties"].pop("publicIPAddress", None)
+            parts.interface_made(at, other)
+            twin.properties["networkProfile"]["networkInterfaces"].append(
+                {"id": other.id, "properties": {"primary": number == 0, "deleteOption": "Delete"}}
+            )
+        return twin
+
+    def _found(self, id: str) -> Resource:
+        found = self._at.find(id)
+        if found is None:
+            raise KeyError(f"nothing is at {id}")
+        return found
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        with self._at.lock:
+            self._at.settle()
+            yield
