@@ -5,9 +5,11 @@ import re
 from typing import Any
 
 from anyscale_conformance.simulators.azure import (  # noqa: F401 - those that are not named here register their types
+    authorization,
     catalogue,
     disks,
     groups,
+    identities,
     images,
     interfaces,
     kinds,
@@ -15,6 +17,7 @@ from anyscale_conformance.simulators.azure import (  # noqa: F401 - those that a
     network,
     rights,
     shapes,
+    tagging,
 )
 from anyscale_conformance.simulators.azure.errors import (
     ArmError,
@@ -39,9 +42,11 @@ def answer(at: Subscription, request: Request) -> Reply:
     """Answer one request to a subscription. Raises ArmError for what is refused."""
     _check_version(request)
     _stumble(at, request)
+    rights.check(at, request)
     target = request.target
+    if target.type == "microsoft.resources/tags":
+        return tagging.answer(at, request)
     if route := ROUTES.get((request.method, target.type)):
-        rights.check(at, request, f"{known_type(target)}/read")
         return route(at, request)
     if "/operations/" in target.key or "/operationresults/" in target.key:
         return progress(at, request)
@@ -59,7 +64,6 @@ def answer(at: Subscription, request: Request) -> Reply:
 
 def _put(at: Subscription, kind: Kind, request: Request) -> Reply:
     target, old = request.target, at.find(request.target.path)
-    rights.check(at, request, f"{kind.type}/write")
     body = _checked(kind, request, kind.shape)
     _check_name(kind, target)
     _check_conditions(request, old)
@@ -84,7 +88,6 @@ def _put(at: Subscription, kind: Kind, request: Request) -> Reply:
 
 def _patch(at: Subscription, kind: Kind, request: Request) -> Reply:
     old = _existing(at, kind, request.target)
-    rights.check(at, request, f"{kind.type}/write")
     if not kind.patch:
         return _not_allowed(at, kind, request)
     change = _checked(kind, request, kind.patch)
@@ -130,18 +133,15 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
 
 
 def _get(at: Subscription, kind: Kind, request: Request) -> Reply:
-    rights.check(at, request, f"{kind.type}/read")
     resource = _existing(at, kind, request.target)
     return Reply(status=200, body=kind.view(at, resource, request))
 
 
 def _head(at: Subscription, kind: Kind, request: Request) -> Reply:
-    rights.check(at, request, f"{kind.type}/read")
     return Reply(status=204 if at.find(request.target.path) else 404)
 
 
 def _delete(at: Subscription, kind: Kind, request: Request) -> Reply:
-    rights.check(at, request, f"{kind.type}/delete")
     resource = at.find(request.target.path)
     if resource is None:
         return Reply(status=204)
@@ -163,7 +163,6 @@ def _list(at: Subscription, kind: Kind, request: Request) -> Reply:
     target = request.target
     if request.method != "GET":
         return _not_allowed(at, kind, request)
-    rights.check(at, request, f"{kind.type}/read")
     if "/" in kind.type.partition("/")[2]:
         _check_parent(at, target)
     below = target.path if target.names else f"{target.scope}/"
@@ -193,11 +192,9 @@ def _below(at: Subscription, request: Request) -> Reply:
         raise _unknown_type(request.target)
     word = request.target.last
     if request.method == "GET" and word in kind.views:
-        rights.check(at, request, f"{kind.type}/{word}/read")
         shown: Any = kind.views[word](at, _existing(at, kind, above), request)
         return shown if isinstance(shown, Reply) else Reply(status=200, body=shown)
     if request.method == "POST" and word in kind.actions:
-        rights.check(at, request, f"{kind.type}/{request.path.rpartition('/')[2]}/action")
         resource = _existing(at, kind, above)
         return kind.actions[word](at, resource, request)
     raise _unknown_type(request.target)

@@ -4,7 +4,6 @@ import re
 
 import attrs
 
-from anyscale_conformance.simulators.azure import rights
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.lifecycle import page
 from anyscale_conformance.simulators.azure.operations import route
@@ -100,7 +99,6 @@ def skus(at: Subscription, request: Request) -> Reply:
 def usages(at: Subscription, request: Request) -> Reply:
     """Answer how much of each limit on machines is used in a region."""
     location = request.target.names[0].lower()
-    rights.check(at, request, "Microsoft.Compute/locations/usages/read")
     limits = {"cores": "Total Regional vCPUs", "lowPriorityCores": "Total Regional Low-priority vCPUs",
               "virtualMachines": "Virtual Machines"}  # fmt: skip
     limits |= {size.family: f"{size.family} vCPUs" for size in SIZES}

@@ -51,7 +51,15 @@ SCALARS: dict[Any, str] = {
 }  # fmt: skip
 OPEN = frozenset({"VirtualMachineSizeTypes", "DiskApiVersion"})
 """Enumerations that name some of what there is: any text will do."""
-MSREST = {"str": "str", "int": "int", "long": "int", "float": "float", "bool": "bool", "object": "any", "bytearray": "str"}
+MSREST = {
+    "str": "str",
+    "int": "int",
+    "long": "int",
+    "float": "float",
+    "bool": "bool",
+    "object": "any",
+    "bytearray": "str",
+}
 """What the older generation calls its types; dates and durations are text."""
 
 Table = dict[str, dict[str, list[Any]]]

@@ -1,16 +1,25 @@
 """The tenant of a subscription: who there is, and which token each may have."""
 
+import json
 import secrets
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from anyscale_conformance.simulators.azure.tokens import LIVES_S, Issuer
 
 if TYPE_CHECKING:
+    from anyscale_conformance.simulators.azure.store import Resource
     from anyscale_conformance.simulators.azure.subscription import Subscription
-    from anyscale_conformance.simulators.azure.tokens import Issuer
 
+IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -26,16 +35,18 @@ class Application:
 class Directory:
     """Principals of one tenant."""
 
-    def __init__(self, at: "Subscription", issuer: "Issuer") -> None:
+    def __init__(self, at: "Subscription", issuer: Issuer) -> None:
         self._at, self._issuer = at, issuer
         self.applications: dict[str, Application] = {}
-        self.trusted: dict[str, Callable[[str], Mapping[str, Any] | None]] = {}
-        """Issuers of foreign tokens, and what verifies a token of theirs: it returns the claims, or nothing."""
+        self.principals: dict[str, datetime] = {}
+        """Object ids, and since when every directory knows them."""
+        self._foreign: dict[str, KeySet] = {}
 
     def application(self) -> Application:
         """Return a new service principal."""
         made = Application(client_id=str(uuid.uuid4()), principal=str(uuid.uuid4()), secret=secrets.token_urlsafe(24))
         self.applications[made.client_id] = made
+        self.principals[made.principal] = self._at.now()
         return made
 
     def token(self, *, client: str, principal: str, audience: str, **extra: Any) -> str:
@@ -70,16 +81,65 @@ class Directory:
 
     def granted(self, token: str) -> tuple[int, Mapping[str, str], Any]:
         """Return the answer with a token in it."""
-        from anyscale_conformance.simulators.azure.tokens import LIVES_S
-
         return (
             200,
             {},
             {"token_type": "Bearer", "expires_in": LIVES_S, "ext_expires_in": LIVES_S, "access_token": token},
         )
 
+    def trust(self, issuer: str, keys: Mapping[str, Any]) -> None:
+        """Let an issuer of tokens be known by its public keys (a JWK set), as its discovery document would tell them."""
+        self._foreign[issuer] = KeySet.import_key_set(keys)  # type: ignore[arg-type]
+
+    def identity(self, client: str) -> "Resource | None":
+        """Return the managed identity of a client id."""
+        for identity in self._at.all(IDENTITIES):
+            if identity.properties["clientId"] == client:
+                return identity
+        return None
+
     def _exchange(self, client: str, assertion: str, audience: str) -> tuple[int, Mapping[str, str], Any]:
-        return refusal("unauthorized_client", 700016, f"Application with identifier '{client}' was not found.")
+        """Give an identity's token for one of an issuer, subject and audience that it trusts."""
+        identity = self.identity(client)
+        if identity is None:
+            return refusal("unauthorized_client", 700016, f"Application with identifier '{client}' was not found.")
+        claims = self._claims(assertion)
+        if claims is None:
+            return refusal(
+                "invalid_client",
+                700027,
+                "The certificate with identifier used to sign the client assertion is not known.",
+                status=401,
+            )
+        said = (str(claims.get("iss", "")), str(claims.get("sub", "")))
+        audiences = claims.get("aud")
+        told = audiences if isinstance(audiences, list) else [audiences]
+        credentials = [
+            one
+            for one in self._at.all(f"{IDENTITIES}/federatedIdentityCredentials", below=f"{identity.id}/")
+            if self._at.now() >= one.hidden["since"] + self._at.propagation
+        ]
+        for word, number, keep in (
+            ("issuer", 700211, lambda one: one["issuer"] == said[0]),
+            ("subject", 700213, lambda one: one["subject"] == said[1]),
+            ("audience", 700212, lambda one: one["audiences"][0] in told),
+        ):
+            credentials = [one for one in credentials if keep(one.properties)]
+            if not credentials:
+                text = f"No matching federated identity record found for presented assertion {word}: {said} {told}."
+                return refusal("invalid_client", number, text, status=401)
+        principal = identity.properties["principalId"]
+        return self.granted(self.token(client=client, principal=principal, audience=audience, xms_mirid=identity.id))
+
+    def _claims(self, assertion: str) -> Mapping[str, Any] | None:
+        """Return what an assertion says, when its issuer is known, its signature good and its time not past."""
+        try:
+            said = json.loads(jws.extract_compact(assertion.encode()).payload)
+            claims = jwt.decode(assertion, self._foreign[said["iss"]], algorithms=["RS256", "ES256"]).claims
+        except (JoseError, KeyError, ValueError):
+            return None
+        # A Kubernetes token runs by this machine's time: the API server that signs it knows no other.
+        return claims if float(claims.get("exp", 0)) > time.time() else None
 
 
 def refusal(error: str, number: int, text: str, *, status: int = 400) -> tuple[int, Mapping[str, str], Any]:

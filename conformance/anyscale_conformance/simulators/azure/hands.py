@@ -1,12 +1,14 @@
 """What can be done to a subscription behind everybody's back. Machines are named by the last word of their ids."""
 
 import copy
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from anyscale_conformance.simulators.azure import parts
+from anyscale_conformance.simulators.azure.authorization import ASSIGNMENTS, DEFINITIONS, LOCKS, built_in
 from anyscale_conformance.simulators.azure.lifecycle import remove
 from anyscale_conformance.simulators.azure.store import Resource
 
@@ -66,12 +68,29 @@ class Hands:
     def lock(self, id: str) -> None:
         """Have Azure refuse to delete something (a lock CanNotDelete)."""
         with self._settled():
-            self._found(id).hidden["locked"] = True
+            properties = {"level": "CanNotDelete"}
+            self._at.make(f"{self._found(id).id}/providers/{LOCKS}/hand", LOCKS, {"properties": properties})
 
     def unlock(self, id: str) -> None:
         """Let it be deleted again."""
         with self._settled():
-            self._found(id).hidden.pop("locked", None)
+            self._at.drop(self._found(f"{id}/providers/{LOCKS}/hand"))
+
+    def enforce_roles(self) -> None:
+        """Let nobody but ``owner`` do what no role assignment allows: until then every principal of the tenant may."""
+        self._at.is_enforced = True
+
+    def assign(self, principal: str, role: str, scope: str, condition: str = "") -> Resource:
+        """Give a principal a role (its name or its id) at a scope (a whole id)."""
+        with self._settled():
+            roles = (*built_in(self._at), *self._at.all(DEFINITIONS))
+            found = next(one for one in roles if role in (one.properties["roleName"], one.name))
+            properties = {"roleDefinitionId": found.id, "principalId": principal, "scope": scope,
+                          "principalType": "ServicePrincipal"}  # fmt: skip
+            if condition:
+                properties |= {"condition": condition, "conditionVersion": "2.0"}
+            id = f"{scope}/providers/{ASSIGNMENTS}/{uuid.uuid4()}"
+            return self._at.make(id, ASSIGNMENTS, {"properties": properties})
 
     def fill(self, subnet: str) -> None:
         """Let a subnet (by id) have no free address for another interface."""

@@ -1,26 +1,95 @@
 """Who may do what: role assignments, when they are enforced, and locks."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
+from anyscale_conformance.simulators.azure.authorization import ASSIGNMENTS, LOCKS, definition
 from anyscale_conformance.simulators.azure.errors import ArmError
+from anyscale_conformance.simulators.azure.registry import known_type
 from anyscale_conformance.simulators.azure.store import Resource
 from anyscale_conformance.simulators.azure.subscription import Subscription
-from anyscale_conformance.simulators.azure.wire import Request
+from anyscale_conformance.simulators.azure.wire import Body, Request
+
+GROUPS = "Microsoft.Resources/resourceGroups"
+VERBS = {"PUT": "write", "PATCH": "write", "GET": "read", "HEAD": "read", "DELETE": "delete", "POST": "action"}
+FREE = re.compile(r"Microsoft\.Resources/(read|providers/read|subscriptions/locations/read)", re.IGNORECASE)
+"""What everybody who is in the tenant may read."""
 
 
-def check(at: Subscription, request: Request, action: str) -> None:
-    """Refuse who has no role with this action at this scope. Raises ArmError."""
+def needed(request: Request) -> str:
+    """Return the action that a request needs: ``Microsoft.Compute/virtualMachines/write``."""
+    name = known_type(request.target)
+    if name.startswith(GROUPS):
+        name = name.replace("Microsoft.Resources", "Microsoft.Resources/subscriptions", 1)
+    return f"{name}/{VERBS.get(request.method, 'action')}"
+
+
+def check(at: Subscription, request: Request) -> None:
+    """Refuse who has no role with what a request needs at its scope. Raises ArmError."""
+    action = needed(request)
+    if may(at, request.principal, action, request.target.path) or FREE.fullmatch(action):
+        return
+    raise ArmError(
+        403, "AuthorizationFailed",
+        f"The client '{request.principal}' with object id '{request.principal}' does not have authorization to perform action "
+        f"'{action}' over scope '{request.target.path}' or the scope is invalid. If access was recently granted, please refresh "
+        "your credentials.",
+    )  # fmt: skip
 
 
 def check_links(at: Subscription, request: Request, links: Iterable[tuple[str, str]]) -> None:
     """Refuse who may not use what the request refers to. Raises ArmError."""
+    for id, action in links:
+        if not may(at, request.principal, action, id):
+            raise ArmError(
+                403, "LinkedAuthorizationFailed",
+                f"The client '{request.principal}' with object id '{request.principal}' has permission to perform action "
+                f"'{needed(request)}' on scope '{request.target.path}'; however, it does not have permission to perform action "
+                f"'{action}' on the linked scope(s) '{id}' or the linked scope(s) are invalid.",
+            )  # fmt: skip
+
+
+def may(at: Subscription, principal: str, action: str, path: str) -> bool:
+    """Tell whether a principal has a role with an action at a path: always, unless the subscription enforces its roles."""
+    if not at.is_enforced or principal == at.owner.principal:
+        return True
+    return any(_allows(permission, action, "actions") for permission in permissions(at, principal, path))
+
+
+def may_touch(at: Subscription, principal: str, action: str, path: str) -> bool:
+    """Tell whether a principal has a role with a data action at a path, conditions aside."""
+    return any(_allows(permission, action, "dataActions") for permission in permissions(at, principal, path))
+
+
+def permissions(at: Subscription, principal: str, path: str) -> Iterator[Body]:
+    """Yield what the roles of a principal that reach a path permit, once they have spread."""
+    for assignment in at.all(ASSIGNMENTS):
+        scope = assignment.target.scope.lower()
+        if assignment.properties["principalId"] != principal or not f"{path.lower()}/".startswith(f"{scope}/"):
+            continue
+        role = definition(at, assignment.properties["roleDefinitionId"])
+        if role is not None and at.now() >= assignment.made_at + at.propagation:
+            yield from role.properties["permissions"]
 
 
 def check_locks(at: Subscription, resource: Resource) -> None:
-    """Refuse to delete what is locked. Raises ArmError."""
-    if resource.hidden.get("locked"):
-        raise ArmError(
-            409, "ScopeLocked",
-            f"The scope '{resource.id}' cannot perform delete operation because following scope(s) are locked: "
-            f"'{resource.id}'. Please remove the lock and try again.",
-        )  # fmt: skip
+    """Refuse to delete what is locked, itself or all around it. Raises ArmError."""
+    for lock in at.all(LOCKS):
+        scope = lock.target.scope
+        if f"{resource.key}/".startswith(f"{scope.lower()}/"):
+            raise ArmError(
+                409, "ScopeLocked",
+                f"The scope '{resource.id}' cannot perform delete operation because following scope(s) are locked: '{scope}'. "
+                "Please remove the lock and try again.",
+            )  # fmt: skip
+
+
+def _allows(permission: Body, action: str, kind: str) -> bool:
+    without = f"not{kind[0].upper()}{kind[1:]}"
+    return _matches(permission.get(kind) or (), action) and not _matches(permission.get(without) or (), action)
+
+
+def _matches(patterns: Iterable[str], action: str) -> bool:
+    return any(
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), action, re.IGNORECASE) is not None for pattern in patterns
+    )

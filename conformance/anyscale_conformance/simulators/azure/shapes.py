@@ -14,15 +14,22 @@ from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.wire import Body
 
 TABLE = Path(__file__).with_name("shapes.json")
-TAGS = "tags"
-"""The shape of a PATCH that changes tags alone."""
+EXTRA = {
+    "locks.ManagementLockObject": {
+        "id": ["str", "r"], "name": ["str", "r"], "type": ["str", "r"], "properties": ["ref:locks.Properties", "q"],
+    },
+    "locks.Properties": {
+        "level": ["enum:CanNotDelete|ReadOnly", "q"], "notes": ["str", ""], "owners": ["list:any", ""],
+    },
+}  # fmt: skip
+"""What no SDK that is derived from has: from the REST reference of Microsoft.Authorization/locks."""
 
 
 @functools.cache
 def shapes() -> dict[str, dict[str, list[str]]]:
     """Return the table: fields by model, each with its type and its flags."""
     table: dict[str, dict[str, list[str]]] = json.loads(TABLE.read_text())
-    return table | {TAGS: {"tags": ["map:str", ""]}}
+    return table | EXTRA
 
 
 def checked(shape: str, body: Body) -> Body:
@@ -103,5 +110,8 @@ def _below(path: str, name: str) -> str:
 
 def _refused(text: str, path: str) -> ArmError:
     return ArmError(
-        400, "InvalidRequestContent", f"The request content was invalid and could not be deserialized: '{text}'", target=path
+        400,
+        "InvalidRequestContent",
+        f"The request content was invalid and could not be deserialized: '{text}'",
+        target=path,
     )

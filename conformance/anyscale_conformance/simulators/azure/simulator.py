@@ -76,8 +76,9 @@ class AzureSimulator:
             if where.endswith("/oauth2/v2.0/token"):
                 return self._token(words[0], body)
             if where.endswith("/.well-known/openid-configuration"):
-                return 200, {}, self.issuer.configuration(words[0])
-            if where.endswith("/discovery/v2.0/keys"):
+                version = "v2.0" if words[1] == "v2.0" else "v1.0"
+                return 200, {}, self.issuer.configuration(words[0], version=version)
+            if where.endswith(("/discovery/v2.0/keys", "/discovery/keys")):
                 return 200, {}, self.issuer.keys()
             if where.lower() == "/metadata/endpoints":
                 return 200, {}, self._clouds()

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from anyscale_conformance.simulators.azure.hands import Hands
 
 LOCATIONS = ("eastus", "westus2", "westeurope", "northcentralus")
-LIMITS = {"cores": 350, "lowPriorityCores": 350, "virtualMachines": 25000, "PublicIPAddresses": 1000}
+LIMITS = {
+    "cores": 350,
+    "lowPriorityCores": 350,
+    "virtualMachines": 25000,
+    "PublicIPAddresses": 1000,
+    "roleAssignments": 4000,
+}
 """What a subscription may have in a region unless it is said otherwise; 350 cores of every family."""
 
 
@@ -93,6 +99,11 @@ class Subscription(Store):
         """Sizes and zones of which there are none just now: allocation fails, late."""
         self.unregistered: set[str] = set()
         """Namespaces that the subscription is not registered for, in small letters."""
+        self.propagation = timedelta(seconds=20)
+        """How long a new identity, and a new role, needs until every directory knows it."""
+        self.is_enforced = False
+        """Whether role assignments are enforced (``hands.enforce_roles``)."""
+        self.started = clock.now()
         self.lag = timedelta()
         """How old lists are."""
         self.flows: dict[tuple[str, str], Flow] = {}

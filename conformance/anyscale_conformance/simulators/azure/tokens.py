@@ -18,6 +18,11 @@ SDK_AUDIENCES = (MANAGEMENT, "https://management.core.windows.net", STORAGE)
 """Audiences whose tokens run by this machine's time: the SDKs keep them by that, whatever the simulated clock says."""
 
 
+def issuer_of(tenant: str) -> str:
+    """Return who issues the access tokens of a tenant: they are of version 1 for managed identities and for ARM."""
+    return f"https://sts.windows.net/{tenant}/"
+
+
 @attrs.frozen(kw_only=True)
 class Claims:
     """What a token says, verified."""
@@ -39,15 +44,12 @@ class Issuer:
         """Return the public keys, as a JWK set."""
         return KeySet([self._key]).as_dict(private=False)
 
-    def issuer(self, tenant: str) -> str:
-        """Return who a tenant's tokens are issued by."""
-        return f"{self._base}/{tenant}/v2.0"
-
-    def configuration(self, tenant: str) -> Mapping[str, Any]:
-        """Return a tenant's OpenID configuration."""
+    def configuration(self, tenant: str, *, version: str = "v2.0") -> Mapping[str, Any]:
+        """Return a tenant's OpenID configuration, of the version that is asked for: they differ in the issuer."""
         start = f"{self._base}/{tenant}"
+        issuer = f"{start}/v2.0" if version == "v2.0" else issuer_of(tenant)
         return {
-            "issuer": self.issuer(tenant), "token_endpoint": f"{start}/oauth2/v2.0/token",
+            "issuer": issuer, "token_endpoint": f"{start}/oauth2/v2.0/token",
             "authorization_endpoint": f"{start}/oauth2/v2.0/authorize", "jwks_uri": f"{start}/discovery/v2.0/keys",
             "device_authorization_endpoint": f"{start}/oauth2/v2.0/devicecode",
             "response_types_supported": ["code", "id_token", "token id_token"], "subject_types_supported": ["pairwise"],
@@ -59,11 +61,10 @@ class Issuer:
         """Return a signed access token."""
         wanted = audience.rstrip("/")
         issued = int(time.time()) if wanted in SDK_AUDIENCES else int(now.timestamp())
-        issuer = f"https://sts.windows.net/{tenant}/" if wanted == STORAGE else self.issuer(tenant)
         claims = {
-            "aud": wanted if wanted in SDK_AUDIENCES else audience, "iss": issuer, "iat": issued, "nbf": issued,
-            "exp": issued + LIVES_S, "oid": principal, "sub": principal, "tid": tenant, "appid": client, "azp": client,
-            "idtyp": "app", "ver": "2.0", **extra,
+            "aud": wanted if wanted in SDK_AUDIENCES else audience, "iss": issuer_of(tenant), "iat": issued, "nbf": issued,
+            "exp": issued + LIVES_S, "oid": principal, "sub": principal, "tid": tenant, "appid": client, "idtyp": "app",
+            "ver": "1.0", **extra,
         }  # fmt: skip
         return jwt.encode({"alg": "RS256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key)
 
