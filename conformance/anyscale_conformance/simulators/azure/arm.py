@@ -17,6 +17,7 @@ from anyscale_conformance.simulators.azure import (  # noqa: F401 - those that a
     network,
     rights,
     shapes,
+    storage,
     tagging,
 )
 from anyscale_conformance.simulators.azure.errors import (
@@ -55,6 +56,8 @@ def answer(at: Subscription, request: Request) -> Reply:
     if target.group:
         _check_group(at, request)
     kind = KINDS.get(target.type)
+    if kind is not None:
+        kind.look(at, target.path)
     if kind is not None and target.is_collection:
         return _list(at, kind, request)
     if kind is not None:

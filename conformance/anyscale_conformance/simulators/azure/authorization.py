@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Iterator
 
+from anyscale_conformance.simulators.azure import conditions
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, fits, shown
 from anyscale_conformance.simulators.azure.registry import register
@@ -139,6 +140,10 @@ class RoleAssignment(Kind):
             )
         if properties.get("condition") and properties.get("conditionVersion") != "2.0":
             raise invalid("A condition needs the conditionVersion 2.0.", code="InvalidConditionVersion")
+        try:
+            conditions.parse(properties["condition"]) if properties.get("condition") else None
+        except ValueError as fault:
+            raise invalid(f"The role assignment condition is not valid: {fault}.", code="InvalidConditionSyntax")
         _check_principal(at, properties)
         _check_alone(at, request, properties, old)
         count = sum(1 for _ in at.all(ASSIGNMENTS))

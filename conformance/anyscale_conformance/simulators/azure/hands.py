@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from anyscale_conformance.simulators.azure import parts
 from anyscale_conformance.simulators.azure.authorization import ASSIGNMENTS, DEFINITIONS, LOCKS, built_in
+from anyscale_conformance.simulators.azure.blobs import announce, may
 from anyscale_conformance.simulators.azure.lifecycle import remove
+from anyscale_conformance.simulators.azure.registry import KINDS, known_type
 from anyscale_conformance.simulators.azure.store import Resource
+from anyscale_conformance.simulators.azure.wire import parse
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.azure.subscription import Subscription
 
+ACCOUNTS = "Microsoft.Storage/storageAccounts"
 MACHINES = "Microsoft.Compute/virtualMachines"
 
 
@@ -104,14 +108,26 @@ class Hands:
 
     def put(self, path: str, body: dict[str, object], *, state: str = "Succeeded") -> Resource:
         """Let a resource be there that no rule has looked at (somebody else's). ``path`` begins after the subscription."""
-        from anyscale_conformance.simulators.azure.registry import known_type
-        from anyscale_conformance.simulators.azure.wire import parse
-
         with self._settled():
             id = f"{self._at.path}{path}"
             made = self._at.make(id, known_type(parse(id)), copy.deepcopy(body))
             made.state = state
             return made
+
+    def storage_account(self, group: str, name: str = "") -> Resource:
+        """Let a storage account be there, known to Azurite, in a group; its name is a new one unless it is given."""
+        with self._settled():
+            at = self._at
+            id = f"{at.group(group).id}/providers/{ACCOUNTS}/{name or f'sim{uuid.uuid4().hex[:20]}'}"
+            made = at.make(id, ACCOUNTS, {"location": at.home, "sku": {"name": "Standard_LRS"}, "kind": "StorageV2"})
+            KINDS[ACCOUNTS.lower()].put(at, made, None)
+            announce(at, made)
+            return made
+
+    def may_blob(self, principal: str, account: str, container: str, path: str, action: str) -> bool:
+        """Tell whether Azure would let a principal ``read``, ``write``, ``delete`` or ``list`` at a path of a container."""
+        with self._settled():
+            return may(self._at, principal, account, container, path, action)
 
     def _copied(self, first: Resource, name: str) -> Resource:
         at = self._at

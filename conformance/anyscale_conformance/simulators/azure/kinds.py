@@ -73,6 +73,9 @@ class Kind:
         """Return what a GET shows."""
         return shown(resource)
 
+    def look(self, at: "Subscription", path: str) -> None:
+        """Bring what is kept up to date before it is shown: of types that are really somewhere else."""
+
     def filtered(self, at: "Subscription", found: list[Resource], request: Request) -> list[Resource]:
         """Return those of a list that its filter asks for. Raises ArmError for a filter that it does not know."""
         return found

@@ -53,23 +53,26 @@ def may(at: Subscription, principal: str, action: str, path: str) -> bool:
     """Tell whether a principal has a role with an action at a path: always, unless the subscription enforces its roles."""
     if not at.is_enforced or principal == at.owner.principal:
         return True
-    return any(_allows(permission, action, "actions") for permission in permissions(at, principal, path))
+    return any(_allows(permission, action, "actions") for _, permission in _reaching(at, principal, path))
 
 
-def may_touch(at: Subscription, principal: str, action: str, path: str) -> bool:
-    """Tell whether a principal has a role with a data action at a path, conditions aside."""
-    return any(_allows(permission, action, "dataActions") for permission in permissions(at, principal, path))
+def data_assignments(at: Subscription, principal: str, action: str, path: str) -> Iterator[str]:
+    """Yield the conditions (empty: none) of a principal's roles that have a data action at a path."""
+    for assignment, permission in _reaching(at, principal, path):
+        if _allows(permission, action, "dataActions"):
+            yield str(assignment.properties.get("condition") or "")
 
 
-def permissions(at: Subscription, principal: str, path: str) -> Iterator[Body]:
-    """Yield what the roles of a principal that reach a path permit, once they have spread."""
+def _reaching(at: Subscription, principal: str, path: str) -> Iterator[tuple[Resource, Body]]:
+    """Yield the assignments of a principal that reach a path, once they have spread, with what each permits."""
     for assignment in at.all(ASSIGNMENTS):
         scope = assignment.target.scope.lower()
         if assignment.properties["principalId"] != principal or not f"{path.lower()}/".startswith(f"{scope}/"):
             continue
         role = definition(at, assignment.properties["roleDefinitionId"])
         if role is not None and at.now() >= assignment.made_at + at.propagation:
-            yield from role.properties["permissions"]
+            for permission in role.properties["permissions"]:
+                yield assignment, permission
 
 
 def check_locks(at: Subscription, resource: Resource) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from anyscale_conformance.simulators.azure import arm, tls
+from anyscale_conformance.simulators.azure.blobs import Blobs
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.hands import Hands
 from anyscale_conformance.simulators.azure.server import Server
@@ -35,6 +36,8 @@ class AzureSimulator:
         self.ca_path = made.ca
         self._server = Server(self._answer, made.context())
         self.url = f"https://127.0.0.1:{self._server.port}"
+        self.blobs = Blobs(made)
+        """Where the blob services of storage accounts are: one Azurite, which starts with the first account."""
         self.issuer = Issuer(self.url)
         self._subscriptions: dict[str, Subscription] = {}
         self._lock = threading.Lock()
@@ -45,7 +48,7 @@ class AzureSimulator:
     ) -> Subscription:
         """Return a new, empty subscription in a tenant of its own. ``machines``: where its machines really run."""
         made = Subscription(clock or SystemClock(), base=self.url, home=home, machines=machines, issuer=self.issuer)
-        made.hands = Hands(made)
+        made.hands, made.blobs = Hands(made), self.blobs
         with self._lock:
             self._subscriptions[made.id] = made
         return made
@@ -54,10 +57,13 @@ class AzureSimulator:
         """Let a subscription and everything in it be no more."""
         with self._lock:
             self._subscriptions.pop(subscription.id, None)
+        for account in subscription.all("Microsoft.Storage/storageAccounts"):
+            self.blobs.release(account.name)
 
     def close(self) -> None:
         """End the server."""
         self._server.close()
+        self.blobs.close()
         self._folder.cleanup()
 
     def __enter__(self) -> "AzureSimulator":

@@ -19,6 +19,7 @@ from anyscale_conformance.simulators.boot import Machines
 from anyscale_core.clock import Clock
 
 if TYPE_CHECKING:
+    from anyscale_conformance.simulators.azure.blobs import Blobs
     from anyscale_conformance.simulators.azure.hands import Hands
 
 LOCATIONS = ("eastus", "westus2", "westeurope", "northcentralus")
@@ -87,6 +88,8 @@ class Subscription(Store):
         """A service principal that may do everything here."""
         self.hands: Hands
         """Set by the simulator: they know every rule, and the rules know this class."""
+        self.blobs: Blobs
+        """Set by the simulator, which all its subscriptions share."""
         self.locations = LOCATIONS
         self.page_size = 100
         self.boot = timedelta(seconds=40)
