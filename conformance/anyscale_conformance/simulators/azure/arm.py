@@ -6,6 +6,7 @@ from typing import Any
 
 from anyscale_conformance.simulators.azure import (  # noqa: F401 - those that are not named here register their types
     authorization,
+    balancers,
     catalogue,
     disks,
     groups,

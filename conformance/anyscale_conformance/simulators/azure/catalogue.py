@@ -43,6 +43,7 @@ class Size:
 
 
 SIZES = (
+    Size(name="Standard_DS1_v2", family="standardDSv2Family", cpus=1, memory=3.5, temporary_disk_mib=7168),
     Size(name="Standard_B2s", family="standardBSFamily", cpus=2, memory=4, has_spot=False, temporary_disk_mib=8192),
     Size(name="Standard_D2s_v5", family="standardDSv5Family", cpus=2, memory=8),
     Size(name="Standard_D4s_v5", family="standardDSv5Family", cpus=4, memory=16),

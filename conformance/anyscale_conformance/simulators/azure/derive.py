@@ -28,7 +28,7 @@ ROOTS = {
     ),
     "network": (
         "azure.mgmt.network.models", "VirtualNetwork", "Subnet", "NetworkInterface", "NetworkSecurityGroup", "SecurityRule",
-        "PublicIPAddress", "LoadBalancer", "NatGateway", "RouteTable", "TagsObject", "BackendAddressPool",
+        "PublicIPAddress", "LoadBalancer", "NatGateway", "RouteTable", "TagsObject",
     ),
     "storage": (
         "azure.mgmt.storage.models", "StorageAccountCreateParameters", "StorageAccountUpdateParameters", "BlobContainer",

@@ -60,6 +60,13 @@ class Directory:
             **extra,
         )
 
+    def claims(self, token: str) -> Mapping[str, Any]:
+        """Return what a token of this tenant says. Raises ValueError for one that is none."""
+        found = self._issuer.verify(token)
+        if found is None:
+            raise ValueError("no token of this simulator")
+        return found.all
+
     def grant(self, form: Mapping[str, str]) -> tuple[int, Mapping[str, str], Any]:
         """Answer a request for a token (OAuth 2.0 client credentials, by secret or by assertion)."""
         if form.get("grant_type") != "client_credentials":

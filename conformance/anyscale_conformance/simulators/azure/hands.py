@@ -129,6 +129,17 @@ class Hands:
         with self._settled():
             return may(self._at, principal, account, container, path, action)
 
+    def metadata_url(self, name: str) -> str:
+        """Return where a machine's metadata service answers (``AZURE_POD_IDENTITY_AUTHORITY_HOST`` of azure-identity)."""
+        with self._settled():
+            return self._at.metadata.url(self._at.named(name))
+
+    def machine_token(self, id: str, resource: str, *, client_id: str = "") -> str:
+        """Return the token that a machine (by id) gets of its metadata service: of its own identity, or of a client id's."""
+        with self._settled():
+            which = {"client_id": client_id} if client_id else {}
+            return str(self._at.metadata.token(self._found(id), resource, **which)["access_token"])
+
     def _copied(self, first: Resource, name: str) -> Resource:
         at = self._at
         body = copy.deepcopy(first.body)

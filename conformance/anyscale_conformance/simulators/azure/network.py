@@ -10,7 +10,7 @@ from anyscale_conformance.simulators.azure.lifecycle import remove
 from anyscale_conformance.simulators.azure.registry import register
 from anyscale_conformance.simulators.azure.store import Resource
 from anyscale_conformance.simulators.azure.subscription import Subscription
-from anyscale_conformance.simulators.azure.wire import Body, Request, parse
+from anyscale_conformance.simulators.azure.wire import Body, Request
 
 SUBNETS = "Microsoft.Network/virtualNetworks/subnets"
 RULES = "Microsoft.Network/networkSecurityGroups/securityRules"
@@ -51,10 +51,17 @@ class NetworkKind(Kind):
         found = at.find(id)
         if found is None and id.lower().startswith(f"{request.target.path.lower()}/"):
             return  # to a part of itself
-        if found is None and any(at.find(above) for above in parents(id)):
-            return  # to a part of another, which its owner checks
+        if found is None and has_part(at, id):
+            return
         if found is None or found.state == "Deleting":
             raise bad_reference(id, request.target.path)
+        if found.state in ("Creating", "Updating"):
+            raise ArmError(
+                409, "ReferencedResourceNotProvisioned",
+                f"Cannot proceed with operation because resource {id} used by resource {request.target.path} is not in Succeeded "
+                "state. Resource is in Updating state and the last operation that updated/is updating the resource is "
+                "PutOperation.",
+            )  # fmt: skip
         where = found if found.type != SUBNETS else at.find(id.rpartition("/subnets/")[0])
         location = str(body.get("location", "")).replace(" ", "").lower()
         if location and where is not None and where.location != location:
@@ -69,10 +76,12 @@ class NetworkKind(Kind):
         resource.properties.setdefault("resourceGuid", resource.made_at.strftime("00000000-0000-0000-0000-%f%f")[:36])
 
 
-def parents(id: str) -> list[str]:
-    """Return the ids above an id, the next first, down to the resource at the top."""
-    target = parse(id)
-    return [id.rsplit("/", 2 * steps)[0] for steps in range(1, len(target.names))]
+def has_part(at: Subscription, id: str) -> bool:
+    """Tell whether an id names a part of a resource's own body: ``{load balancer}/backendAddressPools/{name}``."""
+    above, word, name = id.rsplit("/", 2)
+    owner = at.find(above)
+    parts = [] if owner is None else owner.properties.get(word) or []
+    return any(str(part.get("name", "")).lower() == name.lower() for part in parts)
 
 
 @register

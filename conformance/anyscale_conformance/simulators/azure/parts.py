@@ -62,18 +62,20 @@ def make(at: Subscription, machine: Resource) -> None:
         network["networkInterfaces"] = [_make_interface(at, machine, one, len(wanted) == 1) for one in wanted]
 
 
-def identity(at: Subscription, machine: Resource) -> None:
-    """Complete a machine's identities with their ids."""
+def identity(at: Subscription, machine: Resource, before: Body | None = None) -> None:
+    """Complete a machine's identities with their ids; one of its own stays the same."""
     found = machine.body.get("identity")
     if not found:
         return
     if "SystemAssigned" in str(found.get("type")):
-        found |= {"principalId": str(uuid.uuid4()), "tenantId": at.tenant_id}
+        own = ((before or {}).get("identity") or {}).get("principalId") or str(uuid.uuid4())
+        found.update(principalId=own, tenantId=at.tenant_id)
+        at.directory.principals.setdefault(own, at.now() + at.propagation)
     mapped = found.get("userAssignedIdentities") or {}
     for id in mapped:
         known = at.find(id)
         if known is not None:
-            mapped[id] = {name: known.properties.get(name) for name in ("principalId", "clientId")}
+            mapped[id] = {name: known.properties[name] for name in ("principalId", "clientId")}
 
 
 def update(at: Subscription, machine: Resource, old: Body) -> None:
@@ -95,11 +97,11 @@ def update(at: Subscription, machine: Resource, old: Body) -> None:
             system.pop(name, None)
     elif "osProfile" in before:
         machine.properties["osProfile"] = before["osProfile"]
-    for name in ("zones",):
-        if name in old:
-            machine.body[name] = old[name]
-    machine.body.setdefault("tags", {})
-    identity(at, machine)
+    if "zones" in old:
+        machine.body["zones"] = old["zones"]
+    if "identity" in old:
+        machine.body.setdefault("identity", old["identity"])
+    identity(at, machine, old)
 
 
 def hold(at: Subscription, machine: Resource) -> None:
@@ -112,8 +114,7 @@ def power(at: Subscription, machine: Resource, state: str) -> None:
     """Set a machine's power now: running boots it where machines are booted, everything else cuts it off."""
     machine.hidden["power"] = state
     machine.hidden.pop("failure", None)
-    if at.booter is not None:
-        at.booter(machine, state)
+    at.metadata.turn(machine, state)
 
 
 def announce(at: Subscription, machine: Resource, notice: timedelta) -> None:
@@ -134,8 +135,7 @@ def announce(at: Subscription, machine: Resource, notice: timedelta) -> None:
 
 def leave(at: Subscription, machine: Resource) -> None:
     """Let go of what a machine has, and have that go along which is marked so."""
-    if at.booter is not None:
-        at.booter(machine, "gone")
+    at.metadata.turn(machine, "gone")
     doomed: list[Resource] = []
     for disk, option in _disks(at, machine):
         disk.properties["diskState"] = "Unattached"

@@ -14,6 +14,7 @@ from anyscale_conformance.simulators.azure import arm, tls
 from anyscale_conformance.simulators.azure.blobs import Blobs
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.hands import Hands
+from anyscale_conformance.simulators.azure.metadata import Metadata
 from anyscale_conformance.simulators.azure.server import Server
 from anyscale_conformance.simulators.azure.subscription import Subscription
 from anyscale_conformance.simulators.azure.tokens import MANAGEMENT, Issuer
@@ -48,7 +49,7 @@ class AzureSimulator:
     ) -> Subscription:
         """Return a new, empty subscription in a tenant of its own. ``machines``: where its machines really run."""
         made = Subscription(clock or SystemClock(), base=self.url, home=home, machines=machines, issuer=self.issuer)
-        made.hands, made.blobs = Hands(made), self.blobs
+        made.hands, made.blobs, made.metadata = Hands(made), self.blobs, Metadata(made)
         with self._lock:
             self._subscriptions[made.id] = made
         return made
@@ -57,11 +58,14 @@ class AzureSimulator:
         """Let a subscription and everything in it be no more."""
         with self._lock:
             self._subscriptions.pop(subscription.id, None)
+        subscription.metadata.close()
         for account in subscription.all("Microsoft.Storage/storageAccounts"):
             self.blobs.release(account.name)
 
     def close(self) -> None:
         """End the server."""
+        for subscription in tuple(self._subscriptions.values()):
+            subscription.metadata.close()
         self._server.close()
         self.blobs.close()
         self._folder.cleanup()

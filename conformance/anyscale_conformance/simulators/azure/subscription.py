@@ -3,7 +3,7 @@
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ from anyscale_core.clock import Clock
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.azure.blobs import Blobs
     from anyscale_conformance.simulators.azure.hands import Hands
+    from anyscale_conformance.simulators.azure.metadata import Metadata
 
 LOCATIONS = ("eastus", "westus2", "westeurope", "northcentralus")
 LIMITS = {
@@ -113,8 +114,8 @@ class Subscription(Store):
         """Other shapes of long-running operations: ``("put", "microsoft.compute/virtualmachines")`` to a flow."""
         self.journal: list[Seen] = []
         self.troubles: list[Trouble] = []
-        self.booter: Callable[[Resource, str], None] | None = None
-        """What a change of a machine's power does on this machine, where machines are booted."""
+        self.metadata: Metadata
+        """Set by the simulator: the metadata services of machines, and the machines that are booted."""
         self._addresses = itertools.count(1)
         self._spent: dict[str, int] = {}
 
