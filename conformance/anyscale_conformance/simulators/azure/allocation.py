@@ -31,6 +31,8 @@ def check_size(at: Subscription, request: Request, body: Body) -> None:
             f"of available regions for the resource type is '{','.join(at.locations)}'.",
         )  # fmt: skip
     size, zones = size_of(body), [str(zone) for zone in body.get("zones") or ()]
+    if zones and body.get("placement"):
+        raise invalid("'zones' and 'placement' cannot both be given.", target="placement", code="InvalidParameter")
     if len(zones) > 1:
         raise invalid("A virtual machine can be in one zone only.", target="zones", code="InvalidParameter")
     if zones and not zones_of(size, location):
@@ -56,19 +58,33 @@ def check_size(at: Subscription, request: Request, body: Body) -> None:
     _check_market(body["properties"], size)
 
 
-def check_quota(at: Subscription, body: Body) -> None:
-    """Refuse what would be more cores than the subscription may have. Raises ArmError."""
+def place(at: Subscription, machine: Resource) -> None:
+    """Choose the zone of a machine whose placement leaves it to Azure: one that has its size, and has some left."""
+    placement: Body = machine.body.get("placement") or {}
+    if placement.get("zonePlacementPolicy") not in ("Any", "Auto") or machine.body.get("zones"):
+        return
+    size = size_of(machine.body)
+    wanted = placement.get("includeZones") or zones_of(size, machine.location)
+    left = [zone for zone in wanted if zone not in (placement.get("excludeZones") or ())]
+    there = [zone for zone in left if not {(size.name.lower(), zone), (size.name.lower(), "")} & at.sold_out]
+    if left:
+        machine.body["zones"] = [(there or left)[0]]
+
+
+def check_quota(at: Subscription, body: Body, *, count: int = 1) -> None:
+    """Refuse ``count`` machines that would be more cores than the subscription may have. Raises ArmError."""
     size, location = size_of(body), str(body["location"]).replace(" ", "").lower()
     used = cores(at, location)
     if body["properties"].get("priority") == "Spot":
         names = [("lowPriorityCores", "LowPriorityCores")]
     else:
         names = [(size.family, f"{size.family} Cores"), ("cores", "Total Regional Cores")]
+    wanted = size.cpus * count
     for name, text in names:
         limit = at.limit(name, location)
-        if used.get(name, 0) + size.cpus > limit:
-            raise quota(text, location, limit=limit, used=used.get(name, 0), wanted=size.cpus)
-    if used.get("virtualMachines", 0) + 1 > at.limit("virtualMachines", location):
+        if used.get(name, 0) + wanted > limit:
+            raise quota(text, location, limit=limit, used=used.get(name, 0), wanted=wanted)
+    if used.get("virtualMachines", 0) + count > at.limit("virtualMachines", location):
         limit = at.limit("virtualMachines", location)
         raise ArmError(
             409, "QuotaExceeded",

@@ -2,10 +2,10 @@
 
 import copy
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyscale_conformance.simulators.azure import parts
 from anyscale_conformance.simulators.azure.authorization import ASSIGNMENTS, DEFINITIONS, LOCKS, built_in
@@ -128,6 +128,18 @@ class Hands:
         """Tell whether Azure would let a principal ``read``, ``write``, ``delete`` or ``list`` at a path of a container."""
         with self._settled():
             return may(self._at, principal, account, container, path, action)
+
+    def serve_cluster(self, name: str, *, kubeconfig: str, keys: Mapping[str, Any]) -> str:
+        """Let a real API server stand behind an AKS cluster: its kubeconfig, and the public keys (a JWK set) of its tokens.
+
+        Returns the issuer that the cluster has in Azure, which the server has to sign its tokens as.
+        """
+        with self._settled():
+            cluster = self._at.named(name, "Microsoft.ContainerService/managedClusters")
+            cluster.hidden["kubeconfig"] = kubeconfig
+            issuer = str(cluster.properties["oidcIssuerProfile"]["issuerURL"])
+            self._at.directory.trust(issuer, keys)
+            return issuer
 
     def metadata_url(self, name: str) -> str:
         """Return where a machine's metadata service answers (``AZURE_POD_IDENTITY_AUTHORITY_HOST`` of azure-identity)."""

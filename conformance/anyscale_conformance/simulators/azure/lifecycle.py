@@ -44,9 +44,12 @@ def page(at: Subscription, request: Request, items: Iterable[Body]) -> Reply:
     """Return one page of a list, with the link to the next."""
     everything = list(items)
     start = int(request.query.get("$skiptoken", "0") or 0)
-    body: Body = {"value": everything[start : start + at.page_size]}
-    if start + at.page_size < len(everything):
-        query = {**request.query, "$skiptoken": str(start + at.page_size)}
+    # A look at the state of every machine has longer pages than the machines themselves.
+    size = at.page_size * 4 if "statusonly" in request.query else at.page_size
+    size = at.page_sizes.get(request.target.type, size)
+    body: Body = {"value": everything[start : start + size]}
+    if start + size < len(everything):
+        query = {**request.query, "$skiptoken": str(start + size)}
         body["nextLink"] = f"{request.base}{request.path}?{urlencode(query)}"
     return Reply(status=200, body=body)
 

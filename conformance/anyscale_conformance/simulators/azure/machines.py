@@ -130,6 +130,7 @@ class VirtualMachine(Kind):
             system.setdefault("requireGuestProvisionSignal", True)
         if user_data := properties.pop("userData", None):
             resource.hidden["userData"] = user_data
+        allocation.place(at, resource)
         parts.identity(at, resource)
         parts.make(at, resource)
 

@@ -260,7 +260,7 @@ def _check_interfaces(at: Subscription, request: Request, body: Body) -> None:
     for one in inline:
         body_of = interface_body(body, one, request.target.path)
         id = f"{request.target.scope}/providers/{interfaces.INTERFACES}/{one.get('name')}"
-        asked = _as_request(request, id)
+        asked = as_request(request, id)
         for part in body_of["properties"]["ipConfigurations"]:
             part["properties"].pop("publicIPAddressConfiguration", None)
         KINDS[interfaces.INTERFACES.lower()].check(at, asked, body_of, at.find(id))
@@ -356,7 +356,8 @@ def _make_disk(at: Subscription, machine: Resource, disk: Body, name: str, size:
     found.properties["diskState"] = "Attached"
 
 
-def _as_request(request: Request, id: str) -> Request:
+def as_request(request: Request, id: str) -> Request:
+    """Return a request as if it were a put of another resource: of what comes along with one."""
     return Request(
         method="PUT", path=id, target=parse(id), query=request.query, headers={}, body=None, base=request.base,
         principal=request.principal,

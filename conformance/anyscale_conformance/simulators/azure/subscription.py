@@ -93,6 +93,8 @@ class Subscription(Store):
         """Set by the simulator, which all its subscriptions share."""
         self.locations = LOCATIONS
         self.page_size = 100
+        self.page_sizes: dict[str, int] = {}
+        """Other lengths for types, in small letters."""
         self.boot = timedelta(seconds=40)
         """How long a machine takes from its put until it runs."""
         self.limits: dict[str, int] = {}
