@@ -4,7 +4,7 @@ In a public network its front is an address of its own and a rule lets clients i
 subnet, and the network's own default lets in who is inside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anyscale_azure import networks
@@ -78,7 +78,7 @@ def render(spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any], settings
     }  # fmt: skip
 
 
-def address_of(spec: EndpointSpec, stamp: Stamp, settings: Settings) -> dict[str, Any]:
+def address_of(spec: EndpointSpec, settings: Settings) -> dict[str, Any]:
     """Return the body of a public address. Its tags are the same for every order of its way in, and so is it."""
     tags = {**spec.owner.tags(), TAG_NAME: spec.name, TAG_ENDPOINT: spec.network}
     return {
@@ -175,10 +175,11 @@ def view(thing: Mapping[str, Any], addresses: Mapping[str, Mapping[str, Any]]) -
     tags = tagging.shown(thing.get("tags"))
     name, owner = tags.get(TAG_NAME, ""), tagging.owner_of(tags)
     properties = thing.get("properties", {})
-    fronts = properties.get("frontendIPConfigurations") or ()
+    fronts: Sequence[Any] = properties.get("frontendIPConfigurations") or ()
     if is_going(thing) or not fronts:
         return Endpoint(name=name, owner=owner, state=EndpointState.DELETING)
-    front, rules = fronts[0].get("properties", {}), properties.get("loadBalancingRules") or ()
+    front = fronts[0].get("properties", {})
+    rules: Sequence[Any] = properties.get("loadBalancingRules") or ()
     public = addresses.get(str((front.get("publicIPAddress") or {}).get("id", "")).lower(), {})
     host = front.get("privateIPAddress") or public.get("properties", {}).get("ipAddress") or ""
     is_there = str(properties.get("provisioningState", "")).lower() == "succeeded" and host and rules
@@ -194,4 +195,5 @@ def _tags(spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any]) -> dict[s
 
 
 def _network(thing: Mapping[str, Any]) -> str:
-    return {key.lower(): value for key, value in (thing.get("tags") or {}).items()}.get(TAG_ENDPOINT, "")
+    tags: Mapping[str, str] = thing.get("tags") or {}
+    return {key.lower(): value for key, value in tags.items()}.get(TAG_ENDPOINT, "")

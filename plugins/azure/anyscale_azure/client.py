@@ -265,7 +265,7 @@ class Azure:
         from azure.core.pipeline import policies
         from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 
-        scope = scope or self.settings.scope
+        scope = scope or self.settings.token_scope
         return {
             "base_url": self.settings.endpoint,
             "credential_scopes": [scope],

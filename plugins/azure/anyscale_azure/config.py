@@ -51,6 +51,7 @@ class Settings:
     token_file: str = ""
     endpoint: str = PUBLIC_CLOUD
     authority: str = "https://login.microsoftonline.com"
+    token_scope: str = f"{PUBLIC_CLOUD}/.default"
     blob_endpoint: str = "https://{account}.blob.core.windows.net"
     dfs_suffix: str = "dfs.core.windows.net"
     proof_audience: str = "api://{tenant}/{audience}"
@@ -66,11 +67,6 @@ class Settings:
     def group(self) -> str:
         """The path of the resource group."""
         return f"{self.subscription}/resourceGroups/{self.resource_group}"
-
-    @property
-    def scope(self) -> str:
-        """The scope of tokens for ARM."""
-        return f"{self.endpoint.rstrip('/')}/.default"
 
     def resource(self, type: str, *names: str) -> str:
         """Return the path of a resource in the group: ``resource("Microsoft.Network/virtualNetworks", "v")``."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import attrs
 
@@ -119,7 +120,8 @@ TRANSLATE: Mapping[str, Meaning] = {
         "InvalidParameter InvalidTemplateDeployment DeploymentFailed BadRequest InvalidRequestContent InvalidRequestFormat "
         "InvalidResourceName PropertyChangeNotAllowed InvalidApiVersionParameter MissingApiVersionParameter "
         "InvalidResourceLocation LocationNotAvailableForResourceType UnsupportedHeader InvalidHeaderValue InvalidInput "
-        "VMSizeDoesntSupportPremiumStorage RoleAssignmentUpdateNotPermitted",
+        "VMSizeDoesntSupportPremiumStorage RoleAssignmentUpdateNotPermitted InvalidAvailabilityZone "
+        "LocationNotSupportAvailabilityZones UnsupportedResourceOperation",
         InvalidRequest, "FIELD", hint="mend what the message names",
     ),
     **_all("NetcfgInvalidSubnet NetcfgSubnetRangesOverlap VirtualNetworkAddressSpaceOverlaps", Conflict, "IN_USE", hint="use a free range"),
@@ -162,7 +164,6 @@ TEXTS: tuple[tuple[str, re.Pattern[str], Meaning], ...] = tuple(
 
 _METRIC = re.compile(r"approved (?:Total Regional )?(\w+?)(?: ?Cores)? quota", re.IGNORECASE)
 _NUMBER = re.compile(r"Current (Limit|Usage): (\d+(?:\.\d+)?)")
-_CORES = {"total regional": "cores", "": "cores"}
 
 
 def translate(failure: Failure, now: datetime) -> CloudError:
@@ -172,7 +173,11 @@ def translate(failure: Failure, now: datetime) -> CloudError:
         request_id=failure.headers.get("x-ms-request-id") or failure.headers.get("x-ms-correlation-request-id") or "",
     )  # fmt: skip
     meaning = _meaning(failure)
-    common = {"vendor": vendor, "resource": failure.resource, "retry_after": _retry_after(failure.headers, now)}
+    common: dict[str, Any] = {
+        "vendor": vendor,
+        "resource": failure.resource,
+        "retry_after": _retry_after(failure.headers, now),
+    }
     if meaning is None:
         code = failure.code or str(failure.status)
         return Unclassified(failure.message, reason=code, scope=Scope.REQUEST, applied=Applied.UNKNOWN, **common)
@@ -201,7 +206,10 @@ def unsent(failure: Failure) -> CloudError:
 
 def unanswered(failure: Failure) -> CloudError:
     """Return the error for a request that was sent and whose answer was lost or broke off."""
-    fields = {"resource": failure.resource, "vendor": Vendor(provider="azure", service=failure.action)}
+    fields: dict[str, Any] = {
+        "resource": failure.resource,
+        "vendor": Vendor(provider="azure", service=failure.action),
+    }
     if not failure.is_write:
         return Transient(failure.message, reason="NETWORK", applied=Applied.NO, **fields)
     return Transient(failure.message, reason="NETWORK", applied=Applied.UNKNOWN, retry=Retry.WITH_TOKEN, **fields)
@@ -218,7 +226,7 @@ def _meaning(failure: Failure) -> Meaning | None:
     return None
 
 
-def _numbers(message: str, meaning: Meaning) -> dict[str, object]:
+def _numbers(message: str, meaning: Meaning) -> dict[str, Any]:
     """Return metric, limit and use as the text of a spent quota tells them."""
     found = {name: float(number) for name, number in _NUMBER.findall(message)}
     match = _METRIC.search(message)

@@ -11,6 +11,7 @@ from anyscale_azure.client import Azure
 from anyscale_azure.tags import Stamp
 from anyscale_core.errors import NotFound
 from anyscale_core.models.identity import Identity
+from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.owner import TAG_NAME, Owner
 
 UAI = "Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -67,7 +68,7 @@ def person_of(body: Mapping[str, Any], owner: Owner) -> Person | None:
     note = {key.lower(): value for key, value in raw.items()}.get(f"{TAG_ADOPTED}{tagging.suffix(owner)}")
     if note is not None:
         name, cluster, token, request = str(note).split(" ")
-        theirs = attrs.evolve(owner, cluster=cluster if cluster != "-" else None)
+        theirs = attrs.evolve(owner, cluster=ClusterId(cluster) if cluster != "-" else None)
         stamp = Stamp(token=token, request=request)
         return Person(name=name, owner=theirs, stamp=stamp, adopted=True, subjects=subjects_in(raw, owner), body=body)
     tags = tagging.shown(raw)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from urllib.parse import urlencode
 
-
 from anyscale_azure import identities, roles
 from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
@@ -60,10 +59,10 @@ class AzureIdentity(IdentityDriver):
         self._check_subjects(spec)
         stamp = tagging.stamp(token, spec)
         there = identities.people(self._azure, spec.owner, deadline)
-        for person in there:
-            if person.stamp.token == stamp.token and person.stamp.request != stamp.request:
-                raise tagging.mismatch("identity", person.name)
-        person = next((person for person in there if person.name == spec.name), None)
+        for each in there:
+            if each.stamp.token == stamp.token and each.stamp.request != stamp.request:
+                raise tagging.mismatch("identity", each.name)
+        person = next((each for each in there if each.name == spec.name), None)
         if person is not None and (person.stamp != stamp or person.owner != spec.owner):
             message = f"there is an identity {spec.name} already"
             raise AlreadyExists(message, reason="OWNED", resource=spec.name, hint="use another name")
@@ -100,7 +99,7 @@ class AzureIdentity(IdentityDriver):
         answer = self._azure.send("DELETE", person.path, VERSION, deadline=deadline)
         return Deletion.GOING if answer.status == 202 else Deletion.GONE
 
-    def credentials(self, name: str, *, owner: Owner, deadline: datetime) -> Credentials:
+    def credentials(self, name: str, *, owner: Owner, deadline: datetime) -> Credentials:  # noqa: ARG002
         raise Unsupported(
             f"the credentials of {name} are handed out on machines that have it, by their metadata service",
             reason="identity.credentials",

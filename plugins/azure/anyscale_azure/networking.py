@@ -36,11 +36,11 @@ class AzureNetworking(NetworkingDriver):
         tagging.check_name(spec.name)
         stamp = tagging.stamp(token, [spec, owner])
         records = self._records(deadline)
-        for record in records:
-            found = tagging.stamped(record.get("tags"))
-            same = tagging.is_same_cloud(_owner(record), owner)
+        for each in records:
+            found = tagging.stamped(each.get("tags"))
+            same = tagging.is_same_cloud(_owner(each), owner)
             if same and found.token == stamp.token and found.request != stamp.request:
-                raise tagging.mismatch("network", _name(record))
+                raise tagging.mismatch("network", _name(each))
         record = self._standing(records, spec.name, owner, stamp)
         if spec.adopt is not None:
             adopted = networks.adopt(self._azure, spec, deadline)
@@ -75,8 +75,7 @@ class AzureNetworking(NetworkingDriver):
         record = networks.find(self._azure, name, owner, deadline)
         if record is None or not owner.owns(tagging.shown(record.get("tags"))):
             return Deletion.ALREADY_ABSENT
-        whole = tagging.owner_of(tagging.shown(record.get("tags")))
-        users = self._users(record, whole, deadline)
+        users = self._users(record, deadline)
         if users:
             hint = "withdraw and delete those first"
             raise Conflict(f"{name} is used by {', '.join(users[:5])}", reason="IN_USE", resource=name, hint=hint)
@@ -99,7 +98,7 @@ class AzureNetworking(NetworkingDriver):
             self._finish(spec, record, deadline)
             return balancers.view(old, self._addresses(deadline) if is_public else {})
         if is_public:
-            body = balancers.address_of(spec, stamp, self._settings)
+            body = balancers.address_of(spec, self._settings)
             self._azure.send("PUT", balancers.address_path(spec, self._settings), VERSION, deadline=deadline, body=body)
         same = old is not None and balancers.is_same(old, spec, record, self._settings)
         if same and old is not None:
@@ -214,7 +213,7 @@ class AzureNetworking(NetworkingDriver):
             path = f"{record['id']}/securityRules/{balancers.rule_name(spec.name, spec.owner)}"
             self._azure.send("PUT", path, VERSION, deadline=deadline, body=rule)
 
-    def _users(self, record: Mapping[str, Any], owner: Owner, deadline: datetime) -> tuple[str, ...]:
+    def _users(self, record: Mapping[str, Any], deadline: datetime) -> tuple[str, ...]:
         """Return the ways in that use a network, whichever cluster of the cloud they belong to."""
         ways = self._azure.pages(self._settings.collection(LB), VERSION, deadline=deadline)
         return tuple(_name(way) for way in ways if balancers.network_key(way, self._settings) == _key(record))

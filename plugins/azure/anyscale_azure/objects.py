@@ -9,7 +9,7 @@ from anyscale_azure.client import Azure
 from anyscale_core.errors import CloudError, Transient
 from anyscale_core.models.storage import UrlMethod
 
-RETRY: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
 
 def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
@@ -40,10 +40,10 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
         return {"token": token, "expires_at": datetime.fromtimestamp(ends, UTC)}
 
     settings = azure.settings
-    options: dict[str, Any] = {"timeout": "60 seconds"}
+    options: Any = {"timeout": "60 seconds"}
     if settings.ca_file:
         options["root_certificate"] = Path(settings.ca_file).read_bytes()
-    where = {"account_name": settings.storage_account, "endpoint": azure.blob_url(settings.storage_account)}
+    where: Any = {"account_name": settings.storage_account, "endpoint": azure.blob_url(settings.storage_account)}
     return Objects(
         container, prefix=prefix.rstrip("/") or None, **where, credential_provider=credential, client_options=options,
         retry_config=RETRY,

@@ -78,6 +78,7 @@ def anyscale_provider() -> Provider:
             "subscription_id": "The subscription.",
             "tenant_id": "The tenant of Entra ID that the subscription trusts.",
             "token_file": "The file with the token that is exchanged, for workload_identity and client_assertion.",
+            "token_scope": "What tokens for ARM are asked for (default https://management.azure.com/.default).",
             "zones": "The zones to use; empty in regions that have none (default 1, 2, 3).",
         },
         cluster=_cluster,

@@ -27,7 +27,7 @@ class Keys:
     """The keys of a tenant, and when they were read."""
 
     issuer: str
-    jwks: Mapping[str, Any]
+    jwks: Any
     read_at: datetime
 
 
@@ -67,7 +67,7 @@ class Verifier:
 
         keys = self._read(deadline, _key_id(document))
         try:
-            token = jwt.decode(document, KeySet.import_key_set(dict(keys.jwks)), algorithms=[ALGORITHM])
+            token = jwt.decode(document, KeySet.import_key_set(keys.jwks), algorithms=[ALGORITHM])
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise Unauthenticated("the proof is not genuine", reason="FORGED") from error
         claims: Mapping[str, Any] = token.claims
