@@ -1,18 +1,20 @@
-"""The simulated Azure, driven by the real SDKs."""
+"""The simulated Azure, driven by the real SDKs: machines, and every shape of a long-running operation."""
 
-import base64
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from anyscale_conformance.simulators.azure import AzureSimulator, Subscription
-from azure.core.exceptions import HttpResponseError
+from anyscale_conformance.simulators.azure import AzureSimulator
+from anyscale_conformance.simulators.azure.kinds import Flow
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.resource.resources import ResourceManagementClient
 
-from anyscale_core.testing.clock import ManualClock
+from tests.conformance.azure import World, a_machine
 
-MINUTE = timedelta(minutes=1)
+VM = "microsoft.compute/virtualmachines"
 
 
 @pytest.fixture(scope="module")
@@ -22,90 +24,391 @@ def azure() -> Iterator[AzureSimulator]:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+def world(azure: AzureSimulator) -> Iterator[World]:
+    with World(azure) as world:
+        yield world
 
 
 @pytest.fixture
-def at(azure: AzureSimulator, clock: ManualClock) -> Iterator[Subscription]:
-    at = azure.subscription(clock)
-    at.group("rg")
-    yield at
-    azure.forget(at)
+def compute(world: World) -> Any:
+    return world.client(ComputeManagementClient)
 
 
-@pytest.fixture
-def compute(azure: AzureSimulator, at: Subscription) -> Any:
-    return ComputeManagementClient(
-        at.credential(), at.id, base_url=azure.url, connection_verify=str(azure.ca_path), polling_interval=0.02,
-        credential_scopes=["https://management.azure.com/.default"], retry_total=0,
-    )  # fmt: skip
+def the_code(failure: pytest.ExceptionInfo[HttpResponseError]) -> tuple[int | None, str]:
+    error = failure.value
+    return error.status_code, str(error.error.code) if error.error else ""
 
 
-def a_machine(at: Subscription, **properties: Any) -> dict[str, Any]:
-    network = f"{at.path}/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v"
-    if at.find(network) is None:
-        body: dict[str, Any] = {
-            "location": "eastus",
-            "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}},
-        }
-        at.hands.put(network.removeprefix(at.path), body)
-        subnet = {"properties": {"addressPrefix": "10.0.1.0/24"}}
-        at.hands.put(f"{network.removeprefix(at.path)}/subnets/a", subnet)
-    image = {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server", "version": "latest"}
-    address = {"name": "pip", "sku": {"name": "Standard"}, "properties": {"deleteOption": "Delete"}}
-    part = {"subnet": {"id": f"{network}/subnets/a"}, "publicIPAddressConfiguration": address}
-    nic = {
-        "name": "nic", "tags": {"o": "x"},
-        "properties": {"deleteOption": "Delete", "ipConfigurations": [{"name": "ip", "properties": part}]},
-    }  # fmt: skip
-    return {
-        "location": "eastus", "zones": ["1"], "tags": {"o": "x"},
-        "properties": {
-            "hardwareProfile": {"vmSize": "Standard_D2s_v5"},
-            "storageProfile": {
-                "imageReference": image, "osDisk": {"createOption": "FromImage", "deleteOption": "Delete"},
-            },
-            "osProfile": {
-                "computerName": "vm", "adminUsername": "ray", "adminPassword": "Xx12345678!x",
-                "customData": base64.b64encode(b"#!/bin/sh").decode(),
-            },
-            "networkProfile": {"networkApiVersion": "2022-11-01", "networkInterfaceConfigurations": [nic]},
-            **properties,
-        },
-    }  # fmt: skip
-
-
-def test_a_machine_comes_with_its_parts_and_takes_them_along(
-    at: Subscription, compute: Any, clock: ManualClock
-) -> None:
-    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(at))
+def test_a_machine_comes_with_its_parts_and_takes_them_along(world: World, compute: Any) -> None:
+    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
     assert poller.status() == "InProgress"
-    clock.advance(MINUTE)
-    assert poller.result().provisioning_state == "Succeeded"
-    made = {thing.type.rpartition("/")[2]: thing for thing in at.inventory()}
-    assert made["virtualMachines"].state == "running"
-    assert all(made[type].tags == {"o": "x"} for type in ("virtualMachines", "disks", "networkInterfaces"))
+    world.wait()
+    made = poller.result()
+    assert made.provisioning_state == "Succeeded"
+    assert made.os_profile.custom_data is None
+    assert made.os_profile.admin_password is None
+    things = world.things()
+    assert things["virtualMachines"].state == "running"
+    tagged = {type for type, thing in things.items() if thing.tags == {"o": "x"}}
+    assert tagged == {"virtualMachines", "disks", "networkInterfaces", "publicIPAddresses"}
     gone = compute.virtual_machines.begin_delete("rg", "vm")
-    clock.advance(MINUTE)
+    world.wait()
     gone.result()
-    clock.advance(MINUTE)
-    assert {thing.type.rpartition("/")[2] for thing in at.inventory()} == {
-        "resourceGroups",
-        "virtualNetworks",
-        "subnets",
-    }
+    world.wait()
+    assert world.things() == {}
 
 
-def test_a_stockout_is_seen_late_and_leaves_a_failed_machine(
-    at: Subscription, compute: Any, clock: ManualClock
-) -> None:
-    at.hands.sell_out("Standard_D2s_v5", "1")
-    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(at))
-    clock.advance(MINUTE)
+def test_what_is_not_marked_for_it_stays_when_its_machine_goes(world: World, compute: Any) -> None:
+    body = a_machine(world.network())
+    nic = body["properties"]["networkProfile"]["networkInterfaceConfigurations"][0]
+    nic["properties"]["deleteOption"] = "Detach"
+    del body["properties"]["storageProfile"]["osDisk"]["deleteOption"]
+    compute.virtual_machines.begin_create_or_update("rg", "vm", body)
+    world.wait()
+    compute.virtual_machines.begin_delete("rg", "vm")
+    world.wait(timedelta(minutes=2))
+    assert set(world.things()) == {"disks", "networkInterfaces", "publicIPAddresses"}
+    disk = world.things()["disks"]
+    assert disk.body["properties"]["diskState"] == "Unattached"
+
+
+@pytest.mark.parametrize("flow", [Flow.BODY, Flow.ASYNC_OPERATION, Flow.LOCATION, Flow.BOTH])
+def test_the_sdk_follows_every_shape_of_a_create(world: World, compute: Any, flow: Flow) -> None:
+    world.at.flows["put", VM] = flow
+    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
+    assert not poller.done()
+    world.wait()
+    assert poller.result().provisioning_state == "Succeeded"
+
+
+def test_a_sync_create_is_one_request(world: World, compute: Any) -> None:
+    body = a_machine(world.network())
+    world.at.flows["put", VM] = Flow.SYNC
+    before = len(world.at.journal)
+    assert compute.virtual_machines.begin_create_or_update("rg", "vm", body).result().provisioning_state == "Succeeded"
+    assert [seen.action for seen in world.at.journal[before:]] == ["Microsoft.Compute/virtualMachines.put"]
+
+
+@pytest.mark.parametrize("flow", [Flow.ASYNC_OPERATION, Flow.LOCATION, Flow.BOTH])
+def test_the_sdk_follows_every_shape_of_a_delete(world: World, compute: Any, flow: Flow) -> None:
+    world.machine()
+    world.wait()
+    world.at.flows["delete", VM] = flow
+    poller = compute.virtual_machines.begin_delete("rg", "vm")
+    assert not poller.done()
+    world.wait()
+    poller.result()
+    with pytest.raises(ResourceNotFoundError) as failure:
+        compute.virtual_machines.get("rg", "vm")
+    assert the_code(failure) == (404, "ResourceNotFound")
+
+
+def test_a_crash_in_the_middle_is_resumed_by_another_client(world: World, compute: Any) -> None:
+    token = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network())).continuation_token()
+    world.wait()
+    again = world.client(ComputeManagementClient).virtual_machines
+    resumed = again.begin_create_or_update("rg", "vm", {}, continuation_token=token)
+    assert resumed.result().provisioning_state == "Succeeded"
+
+
+def test_a_stockout_is_seen_late_and_leaves_a_failed_machine(world: World, compute: Any) -> None:
+    world.at.hands.sell_out("Standard_D2s_v5", "1")
+    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
+    world.wait()
     with pytest.raises(HttpResponseError) as failure:
         poller.result()
-    assert (failure.value.status_code, failure.value.error.code) == (200, "ZonalAllocationFailed")
+    assert the_code(failure) == (200, "ZonalAllocationFailed")
     seen = compute.virtual_machines.get("rg", "vm", expand="instanceView")
     assert seen.provisioning_state == "Failed"
     assert [status.code for status in seen.instance_view.statuses] == ["ProvisioningState/failed/ZonalAllocationFailed"]
+    world.at.hands.restock()
+    compute.virtual_machines.begin_create_or_update("rg", "vm2", a_machine(world.network(), "vm2"))
+    world.wait()
+    assert compute.virtual_machines.instance_view("rg", "vm2").statuses[1].code == "PowerState/running"
+
+
+def test_a_failure_that_only_the_body_tells_has_no_error_of_its_own(world: World, compute: Any) -> None:
+    world.at.flows["put", VM] = Flow.BODY
+    world.at.hands.sell_out("Standard_D2s_v5")
+    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
+    world.wait()
+    with pytest.raises(HttpResponseError) as failure:
+        poller.result()
+    assert failure.value.error is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "status"),
+    [
+        ({"hardwareProfile": {"vmSize": "Standard_Z9"}}, "InvalidParameter", 400),
+        ({"priority": "Cheap"}, "InvalidParameter", 400),
+        ({"evictionPolicy": "Delete"}, "InvalidParameter", 400),
+        ({"networkProfile": {}}, "InvalidParameter", 400),
+        ({"osProfile": None}, "InvalidParameter", 400),
+        ({"osProfile": {"computerName": "x", "adminUsername": "root", "adminPassword": "x"}}, "InvalidParameter", 400),
+        ({"osProfile": {"computerName": "x", "adminUsername": "ray", "adminPassword": "x", "customData": "#!"}},
+         "InvalidParameter", 400),
+        ({"storageProfile": {"osDisk": {"createOption": "FromImage"}}}, "InvalidParameter", 400),
+        ({"hardware_profile": {"vm_size": "Standard_D2s_v5"}}, "InvalidRequestContent", 400),
+        ({"HardwareProfile": {"vmSize": "Standard_D2s_v5"}}, "InvalidRequestContent", 400),
+        ({"networkProfile": {"networkInterfaces": [{"id": "/subscriptions/x/resourceGroups/y/providers/a/b/c"}]}},
+         "InvalidResourceReference", 400),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    world: World, change: dict[str, Any], code: str, status: int
+) -> None:
+    answer = world.machine(**change)
+    assert (answer.status, answer.code) == (status, code)
+    assert world.things() == {}
+
+
+def test_a_marketplace_image_that_is_not_there_is_named(world: World) -> None:
+    image = {"publisher": "Canonical", "offer": "ubuntu", "sku": "7.04", "version": "latest"}
+    answer = world.machine(storageProfile={"imageReference": image, "osDisk": {"createOption": "FromImage"}})
+    assert (answer.status, answer.code) == (404, "PlatformImageNotFound")
+
+
+def test_a_size_that_the_subscription_may_not_have_is_refused_and_listed_so(world: World, compute: Any) -> None:
+    world.at.hands.restrict("Standard_D2s_v5", "1")
+    with pytest.raises(ResourceExistsError) as failure:
+        compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
+    assert the_code(failure) == (409, "SkuNotAvailable")
+    sizes = {sku.name: sku for sku in compute.resource_skus.list(filter="location eq 'eastus'")}
+    (restriction,) = sizes["Standard_D2s_v5"].restrictions
+    assert (restriction.type, restriction.reason_code) == ("Zone", "NotAvailableForSubscription")
+    assert restriction.restriction_info.zones == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "properties", "text"),
+    [
+        ("standardDSv5Family", {}, "standardDSv5Family Cores quota"),
+        ("cores", {}, "Total Regional Cores quota"),
+        ("lowPriorityCores", {"priority": "Spot"}, "LowPriorityCores quota"),
+    ],
+)
+def test_a_quota_is_told_from_others_by_its_text(
+    world: World, limit: str, properties: dict[str, Any], text: str
+) -> None:
+    world.at.hands.limit(limit, 3)
+    assert world.machine("one", **properties).status == 201
+    answer = world.machine("two", **properties)
+    assert (answer.status, answer.code) == (409, "OperationNotAllowed")
+    assert text in answer.body["error"]["message"]
+    assert "Current Limit: 3, Current Usage: 2, Additional Required: 2" in answer.body["error"]["message"]
+
+
+def test_cores_in_use_are_told_by_region_family_and_market(world: World, compute: Any) -> None:
+    world.machine("one")
+    world.machine("two", priority="Spot")
+    used = {usage.name.value: usage.current_value for usage in compute.usage.list("eastus")}
+    wanted = ("cores", "standardDSv5Family", "lowPriorityCores", "virtualMachines")
+    assert [used[name] for name in wanted] == [2, 2, 2, 2]
+    world.wait()
+    compute.virtual_machines.begin_deallocate("rg", "one")
+    world.wait()
+    used = {usage.name.value: usage.current_value for usage in compute.usage.list("eastus")}
+    assert [used[name] for name in wanted] == [0, 0, 2, 2]
+
+
+def test_power_is_turned_off_and_on(world: World, compute: Any) -> None:
+    world.machine()
+    world.wait()
+
+    def power() -> str:
+        return str(compute.virtual_machines.instance_view("rg", "vm").statuses[-1].code)
+
+    for begin, middle, end in (
+        ("begin_power_off", "PowerState/stopping", "PowerState/stopped"),
+        ("begin_start", "PowerState/starting", "PowerState/running"),
+        ("begin_deallocate", "PowerState/deallocating", "PowerState/deallocated"),
+        ("begin_restart", "PowerState/starting", "PowerState/running"),
+    ):
+        poller = getattr(compute.virtual_machines, begin)("rg", "vm")
+        assert power() == middle
+        world.wait()
+        poller.result()
+        assert power() == end
+
+
+def test_a_spot_machine_is_announced_and_evicted_as_its_policy_says(world: World, compute: Any) -> None:
+    world.machine("stays", priority="Spot", evictionPolicy="Deallocate")
+    world.machine("goes", priority="Spot", evictionPolicy="Delete")
+    world.machine("paid")
+    world.wait()
+    for name in ("stays", "goes"):
+        compute.virtual_machines.simulate_eviction("rg", name)
+    with pytest.raises(ResourceExistsError):
+        compute.virtual_machines.simulate_eviction("rg", "paid")
+    world.wait(timedelta(minutes=5))
+    seen = {vm.name: vm for vm in compute.virtual_machines.list_all(status_only="true")}
+    assert {name: vm.instance_view.statuses[-1].code for name, vm in seen.items()} == {
+        "stays": "PowerState/deallocated", "paid": "PowerState/running",
+    }  # fmt: skip
+
+
+def test_a_put_again_is_an_update_that_changes_what_may_change(world: World, compute: Any) -> None:
+    subnet = world.network()
+    body = a_machine(subnet)
+    assert world.put("Microsoft.Compute/virtualMachines/vm", body).status == 201
+    world.wait()
+    before = compute.virtual_machines.get("rg", "vm")
+    body["tags"] = {"o": "y"}
+    assert world.put("Microsoft.Compute/virtualMachines/vm", body).status == 200
+    world.wait()
+    after = compute.virtual_machines.get("rg", "vm")
+    assert (after.vm_id, after.tags) == (before.vm_id, {"o": "y"})
+    assert len(list(compute.disks.list_by_resource_group("rg"))) == 1
+    body["properties"]["osProfile"]["customData"] = "aGkh"
+    answer = world.put("Microsoft.Compute/virtualMachines/vm", body)
+    assert (answer.status, answer.code) == (409, "PropertyChangeNotAllowed")
+
+
+def test_a_create_can_be_made_conditional(world: World, compute: Any) -> None:
+    body = a_machine(world.network())
+    create = compute.virtual_machines.begin_create_or_update
+    create("rg", "vm", body, match_condition=MatchConditions.IfMissing)
+    with pytest.raises(HttpResponseError) as failure:
+        create("rg", "vm", body, match_condition=MatchConditions.IfMissing)
+    assert the_code(failure) == (412, "PreconditionFailed")
+    etag = compute.virtual_machines.get("rg", "vm").etag
+    create("rg", "vm", body, etag=etag, match_condition=MatchConditions.IfNotModified)
+    with pytest.raises(HttpResponseError) as failure:
+        create("rg", "vm", body, etag=etag, match_condition=MatchConditions.IfNotModified)
+    assert the_code(failure) == (412, "PreconditionFailed")
+
+
+def test_a_machine_that_is_going_takes_no_more_writes_and_joins_a_second_delete(world: World) -> None:
+    world.machine()
+    world.wait()
+    machine = "Microsoft.Compute/virtualMachines/vm"
+    first, second = world.delete(machine), world.delete(machine)
+    assert (first.status, second.status) == (202, 202)
+    assert first.headers["Azure-AsyncOperation"] == second.headers["Azure-AsyncOperation"]
+    answer = world.machine()
+    assert (answer.status, answer.code) == (409, "OperationNotAllowed")
+    assert "marked for deletion" in answer.body["error"]["message"]
+    world.wait()
+    assert world.delete(machine).status == 204
+
+
+def test_a_delete_preempts_the_create_that_is_under_way(world: World, compute: Any) -> None:
+    poller = compute.virtual_machines.begin_create_or_update("rg", "vm", a_machine(world.network()))
+    compute.virtual_machines.begin_delete("rg", "vm")
+    with pytest.raises(HttpResponseError) as failure:
+        poller.result()
+    assert the_code(failure)[1] == "OperationPreempted"
+    world.wait(timedelta(minutes=2))
+    assert world.things() == {}
+
+
+def test_azure_chooses_a_zone_that_has_some_left(world: World) -> None:
+    world.at.hands.sell_out("Standard_D2s_v5", "1")
+    body = a_machine(world.network())
+    del body["zones"]
+    body["placement"] = {"zonePlacementPolicy": "Any", "excludeZones": ["2"]}
+    answer = world.put("Microsoft.Compute/virtualMachines/vm", body)
+    assert (answer.status, answer.body["zones"]) == (201, ["3"])
+
+
+def test_lists_come_in_pages_and_past_their_lag(world: World, compute: Any) -> None:
+    world.at.page_size = 2
+    for number in range(5):
+        world.machine(f"vm{number}")
+    before = len(world.at.journal)
+    assert len(list(compute.virtual_machines.list("rg"))) == 5
+    assert len(world.at.journal) - before == 3
+    world.at.lag = timedelta(minutes=5)
+    assert list(compute.virtual_machines.list("rg")) == []
+    world.wait(timedelta(minutes=5))
+    world.at.hands.kill("vm0")
+    assert len(list(compute.virtual_machines.list("rg"))) == 5
+    world.at.lag = timedelta()
+    assert len(list(compute.virtual_machines.list("rg"))) == 4
+
+
+def test_a_group_takes_everything_in_it_along(world: World) -> None:
+    resources = world.client(ResourceManagementClient)
+    assert resources.resource_groups.check_existence("rg")
+    assert not resources.resource_groups.check_existence("other")
+    world.machine()
+    world.wait()
+    assert {one.type for one in resources.resources.list(filter="tagName eq 'o' and tagValue eq 'x'")} == {
+        "Microsoft.Compute/virtualMachines", "Microsoft.Compute/disks", "Microsoft.Network/networkInterfaces",
+        "Microsoft.Network/publicIPAddresses",
+    }  # fmt: skip
+    poller = resources.resource_groups.begin_delete("rg")
+    answer = world.machine("late")
+    assert (answer.status, answer.code) == (409, "ResourceGroupBeingDeleted")
+    world.wait()
+    poller.result()
+    assert world.at.inventory() == ()
+    assert world.machine("later").code == "ResourceGroupNotFound"
+
+
+def test_a_group_is_made_as_arm_makes_one(world: World) -> None:
+    resources = world.client(ResourceManagementClient)
+    made = resources.resource_groups.create_or_update("other", {"location": "West US 2", "tags": {"a": "b"}})
+    assert (made.location, made.properties.provisioning_state) == ("westus2", "Succeeded")
+    assert [group.name for group in resources.resource_groups.list(filter="tagName eq 'a' and tagValue eq 'b'")] == [
+        "other"
+    ]
+    with pytest.raises(ResourceExistsError) as failure:
+        resources.resource_groups.create_or_update("other", {"location": "eastus"})
+    assert the_code(failure) == (409, "InvalidResourceGroupLocation")
+    provider = resources.providers.get("Microsoft.Compute")
+    assert provider.registration_state == "Registered"
+
+
+def test_paths_mean_the_same_in_any_case_and_ids_come_back_as_they_were_made(world: World) -> None:
+    world.machine()
+    shouted = world.send("GET", world.below("MICROSOFT.COMPUTE/VIRTUALMACHINES/VM").upper().replace("/SUBS", "/subs"))
+    assert shouted.body["id"] == world.below("Microsoft.Compute/virtualMachines/vm")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [({"api-version": ""}, "MissingApiVersionParameter"), ({"api-version": "1"}, "InvalidApiVersionParameter")],
+)
+def test_an_api_version_is_demanded(world: World, query: dict[str, str], code: str) -> None:
+    answer = world.send("GET", "/resourceGroups", **query)
+    assert (answer.status, answer.code) == (400, code)
+
+
+def test_an_unknown_type_and_an_unknown_namespace_are_told_apart(world: World) -> None:
+    assert world.get("Microsoft.Compute/toasters/x").code == "InvalidResourceType"
+    assert world.get("Contoso.Compute/toasters/x").code == "InvalidResourceNamespace"
+
+
+def test_throttling_tells_when_to_come_back(world: World, compute: Any) -> None:
+    world.at.throttle(1, action="virtualMachines.get", retry_after=7)
+    with pytest.raises(HttpResponseError) as failure:
+        list(compute.virtual_machines.list("rg"))
+    assert the_code(failure) == (429, "TooManyRequests")
+    assert failure.value.response is not None
+    assert failure.value.response.headers["Retry-After"] == "7"
+    assert list(compute.virtual_machines.list("rg")) == []
+    left = world.send("GET", "/resourceGroups").headers["x-ms-ratelimit-remaining-subscription-reads"]
+    assert int(left) < 12000
+
+
+def test_subscriptions_do_not_see_each_other(azure: AzureSimulator, world: World) -> None:
+    world.machine()
+    with World(azure) as other:
+        assert other.things() == {}
+        answer = other.send("GET", f"{world.group}/resources")
+        assert (answer.status, answer.code) == (401, "InvalidAuthenticationTokenTenant")
+
+
+def test_a_hundred_machines_at_once_arrive_over_many_connections(azure: AzureSimulator, world: World) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    world.network()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda number: world.machine(f"vm{number}").status, range(100)))
+    assert answers == [201] * 100
+    world.wait()
+    nics = [thing for thing in world.at.inventory() if thing.type.endswith("networkInterfaces")]
+    addresses = {nic.body["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"] for nic in nics}
+    assert len(addresses) == 100
