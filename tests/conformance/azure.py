@@ -43,6 +43,7 @@ class World:
         self.azure, self.clock = azure, ManualClock()
         self.at: Subscription = azure.subscription(self.clock)
         self.at.group("rg")
+        self.at.retry_after = timedelta(milliseconds=20)
         self.group = f"{self.at.path}/resourceGroups/rg"
         self._transport = RequestsTransport(connection_verify=str(azure.ca_path))
         self.pipeline = self._pipeline(self.at.credential())

@@ -59,7 +59,7 @@ def headers_of(at: Subscription, request: Request, operation: str, flow: Flow) -
     found = at.operations[operation]
     start = f"{request.base}{at.path}/providers/{found.namespace}/locations/{found.location}"
     version = f"api-version={request.version}"
-    headers = {"Retry-After": "10"}
+    headers = at.again()
     if flow in (Flow.ASYNC_OPERATION, Flow.BOTH):
         headers["Azure-AsyncOperation"] = f"{start}/operations/{operation}?{version}"
     if flow in (Flow.LOCATION, Flow.BOTH):

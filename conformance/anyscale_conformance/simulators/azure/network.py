@@ -55,17 +55,17 @@ class NetworkKind(Kind):
             return
         if found is None or found.state == "Deleting":
             raise bad_reference(id, request.target.path)
-        if found.state in ("Creating", "Updating"):
+        where = found if found.type != SUBNETS else at.find(id.rsplit("/", 2)[0])
+        location = str(body.get("location", "")).replace(" ", "").lower()
+        if where is not None and location and where.location != location:
+            raise bad_reference(id, request.target.path)
+        if any(one is not None and one.state in ("Creating", "Updating") for one in (found, where)):
             raise ArmError(
                 409, "ReferencedResourceNotProvisioned",
                 f"Cannot proceed with operation because resource {id} used by resource {request.target.path} is not in Succeeded "
                 "state. Resource is in Updating state and the last operation that updated/is updating the resource is "
                 "PutOperation.",
             )  # fmt: skip
-        where = found if found.type != SUBNETS else at.find(id.rpartition("/subnets/")[0])
-        location = str(body.get("location", "")).replace(" ", "").lower()
-        if location and where is not None and where.location != location:
-            raise bad_reference(id, request.target.path)
 
     def links(self, body: Body) -> Iterable[tuple[str, str]]:
         for key, action in REFERENCES.items():

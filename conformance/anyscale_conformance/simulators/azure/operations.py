@@ -36,14 +36,13 @@ def progress(at: Subscription, request: Request) -> Reply:
         body["endTime"] = instant(operation.finished)
     if operation.error is not None:
         body["error"] = operation.error.error
-    headers = {} if operation.finished else {"Retry-After": "5"}
+    headers = {} if operation.finished else at.again()
     return Reply(status=200, body=body, headers=headers)
 
 
 def _outcome(at: Subscription, operation: Operation, request: Request) -> Reply:
     if operation.status == "InProgress":
-        return Reply(status=202, headers={"Location": f"{request.base}{request.path}?api-version={request.version}",
-                                          "Retry-After": "5"})  # fmt: skip
+        return Reply(status=202, headers={"Location": f"{request.base}{request.path}?api-version={request.version}", **at.again()})  # fmt: skip
     if operation.error is not None:
         raise operation.error
     resource = at.find(operation.result) if operation.result else None

@@ -93,6 +93,8 @@ class Subscription(Store):
         """Set by the simulator, which all its subscriptions share."""
         self.locations = LOCATIONS
         self.page_size = 100
+        self.retry_after = timedelta(seconds=10)
+        """When clients are told to look at an operation again; below a second for tests that poll."""
         self.page_sizes: dict[str, int] = {}
         """Other lengths for types, in small letters."""
         self.boot = timedelta(seconds=40)
@@ -135,6 +137,13 @@ class Subscription(Store):
         kind = "reads" if method in ("GET", "HEAD") else "deletes" if method == "DELETE" else "writes"
         self._spent[kind] = self._spent.get(kind, 0) + 1
         return {f"x-ms-ratelimit-remaining-subscription-{kind}": str(max(0, 11999 - self._spent[kind] % 11999))}
+
+    def again(self) -> dict[str, str]:
+        """Return the header that tells when to look at an operation again: in whole seconds, or in the SDKs' milliseconds."""
+        wait = self.retry_after
+        if wait >= timedelta(seconds=1):
+            return {"Retry-After": str(int(wait.total_seconds()))}
+        return {"retry-after-ms": str(int(wait / timedelta(milliseconds=1)))}
 
     def inventory(self) -> tuple[Thing, ...]:
         """Return everything that exists, past every lag."""
