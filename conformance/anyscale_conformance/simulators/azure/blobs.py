@@ -1,11 +1,10 @@
 """Between ARM and Azurite: which accounts there are, and which containers are really in them."""
 
-import ssl
 import threading
-import urllib.request
 from collections.abc import Callable
-from urllib.error import HTTPError
 from xml.etree import ElementTree
+
+import requests
 
 from anyscale_conformance.simulators.azure import conditions
 from anyscale_conformance.simulators.azure.azurite import Azurite
@@ -27,6 +26,9 @@ class Blobs:
         self._owners: dict[str, str] = {}
         """Which subscription has an account of a name: names are one in all of Azure."""
         self._lock = threading.Lock()
+        self._session = requests.Session()
+        self._session.verify = str(tls.ca)
+        self._session.trust_env = False  # a CA bundle in the environment would go before the one above
 
     @property
     def service(self) -> Azurite:
@@ -58,19 +60,19 @@ class Blobs:
         return {"blob": f"{self.service.url}/{name}/", "dfs": f"{self.service.url}/{name}/"}
 
     def call(self, at: Subscription, method: str, path: str, headers: dict[str, str] | None = None) -> bytes:
-        """Ask Azurite as the subscription's owner. Raises HTTPError for what it refuses."""
+        """Ask Azurite as the subscription's owner. Raises requests.HTTPError for what it refuses."""
         who = at.owner
         token = at.directory.token(client=who.client_id, principal=who.principal, audience=STORAGE)
-        request = urllib.request.Request(
-            f"{self.service.url}/{path}", method=method,
-            headers={"Authorization": f"Bearer {token}", "x-ms-version": VERSION, "Content-Length": "0", **(headers or {})},
+        answer = self._session.request(
+            method, f"{self.service.url}/{path}", timeout=30,
+            headers={"Authorization": f"Bearer {token}", "x-ms-version": VERSION, **(headers or {})},
         )  # fmt: skip
-        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=str(self._tls.ca))) as answer:
-            found: bytes = answer.read()
-            return found
+        answer.raise_for_status()
+        return answer.content
 
     def close(self) -> None:
         """End Azurite, where it runs."""
+        self._session.close()
         if self._azurite is not None:
             self._azurite.close()
 
@@ -143,6 +145,6 @@ def _quietly(status: int, act: Callable[[], bytes]) -> None:
     """Do what may have been done before: a refusal with ``status`` says so."""
     try:
         act()
-    except HTTPError as error:
-        if error.code != status:
+    except requests.HTTPError as error:
+        if error.response is None or error.response.status_code != status:
             raise

@@ -13,7 +13,8 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from anyscale_conformance.simulators.azure.tokens import LIVES_S, Issuer
+from anyscale_conformance.simulators.azure.errors import ArmError
+from anyscale_conformance.simulators.azure.tokens import LIVES_S, SDK_AUDIENCES, Issuer
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.azure.store import Resource
@@ -40,6 +41,8 @@ class Directory:
         self.applications: dict[str, Application] = {}
         self.principals: dict[str, datetime] = {}
         """Object ids, and since when every directory knows them."""
+        self.audiences: frozenset[str] | None = None
+        """The applications (by identifier URI) that tokens may be for besides Azure's own; None: every one is registered."""
         self._foreign: dict[str, KeySet] = {}
 
     def application(self) -> Application:
@@ -60,6 +63,15 @@ class Directory:
             **extra,
         )
 
+    def check_audience(self, audience: str) -> None:
+        """Refuse a token for an application that the tenant does not have. Raises ArmError."""
+        if self.audiences is not None and audience not in self.audiences and audience.rstrip("/") not in SDK_AUDIENCES:
+            raise ArmError(
+                400, "invalid_resource",
+                f"AADSTS500011: The resource principal named {audience} was not found in the tenant named {self._at.tenant_id}. "
+                "This can happen if the application has not been installed by the administrator of the tenant.",
+            )  # fmt: skip
+
     def claims(self, token: str) -> Mapping[str, Any]:
         """Return what a token of this tenant says. Raises ValueError for one that is none."""
         found = self._issuer.verify(token)
@@ -77,6 +89,10 @@ class Directory:
                 "invalid_scope", 70011, f"The provided value for the input parameter 'scope' is not valid: {scope}"
             )
         audience = scope.removesuffix("/.default")
+        try:
+            self.check_audience(audience)
+        except ArmError as error:
+            return refusal(error.code, 500011, error.message.partition(": ")[2])
         if form.get("client_assertion_type") == ASSERTION:
             return self._exchange(client, form.get("client_assertion", ""), audience)
         found = self.applications.get(client)

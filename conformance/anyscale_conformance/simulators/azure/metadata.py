@@ -72,6 +72,7 @@ class Metadata:
         ``which``: ``client_id``, ``object_id`` or ``msi_res_id``. Raises ArmError when there is none, or more than one.
         """
         at = self._at
+        at.directory.check_audience(resource)
         found = self._identity(machine, which)
         token = at.directory.token(
             client=found["clientId"], principal=found["principalId"], audience=resource, xms_mirid=found["id"],

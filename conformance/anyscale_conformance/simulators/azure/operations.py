@@ -42,7 +42,8 @@ def progress(at: Subscription, request: Request) -> Reply:
 
 def _outcome(at: Subscription, operation: Operation, request: Request) -> Reply:
     if operation.status == "InProgress":
-        return Reply(status=202, headers={"Location": f"{request.base}{request.path}?api-version={request.version}", **at.again()})  # fmt: skip
+        url = f"{request.base}{request.path}?api-version={request.version}"
+        return Reply(status=202, headers={"Location": url, **at.again()})
     if operation.error is not None:
         raise operation.error
     resource = at.find(operation.result) if operation.result else None

@@ -76,7 +76,9 @@ def _reaching(at: Subscription, principal: str, path: str) -> Iterator[tuple[Res
 
 
 def check_locks(at: Subscription, resource: Resource) -> None:
-    """Refuse to delete what is locked, itself or all around it. Raises ArmError."""
+    """Refuse to delete what is locked, itself or all around it; a lock itself can be. Raises ArmError."""
+    if resource.type == LOCKS:
+        return
     for lock in at.all(LOCKS):
         scope = lock.target.scope
         if f"{resource.key}/".startswith(f"{scope.lower()}/"):

@@ -1,6 +1,7 @@
 """The simulator: one HTTPS server, and any number of subscriptions behind it."""
 
 import json
+import logging
 import tempfile
 import threading
 import time
@@ -21,6 +22,8 @@ from anyscale_conformance.simulators.azure.tokens import MANAGEMENT, Issuer
 from anyscale_conformance.simulators.azure.wire import Body, Reply, Request, Seen, parse
 from anyscale_conformance.simulators.boot import Machines
 from anyscale_core.clock import Clock, SystemClock
+
+_log = logging.getLogger(__name__)
 
 Told = tuple[int, Mapping[str, str], Any]
 
@@ -94,6 +97,9 @@ class AzureSimulator:
                 return 200, {}, self._clouds()
         except ArmError as error:
             return error.status, {"x-ms-failure-cause": "gateway", **error.headers}, error.body
+        except Exception as fault:
+            _log.exception("the simulator failed at %s %s", method, where)
+            return 500, {}, ArmError(500, "InternalServerError", f"The simulator has a fault: {fault!r}").body
         return 404, {}, ArmError(404, "NotFound", f"Nothing is at {where}.").body
 
     def _arm(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Told:
