@@ -172,7 +172,8 @@ def _list(at: Subscription, kind: Kind, request: Request) -> Reply:
     if "/" in kind.type.partition("/")[2]:
         _check_parent(at, target)
     below = target.path if target.names else f"{target.scope}/"
-    return page(at, request, (kind.view(at, found, request) for found in listed(at, kind, below, request)))
+    with at.still():
+        return page(at, request, (kind.view(at, found, request) for found in listed(at, kind, below, request)))
 
 
 def listed(at: Subscription, kind: Kind, below: str, request: Request) -> list[Resource]:

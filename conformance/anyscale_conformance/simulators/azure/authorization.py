@@ -134,10 +134,10 @@ class RoleAssignment(Kind):
             )
         properties = body["properties"]
         if definition(at, properties["roleDefinitionId"]) is None:
-            raise invalid(
+            raise ArmError(
+                404, "RoleDefinitionDoesNotExist",
                 f"The specified role definition with ID '{properties['roleDefinitionId'].rpartition('/')[2]}' does not exist.",
-                code="RoleDefinitionDoesNotExist",
-            )
+            )  # fmt: skip
         if properties.get("condition") and properties.get("conditionVersion") != "2.0":
             raise invalid("A condition needs the conditionVersion 2.0.", code="InvalidConditionVersion")
         try:

@@ -116,13 +116,12 @@ class Interface(NetworkKind):
             properties["provisioningState"] = "Succeeded"
 
     def check_delete(self, at: Subscription, resource: Resource, request: Request) -> None:
-        for machine in at.all(MACHINES):
-            if resource.id.lower() in (id.lower() for id in references(machine.body, "networkInterfaces")):
-                raise ArmError(
-                    400, "NicInUse",
-                    f"Network Interface {resource.id} is used by existing resource {machine.id}. In order to delete the "
-                    "network interface, it must be dissociated from the resource. To learn more, see aka.ms/deletenic.",
-                )  # fmt: skip
+        for machine in at.users(resource.id, MACHINES, "networkInterfaces"):
+            raise ArmError(
+                400, "NicInUse",
+                f"Network Interface {resource.id} is used by existing resource {machine.id}. In order to delete the network "
+                "interface, it must be dissociated from the resource. To learn more, see aka.ms/deletenic.",
+            )  # fmt: skip
         held = resource.hidden.get("held")
         if held is not None and at.now() < held[1]:
             raise ArmError(
@@ -141,9 +140,8 @@ class Interface(NetworkKind):
 
     def view(self, at: Subscription, resource: Resource, request: Request | None) -> Body:
         body = shown(resource)
-        for machine in at.all(MACHINES):
-            if resource.id.lower() in (id.lower() for id in references(machine.body, "networkInterfaces")):
-                body["properties"] |= {"virtualMachine": {"id": machine.id}, "primary": True}
+        for machine in at.users(resource.id, MACHINES, "networkInterfaces"):
+            body["properties"] |= {"virtualMachine": {"id": machine.id}, "primary": True}
         return body
 
 

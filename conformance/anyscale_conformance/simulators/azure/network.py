@@ -307,6 +307,11 @@ def check_rule(name: str, rule: Body, others: Iterable[tuple[str, Body]]) -> Non
             raise invalid(
                 f"Security rule {name} has no {end} port range.", code="SecurityRuleInvalidPortRange", target=name
             )
+    if name in (default for default, *_ in DEFAULT_RULES):
+        raise invalid(
+            f"Security rule {name} conflicts with rule {name}. Rules cannot have the same name as a default rule.",
+            code="SecurityRuleConflict",
+        )
     for other, known in others:
         if (known.get("priority"), known.get("direction")) == (rule["priority"], rule["direction"]):
             raise invalid(

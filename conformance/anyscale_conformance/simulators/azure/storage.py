@@ -18,6 +18,8 @@ ACCOUNTS = "Microsoft.Storage/storageAccounts"
 SERVICES = f"{ACCOUNTS}/blobServices"
 CONTAINERS = f"{SERVICES}/containers"
 POLICIES = f"{ACCOUNTS}/managementPolicies"
+MOST_TAGS = 15
+"""Fewer than other resources have (REST reference of Microsoft.Storage/storageAccounts)."""
 NAME = r"[a-z0-9]{3,24}"
 
 
@@ -74,6 +76,8 @@ class Account(Kind):
                 409, "StorageAccountOperationInProgress",
                 "An operation is currently performing on this storage account that requires exclusive access.",
             )  # fmt: skip
+        if len(body.get("tags") or {}) > MOST_TAGS:
+            raise invalid(f"A storage account has at most {MOST_TAGS} tags.", code="InvalidTags", target="tags")
         is_deep = (body.get("properties") or {}).get("isHnsEnabled")
         if old is not None and bool(is_deep) != bool(old.properties.get("isHnsEnabled")) and is_deep is not None:
             raise ArmError(

@@ -3,7 +3,8 @@
 import itertools
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,6 +123,7 @@ class Subscription(Store):
         """Set by the simulator: the metadata services of machines, and the machines that are booted."""
         self._addresses = itertools.count(1)
         self._spent: dict[str, int] = {}
+        self._known: dict[tuple[str, str], dict[str, list[Resource]]] | None = None
 
     @property
     def path(self) -> str:
@@ -214,11 +216,29 @@ class Subscription(Store):
         raise KeyError(f"no {type} named {name}")
 
     def users(self, id: str, type: str, key: str) -> Iterable[Resource]:
-        """Yield the resources of a type that refer to an id below a key of their bodies."""
-        for resource in self.all(type):
-            if any(wanted.lower() == id.lower() for wanted in references(resource.body, key)):
-                yield resource
+        """Return the resources of a type that refer to an id below a key of their bodies."""
+        if self._known is None:
+            return [one for one in self.all(type) if id.lower() in _referred(one, key)]
+        if (type, key) not in self._known:
+            index = self._known[type, key] = {}
+            for one in self.all(type):
+                for wanted in _referred(one, key):
+                    index.setdefault(wanted, []).append(one)
+        return self._known[type, key].get(id.lower(), [])
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Let who refers to what be found once for all that is asked: nothing changes while a list is shown."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
 
     def limit(self, name: str, location: str) -> int:
         """Return how much of something the subscription may have in a region."""
         return self.limits.get(f"{name}@{location}", self.limits.get(name, LIMITS.get(name, 350)))
+
+
+def _referred(one: Resource, key: str) -> set[str]:
+    return {id.lower() for id in references(one.body, key)}
