@@ -126,7 +126,8 @@ def tokens_are_the_same_in_every_process(ctx: Context) -> None:
         cut = [request.token for request in ctx.plan.writes()[before:]]
         repeat(partial(it.create, spec, token=token))
         sent = [request.token for request in ctx.plan.writes()[before + len(cut) :]]
-        lost = [derived for derived in cut if derived and derived not in sent]
+        # The last one died; what was carried out before it may be found again, and need not be asked for twice.
+        lost = [derived for derived in cut[-1:] if derived and derived not in sent]
         expect(not lost, f"the repeat by another process did not use {len(lost)} of the tokens that the first one used")
         expect(any(sent), f"no write of creating a {it.name} carries a token")
 

@@ -130,12 +130,17 @@ class Azure:
     ) -> Answer:
         """Call an operation of an SDK and return the first answer on the wire, of a long operation too."""
         is_write = not action.endswith("/read")
-        name = getattr(act, "__name__", "")
-        waiting = {"polling": False} if name.startswith("begin_") else {}
+        waiting = {"polling": False} if getattr(act, "__name__", "").startswith("begin_") else {}
+        answers: list[Answer] = []
+
+        def keep(response: Any) -> None:
+            """Keep what came on the wire: an SDK reads a resource where Azure says no more than that it has begun."""
+            if response.http_response.status_code < 300:
+                answers.append(_answer(response.http_response, None))
+
         with self._translated(action, is_write=is_write, path=resource):
-            found = act(*args, cls=_first, **waiting, **kwargs, **self._options(deadline))
-            answer: Answer = found.result() if waiting else found
-            return answer
+            act(*args, raw_response_hook=keep, **waiting, **kwargs, **self._options(deadline))
+        return answers[0]
 
     def listed(
         self, action: str, act: Callable[..., Any], *args: Any, deadline: datetime, **kwargs: Any
@@ -208,11 +213,15 @@ class Azure:
         return self._fetched("metadata", url, {"Metadata": "true"}, deadline)
 
     def at_once(self, acts: Sequence[Callable[[], R]]) -> tuple[R, ...]:
-        """Do several calls at once, as many as the settings allow; return their results in order, or raise the first error."""
-        if len(acts) < 2:
+        """Do several calls, as many at once as the settings allow; return their results in order, or raise the first error.
+
+        The first is done alone: what strikes the whole call strikes it, and not as many as there are.
+        """
+        if len(acts) < 3 or self.settings.max_calls_at_once < 2:
             return tuple(act() for act in acts)
-        with ThreadPoolExecutor(min(self.settings.max_calls_at_once, len(acts))) as pool:
-            return tuple(future.result() for future in [pool.submit(act) for act in acts])
+        first = acts[0]()
+        with ThreadPoolExecutor(min(self.settings.max_calls_at_once, len(acts) - 1)) as pool:
+            return (first, *(future.result() for future in [pool.submit(act) for act in acts[1:]]))
 
     def close(self) -> None:
         """Close the connections."""
@@ -275,6 +284,7 @@ class Azure:
                 policies.HeadersPolicy(),
                 policies.UserAgentPolicy(USER_AGENT),
                 policies.ContentDecodePolicy(),
+                policies.CustomHookPolicy(),
                 ARMChallengeAuthenticationPolicy(self._signed_in(), scope),
             ],
         }
@@ -370,11 +380,6 @@ def _answer(response: Any, error_format: Any) -> Answer:
     is_json = "json" in headers.get("content-type", "") or text[:1] == "{"
     body = json.loads(text) if text and is_json else {}
     return Answer(status=response.status_code, body=body, headers=headers, text=text)
-
-
-def _first(response: Any, _: Any, __: Any) -> Answer:
-    """Return the first answer of an SDK's operation, which has made sure already that it is one of success."""
-    return _answer(response.http_response, None)
 
 
 def _innermost(error: Any, headers: Mapping[str, str]) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """The cluster driver: instances are single virtual machines, each made by one call with all that comes along (decision 0021)."""
 
 import builtins
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_azure import machines, offerings
 from anyscale_azure import tags as tagging
-from anyscale_azure.client import Azure
+from anyscale_azure.client import Answer, Azure
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identities import identity_path
 from anyscale_azure.machines import Look, Place
@@ -26,6 +26,7 @@ from anyscale_core.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     Scope,
     Throttled,
     Transient,
@@ -48,7 +49,7 @@ from anyscale_core.models.instance import (
 from anyscale_core.models.owner import TAG_NAME, Owner
 
 VM = "Microsoft.Compute/virtualMachines"
-WHOLE_CALL = (Transient, Throttled, DeadlineExceeded, Unauthenticated)
+WHOLE_CALL = (Transient, Throttled, DeadlineExceeded, Unauthenticated, PermissionDenied)
 """Errors that strike the call, whichever item they came at: it is to be repeated with its token."""
 Machine = Mapping[str, Any]
 
@@ -88,6 +89,9 @@ class AzureCluster(ClusterDriver):
 
     def get(self, id: InstanceId, *, owner: Owner, deadline: datetime) -> Instance:
         machine = self._find(id, owner, deadline)
+        left = self._remains(id, owner, deadline) if machine is None else None
+        if left is not None:
+            return machines.remains(id, left)
         if machine is None:
             raise NotFound(f"no instance {id}", reason="RESOURCE", resource=id)
         statuses = machine.get("properties", {}).get("instanceView", {}).get("statuses")
@@ -111,7 +115,7 @@ class AzureCluster(ClusterDriver):
         else:
             owned = (vm for vm in self._all(deadline) if owner.owns(tagging.shown(vm.get("tags"))))
             there = {machines.id_of(vm): vm for vm in owned}
-        answers = self._azure.at_once([partial(self._delete, there.get(id), deadline) for id in wanted])
+        answers = self._azure.at_once([partial(self._delete, id, there.get(id), owner, deadline) for id in wanted])
         return dict(zip(wanted, answers, strict=True))
 
     def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
@@ -141,6 +145,10 @@ class AzureCluster(ClusterDriver):
             tagging.check_name(spec.name)
             self._check(spec)
             there = [vm for vm in before if _name(vm) == spec.name]
+            if there and not self._are_ours(there, spec, stamp):
+                # A list may be old: what stands in the way is looked at itself.
+                looked = (self._read(str(vm["name"]), deadline) for vm in there)
+                there = [vm for vm in looked if vm is not None]
             if there:
                 return Created(instance=self._made_before(there, spec, stamp, looks))
             return Created(instance=self._launch(spec, stamp, place, identity_id, deadline))
@@ -155,6 +163,8 @@ class AzureCluster(ClusterDriver):
         """Return what this token has made already. Raises what stands in the way of making it now."""
         theirs = [tagging.taken("instance", spec.name, vm.get("tags") or {}, spec.owner, stamp) for vm in there]
         ours = [vm for vm, error in zip(there, theirs, strict=True) if error is None]
+        if not ours and all(_provisioned(vm) == "deleting" for vm in there):
+            raise Conflict(f"{spec.name} is being deleted", reason="BEING_DELETED", resource=spec.name)
         if len(ours) > 1:
             hint = "delete all but one of them"
             raise Conflict(
@@ -166,6 +176,9 @@ class AzureCluster(ClusterDriver):
         if instance.state is InstanceState.DELETING:
             raise tagging.spent("instance", spec.name)
         return instance
+
+    def _are_ours(self, there: Sequence[Machine], spec: InstanceSpec, stamp: Stamp) -> bool:
+        return all(tagging.stamped(vm.get("tags")) == stamp and _owner(vm) == spec.owner for vm in there)
 
     def _launch(self, spec: InstanceSpec, stamp: Stamp, place: Place, identity_id: str, deadline: datetime) -> Instance:
         """Ask for the machine by market and then by zone, as the spec names them, until it is not refused for want of room."""
@@ -194,22 +207,22 @@ class AzureCluster(ClusterDriver):
                 f"{VM}/write", put, group, name, body, resource=spec.name, deadline=deadline, **self._azure.match()
             )
         except Conflict as error:
-            if error.reason != "ETAG" or error.vendor is None or error.vendor.http_status != 412:
+            code = "" if error.vendor is None else error.vendor.code
+            if code == "ConflictingUserInput":  # the disk of this name, and so of this token, is there still
+                raise tagging.spent("instance", spec.name) from error
+            if error.reason != "ETAG":
                 raise
-            return self._met(name, spec, stamp, deadline)
-        return machines.view(answer.body, Look())
+            machine = self._read(name, deadline)
+            if machine is None:
+                raise
+        else:
+            return machines.view(answer.body, Look())
+        return self._made_before([machine], spec, stamp, self._looks([machine], deadline))
 
-    def _met(self, name: str, spec: InstanceSpec, stamp: Stamp, deadline: datetime) -> Instance:
-        """Return the machine that somebody has made under this name since we looked, if it was this very request."""
-        machine = self._read(name, deadline)
+    def _delete(self, id: str, machine: Machine | None, owner: Owner, deadline: datetime) -> Deletion:
         if machine is None:
-            raise Conflict(f"{spec.name} is going just now", reason="BEING_DELETED", resource=spec.name)
-        looks = self._looks([machine], deadline)
-        return self._made_before([machine], spec, stamp, looks)
-
-    def _delete(self, machine: Machine | None, deadline: datetime) -> Deletion:
-        if machine is None:
-            return Deletion.ALREADY_ABSENT
+            left = self._remains(id, owner, deadline)
+            return Deletion.ALREADY_ABSENT if left is None else Deletion.GOING
         if machines.view(machine, Look()).state is InstanceState.DELETING:
             return Deletion.GOING
         name, group = str(machine["name"]), self._settings.resource_group
@@ -224,6 +237,29 @@ class AzureCluster(ClusterDriver):
             return None
         return machine
 
+    def _remains(self, id: str, owner: Owner, deadline: datetime) -> Machine | None:
+        """Return what came along with a machine that is gone, and has not gone yet: its interface goes first, its disk last."""
+        name = machines.name_in(id)
+        if not name:
+            return None
+        nonce = id.rpartition(".")[2]
+        stamp = Stamp(token=nonce, request="")
+        disk, nic = machines.part_of(name, stamp, "os"), machines.part_of(name, stamp, "nic")
+        get, group = self._azure.compute.disks.get, self._settings.resource_group
+        looks: tuple[Callable[[], Answer], ...] = (
+            partial(self._azure.first, "Microsoft.Compute/disks/read", get, group, disk, deadline=deadline),
+            partial(self._azure.send, "GET", self._settings.resource(NIC, nic), VERSION, deadline=deadline),
+        )
+        for look in looks:
+            try:
+                found = look().body
+            except NotFound as error:
+                _check_group(error)
+                continue
+            if owner.owns(tagging.shown(found.get("tags"))):
+                return found
+        return None
+
     def _read(self, name: str, deadline: datetime) -> Machine | None:
         read = self._azure.compute.virtual_machines.get
         try:
@@ -231,8 +267,7 @@ class AzureCluster(ClusterDriver):
                 f"{VM}/read", read, self._settings.resource_group, name, expand="instanceView", deadline=deadline
             )
         except NotFound as error:
-            if error.vendor is not None and error.vendor.code == "ResourceGroupNotFound":
-                raise
+            _check_group(error)
             return None
         return answer.body
 
@@ -285,6 +320,12 @@ def _one_owner(specs: Sequence[InstanceSpec]) -> Owner:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidRequest(f"the batch has {', '.join(twice)} twice", reason="NAME", hint="make the names unique")
     return owner
+
+
+def _check_group(error: NotFound) -> None:
+    """Raise the error when it is the resource group that is not there: that proves nothing about what was in it."""
+    if error.vendor is not None and error.vendor.code == "ResourceGroupNotFound":
+        raise error
 
 
 def _owner(machine: Machine) -> Owner:

@@ -114,8 +114,8 @@ TRANSLATE: Mapping[str, Meaning] = {
     **_all("ScopeLocked", PermissionDenied, "LOCK", hint="remove the lock from the resource or its group"),
     **_all("ReadOnlyDisabledSubscription SubscriptionDisabled", PermissionDenied, "BILLING_DISABLED", Scope.ACCOUNT, "enable the subscription"),
     **_all("MissingSubscriptionRegistration NoRegisteredProviderFound", PermissionDenied, "POLICY", Scope.ACCOUNT, _REGISTER),
-    **_all("AuthenticationFailed InvalidAuthenticationInfo NoAuthenticationInformation InvalidAuthenticationTokenTenant InvalidAuthenticationToken", Unauthenticated, "MISSING", Scope.ACCOUNT, _SIGN_IN),
-    **_all("ExpiredAuthenticationToken", Unauthenticated, "EXPIRED", Scope.ACCOUNT, _SIGN_IN),
+    **_all("AuthenticationFailed NoAuthenticationInformation InvalidAuthenticationTokenTenant InvalidAuthenticationToken", Unauthenticated, "MISSING", Scope.ACCOUNT, _SIGN_IN),
+    **_all("ExpiredAuthenticationToken InvalidAuthenticationInfo", Unauthenticated, "EXPIRED", Scope.ACCOUNT, _SIGN_IN),
     **_all(
         "InvalidParameter InvalidTemplateDeployment DeploymentFailed BadRequest InvalidRequestContent InvalidRequestFormat "
         "InvalidResourceName PropertyChangeNotAllowed InvalidApiVersionParameter MissingApiVersionParameter "
@@ -132,6 +132,9 @@ TRANSLATE: Mapping[str, Meaning] = {
     **_all("MethodNotAllowed", Unsupported, "method"),
 }  # fmt: skip
 """Azure's code -> what it means. What is not here becomes Unclassified, unless its status or text says enough."""
+
+PROTECTED = Meaning(error=Conflict, reason="IN_USE", hint="remove the lock from the resource or its group")
+"""A lock that refuses a delete is what protects a thing; one that refuses a change is a right that is missing."""
 
 STATUSES: Mapping[int, Meaning] = {
     401: TRANSLATE["InvalidAuthenticationInfo"],
@@ -216,6 +219,8 @@ def unanswered(failure: Failure) -> CloudError:
 
 
 def _meaning(failure: Failure) -> Meaning | None:
+    if failure.code == "ScopeLocked" and failure.action.endswith("/delete"):
+        return PROTECTED
     if failure.code in TRANSLATE:
         return TRANSLATE[failure.code]
     for code, text, meaning in TEXTS:

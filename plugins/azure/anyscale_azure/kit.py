@@ -4,6 +4,7 @@ Its oracle reads the simulator's own books, past ARM and past the drivers. Nothi
 """
 
 import atexit
+import re
 import ssl
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 import attrs
+from anyscale_conformance.faults.http import WireRequest
 from anyscale_conformance.faults.http_azure import AzureCarrier
 from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
@@ -29,6 +31,7 @@ from anyscale_azure.identity import AzureIdentity
 from anyscale_azure.kit_oracle import VNET, AzureOracle
 from anyscale_azure.networking import AzureNetworking
 from anyscale_azure.storage import AzureStorage
+from anyscale_azure.tags import TAG_TOKEN
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError
 from anyscale_core.hookspecs import Provider
@@ -37,7 +40,7 @@ from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, InstanceState, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
 from anyscale_core.models.secret import Secret
-from anyscale_core.models.storage import BucketSpec
+from anyscale_core.models.storage import Bucket, BucketSpec
 from anyscale_core.testing.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ SHARED = "somebody-else"
 READER = "Storage Blob Data Reader"
 NETWORKS = ("virtualnetworks", "networksecuritygroups", "loadbalancers", "publicipaddresses")
 PAGE = 6
+STAMP = re.compile(rf'"{TAG_TOKEN}": ?"([0-9a-f]+)"')
 
 
 @cache
@@ -59,6 +63,32 @@ def simulator() -> AzureSimulator:
     return made
 
 
+class StampedCarrier(AzureCarrier):
+    """Sees what stands for a token on Azure: the path of what is made, which is made once, and the stamp in its tags."""
+
+    def wired(self, request: Any, timeout: Any) -> WireRequest:
+        wired = super().wired(request, timeout)
+        if not wired.is_write or request.method == "DELETE":
+            return wired
+        found = STAMP.search(request.body.decode() if isinstance(request.body, bytes) else str(request.body or ""))
+        meta = str(request.headers.get("x-ms-meta-anyscale_core_tags", ""))
+        stamp = found.group(1) if found else meta
+        is_named = "/roleAssignments/" in wired.names[0]  # its name is derived from what it grants
+        return attrs.evolve(wired, token=f"{stamp}@{wired.names[0]}" if stamp or is_named else "")
+
+
+class Furnished(AzureStorage):
+    """The driver in a cloud whose storage account the customer has made; it is made when a bucket is first asked for."""
+
+    def __init__(self, config: DriverConfig, azure: Azure, furnish: Callable[[], None]) -> None:
+        super().__init__(config, azure)
+        self._furnish = furnish
+
+    def create(self, *args: Any, **kwargs: Any) -> Bucket:
+        self._furnish()
+        return super().create(*args, **kwargs)
+
+
 class AzureKit(Kit):
     """A subscription of the simulated Azure, on a clock moved by hand."""
 
@@ -67,7 +97,7 @@ class AzureKit(Kit):
     untaggable = frozenset({"grant", "rule", "federation", "subnet"})
     reads_environment = frozenset({METADATA_VARIABLE})
     sdks = ("azure", "obstore", "requests", "joserfc")
-    image_uri = "Canonical:ubuntu-24_04-lts:minimal:latest"
+    image_uri = "Canonical:ubuntu-24_04-lts:server:24.04.202510010"
     many = PAGE
     patience = timedelta(minutes=10)
 
@@ -76,7 +106,7 @@ class AzureKit(Kit):
         self.clock = self.manual = ManualClock()
         self._lock = threading.Lock()
         self._at: Subscription | None = None
-        self._carrier = AzureCarrier(self.clock)
+        self._carrier = StampedCarrier(self.clock)
         self._transport: Any = None
 
     @property
@@ -93,7 +123,10 @@ class AzureKit(Kit):
             provider,
             cluster=lambda config: AzureCluster(config, self._azure(config)),
             identity=lambda config: AzureIdentity(config, self._azure(config), metadata=self._metadata),
-            storage=lambda config: AzureStorage(config, self._azure(config)),
+            storage=self._storage,
+            capabilities=attrs.evolve(
+                provider.capabilities, numbers={**provider.capabilities.numbers, "list.page_size": PAGE}
+            ),
             networking=lambda config: AzureNetworking(config, self._azure(config)),
         )
 
@@ -102,8 +135,8 @@ class AzureKit(Kit):
         settings = {
             "subscription_id": at.id, "tenant_id": at.tenant_id, "resource_group": GROUP, "endpoint": simulator().url,
             "authority": simulator().url, "ca_file": str(simulator().ca_path), "subnet_id": _subnet(at),
-            "storage_account": _account_name(at), "blob_endpoint": f"{_blobs(self.scope)}/{{account}}",
-            "oidc_issuer": ISSUER, "max_calls_at_once": 4,
+            "storage_account": _account_name(at), "blob_endpoint": f"{_blobs()}/{{account}}",
+            "oidc_issuer": ISSUER, "max_calls_at_once": 1,
         }  # fmt: skip
         return DriverConfig(
             owner=self.scope.owner, home=self.scope.home, clock=self.clock, region=LOCATION, settings=settings
@@ -128,12 +161,14 @@ class AzureKit(Kit):
     def oracle(self) -> AzureOracle:
         return AzureOracle(lambda: self.at)
 
-    def carrier(self) -> AzureCarrier:
+    def carrier(self) -> StampedCarrier:
         return self._carrier
 
     def wire_codes(self) -> Iterator[WireCode]:
         for code, meaning in TRANSLATE.items():
-            yield WireCode(code=code, category=meaning.error, reason=meaning.reason, translate=partial(self._told, code))
+            yield WireCode(
+                code=code, category=meaning.error, reason=meaning.reason, translate=partial(self._told, code)
+            )
 
     def permission_of(self, action: str) -> str:
         what, _, method = action.rpartition(".")
@@ -183,6 +218,9 @@ class AzureKit(Kit):
             if self._transport is None:
                 self._transport = self._carrier.transport()
         return Azure(read_settings(config), config.clock, transport=self._transport, credential=self.at.credential())
+
+    def _storage(self, config: DriverConfig) -> AzureStorage:
+        return Furnished(config, self._azure(config), lambda: _ensure_account(self.at))
 
     def _metadata(self, subject: str) -> str:
         return str(self.at.hands.metadata_url(self._machine(subject)))
@@ -317,5 +355,6 @@ def _use(url: str, method: str, body: bytes = b"") -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def _blobs(_: RunScope) -> str:
+@cache
+def _blobs() -> str:
     return simulator().blobs.service.url

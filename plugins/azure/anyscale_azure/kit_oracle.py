@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -26,7 +26,7 @@ PLANE = "anyscale-core-plane"
 ADOPTED = re.compile(r"anyscale-core-adopted-(\w+)$")
 PATHS = re.compile(r"blobs:path\] StringStartsWith '([^']*)'")
 HIDDEN = ("anyscale-core-token", "anyscale-core-request")
-GROUP_END = "/resourcegroups/rg"
+PART = re.compile(r"-[0-9a-f]{8}-(os|nic|ip)$")
 
 
 class AzureOracle:
@@ -41,10 +41,10 @@ class AzureOracle:
         things = at.inventory()
         for thing in things:
             yield from _items(thing)
+        yield from _remains(things)
         people = self.people()
         buckets = {}
         for account in (thing for thing in things if thing.type == "Microsoft.Storage/storageAccounts"):
-            yield Item(kind="account", id=account.id)
             for container, tags, detail in _containers(at, account.name):
                 buckets[container] = tags.get("Name", "")
                 kind = "bucket" if PLANE in tags else "foreign bucket"
@@ -58,12 +58,29 @@ class AzureOracle:
         found = {}
         for thing in self._subscription().inventory():
             if thing.type == "Microsoft.ManagedIdentity/userAssignedIdentities":
-                found[str(thing.body["properties"]["principalId"])] = _adopted_as(thing) or thing.tags.get("Name", thing.name)
+                found[str(thing.body["properties"]["principalId"])] = _adopted_as(thing) or thing.tags.get(
+                    "Name", thing.name
+                )
         return found
 
     def buckets(self) -> dict[str, str]:
         """Return the name of each bucket by its container."""
         return {item.id: item.name for item in self.inventory() if item.kind == "bucket"}
+
+
+def _remains(things: Sequence[Thing]) -> Iterator[Item]:
+    """Yield the machines that are gone and whose disks or interfaces are not: they are being deleted still."""
+    machines = {thing.name for thing in things if KINDS.get(thing.type) == "instance"}
+    seen: set[str] = set()
+    for thing in things:
+        machine = PART.sub("", thing.name)
+        if KINDS.get(thing.type) not in ("disk", "interface") or PLANE not in thing.tags or machine in machines:
+            continue
+        id = f"{machine}.{thing.tags.get(HIDDEN[0], '')[:8]}"
+        if id not in seen:
+            seen.add(id)
+            tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
+            yield Item(kind="instance", id=id, name=tags.get("Name", ""), tags=tags, state="deleting")
 
 
 def _items(thing: Thing) -> Iterator[Item]:
@@ -80,10 +97,17 @@ def _items(thing: Thing) -> Iterator[Item]:
         yield Item(kind=kind, id=thing.id, name=note["Name"], tags=note, detail={"client": str(thing.tags)})
         return
     if PLANE not in tags:
-        yield Item(kind=f"foreign {kind}", id=thing.id, name=thing.name, detail={"body": json.dumps(thing.body, sort_keys=True)})
+        yield Item(
+            kind=f"foreign {kind}",
+            id=thing.id,
+            name=thing.name,
+            detail={"body": json.dumps(thing.body, sort_keys=True)},
+        )
         return
     id = f"{thing.name}.{thing.tags.get(HIDDEN[0], '')[:8]}" if kind == "instance" else thing.id
-    yield Item(kind=kind, id=id, name=tags.get("Name", ""), tags=tags, state=_state(thing, kind), detail=_detail(thing, kind))
+    yield Item(
+        kind=kind, id=id, name=tags.get("Name", ""), tags=tags, state=_state(thing, kind), detail=_detail(thing, kind)
+    )
     if thing.type.endswith("networkSecurityGroups"):
         for rule in thing.body["properties"].get("securityRules") or ():
             source = str(rule["properties"].get("sourceAddressPrefix", "*"))
@@ -140,7 +164,9 @@ def _containers(at: Subscription, account: str) -> Iterator[tuple[str, dict[str,
         metadata = {tag.tag.lower(): tag.text or "" for tag in each.iterfind("Metadata/*")}
         packed = metadata.get("anyscale_core_tags", "")
         tags: Mapping[str, str] = json.loads(base64.b64decode(packed)) if packed else {}
-        blobs = ElementTree.fromstring(_text(at, f"{account}/{quote(name)}?restype=container&comp=list&include=uncommittedblobs"))
+        blobs = ElementTree.fromstring(
+            _text(at, f"{account}/{quote(name)}?restype=container&comp=list&include=uncommittedblobs")
+        )
         keys = " ".join(sorted(str(blob.findtext("Name")) for blob in blobs.iter("Blob")))
         public = "yes" if each.findtext("Properties/PublicAccess") else "no"
         plain = {key: value for key, value in tags.items() if key not in HIDDEN}

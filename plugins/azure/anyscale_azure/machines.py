@@ -59,14 +59,14 @@ def render(
                 "imageReference": _image(spec.image_uri or settings.image),
                 # A disk that is made with its machine gets the machine's tags.
                 "osDisk": {
-                    "name": f"{name}-os", "createOption": "FromImage", "deleteOption": "Delete",
+                    "name": part_of(name, stamp, "os"), "createOption": "FromImage", "deleteOption": "Delete",
                     "diskSizeGB": settings.os_disk_gb, "managedDisk": {"storageAccountType": "StandardSSD_LRS"},
                 },
             },
             "osProfile": _os_profile(spec, settings),
             "networkProfile": {
                 "networkApiVersion": NETWORK_API,
-                "networkInterfaceConfigurations": [_interface(name, tags, place)],
+                "networkInterfaceConfigurations": [_interface(name, stamp, tags, place)],
             },
         },
     }  # fmt: skip
@@ -107,9 +107,23 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     )
 
 
+def remains(id: str, part: Mapping[str, Any]) -> Instance:
+    """Return a machine that is gone and whose disk or interface is not yet: it is being deleted still."""
+    tags = tagging.shown(part.get("tags"))
+    return Instance(
+        id=InstanceId(id), name=tags.get(TAG_NAME, ""), node_id=tagging.node_of(tags), owner=tagging.owner_of(tags),
+        instance_type="", state=InstanceState.DELETING, tags=tags,
+    )  # fmt: skip
+
+
 def id_of(machine: Mapping[str, Any]) -> InstanceId:
     """Return a machine's id: its name in Azure, and a word of its token, so that a name used anew is another id."""
     return InstanceId(f"{machine['name']}.{tagging.stamped(machine.get('tags')).token[:NONCE]}")
+
+
+def part_of(name: str, stamp: Stamp, part: str) -> str:
+    """Return the name of what comes along with a machine. What a namesake has left, which goes a little later, is not in its way."""
+    return f"{name}-{stamp.token[:NONCE]}-{part}"
 
 
 def name_in(id: str) -> str:
@@ -174,16 +188,16 @@ def _os_profile(spec: InstanceSpec, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _interface(name: str, tags: Mapping[str, str], place: Place) -> dict[str, Any]:
+def _interface(name: str, stamp: Stamp, tags: Mapping[str, str], place: Place) -> dict[str, Any]:
     address: dict[str, Any] = {"subnet": {"id": place.subnet_id}, "primary": True}
     if place.has_address:
         address["publicIPAddressConfiguration"] = {
-            "name": f"{name}-ip", "tags": tags, "sku": {"name": "Standard", "tier": "Regional"},
+            "name": part_of(name, stamp, "ip"), "tags": tags, "sku": {"name": "Standard", "tier": "Regional"},
             "properties": {"deleteOption": "Delete", "publicIPAllocationMethod": "Static"},
         }  # fmt: skip
     guard = {"networkSecurityGroup": {"id": place.security_group_id}} if place.security_group_id else {}
     return {
-        "name": f"{name}-nic",
+        "name": part_of(name, stamp, "nic"),
         "tags": tags,
         "properties": {
             "primary": True, "deleteOption": "Delete", **guard, "ipConfigurations": [{"name": "main", "properties": address}],

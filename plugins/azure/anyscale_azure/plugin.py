@@ -35,7 +35,7 @@ CAPABILITIES = Capabilities(
         "cluster.volumes": "a machine's disk goes with it",
         "identity.credentials": "Azure hands out the credentials of a managed identity on machines that have it, and nowhere else",
     },
-    numbers={"name.max_len": 58, "tags.max": 43, "create.batch_max": 500},
+    numbers={"list.lists": 3, "name.max_len": 58, "tags.max": 43, "create.batch_max": 500},
     windows={
         "consistency.delete": timedelta(minutes=2),
         "consistency.list": timedelta(seconds=30),

@@ -1,7 +1,9 @@
 """The storage driver: buckets are containers of the cloud's storage account, grants are role assignments on prefixes."""
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from anyscale_azure import containers, identities, objects, roles
 from anyscale_azure import tags as tagging
@@ -71,7 +73,8 @@ class AzureStorage(StorageDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
         tagging.check_owner(owner)
-        self._check_account()
+        if self._account(deadline) is None:
+            return ()
         found = containers.every(self._azure, deadline)
         return tuple(each.view(self._settings) for each in found if owner.owns(each.tags))
 
@@ -213,25 +216,32 @@ class AzureStorage(StorageDriver):
             hint = "set storage_account: 3 to 24 small letters and digits, unique in the world"
             raise InvalidRequest("the cloud has no storage account", reason="FIELD", hint=hint)
 
-    def _ensure_account(self, owner: Owner, deadline: datetime) -> None:
-        """Make the account where there is none. Raises Conflict(BUSY) until Azure has made it."""
+    def _account(self, deadline: datetime) -> Mapping[str, Any] | None:
+        """Return the storage account; None when it has not been made yet."""
         self._check_account()
         name, group = self._settings.storage_account, self._settings.resource_group
-        accounts = self._azure.storage.storage_accounts
+        read = self._azure.storage.storage_accounts.get_properties
         try:
-            found = self._azure.first(f"{ACCOUNT}/read", accounts.get_properties, group, name, deadline=deadline)
+            return self._azure.first(f"{ACCOUNT}/read", read, group, name, deadline=deadline).body
         except NotFound as error:
             if error.vendor is not None and error.vendor.code == "ResourceGroupNotFound":
                 raise
-            body = self._account(owner)
-            found = self._azure.first(
-                f"{ACCOUNT}/write", accounts.begin_create, group, name, body, resource=name, deadline=deadline
-            )
-        if found.body.get("properties", {}).get("provisioningState") != "Succeeded":
+            return None
+
+    def _ensure_account(self, owner: Owner, deadline: datetime) -> None:
+        """Make the account where there is none. Raises Conflict(BUSY) until Azure has made it."""
+        found = self._account(deadline)
+        name, group = self._settings.storage_account, self._settings.resource_group
+        if found is None:
+            create = self._azure.storage.storage_accounts.begin_create
+            body = self._private_account(owner)
+            answer = self._azure.first(f"{ACCOUNT}/write", create, group, name, body, resource=name, deadline=deadline)
+            found = answer.body
+        if found.get("properties", {}).get("provisioningState") != "Succeeded":
             message = f"the storage account {name} is being made"
             raise Conflict(message, reason="BUSY", resource=name, retry_after=CREATING)
 
-    def _account(self, owner: Owner) -> dict[str, object]:
+    def _private_account(self, owner: Owner) -> dict[str, object]:
         """Return the body of an account that nobody can read without signing in."""
         whole = Owner(plane=owner.plane, cloud=owner.cloud)
         return {
