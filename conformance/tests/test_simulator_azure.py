@@ -10,7 +10,6 @@ from anyscale_conformance.simulators.azure.kinds import Flow
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.compute import ComputeManagementClient
-from azure.mgmt.resource.resources import ResourceManagementClient
 
 from tests.conformance.azure import World, a_machine
 
@@ -312,103 +311,66 @@ def test_azure_chooses_a_zone_that_has_some_left(world: World) -> None:
     assert (answer.status, answer.body["zones"]) == (201, ["3"])
 
 
-def test_lists_come_in_pages_and_past_their_lag(world: World, compute: Any) -> None:
-    world.at.page_size = 2
-    for number in range(5):
-        world.machine(f"vm{number}")
-    before = len(world.at.journal)
-    assert len(list(compute.virtual_machines.list("rg"))) == 5
-    assert len(world.at.journal) - before == 3
-    world.at.lag = timedelta(minutes=5)
-    assert list(compute.virtual_machines.list("rg")) == []
-    world.wait(timedelta(minutes=5))
-    world.at.hands.kill("vm0")
-    assert len(list(compute.virtual_machines.list("rg"))) == 5
-    world.at.lag = timedelta()
-    assert len(list(compute.virtual_machines.list("rg"))) == 4
-
-
-def test_a_group_takes_everything_in_it_along(world: World) -> None:
-    resources = world.client(ResourceManagementClient)
-    assert resources.resource_groups.check_existence("rg")
-    assert not resources.resource_groups.check_existence("other")
-    world.machine()
+def test_data_disks_are_attached_and_detached_and_belong_to_one_machine(world: World, compute: Any) -> None:
+    poller = compute.disks.begin_create_or_update(
+        "rg", "data", {"location": "eastus", "properties": {"creationData": {"createOption": "Empty"}, "diskSizeGB": 8}}
+    )
     world.wait()
-    assert {one.type for one in resources.resources.list(filter="tagName eq 'o' and tagValue eq 'x'")} == {
-        "Microsoft.Compute/virtualMachines", "Microsoft.Compute/disks", "Microsoft.Network/networkInterfaces",
-        "Microsoft.Network/publicIPAddresses",
-    }  # fmt: skip
-    poller = resources.resource_groups.begin_delete("rg")
-    answer = world.machine("late")
-    assert (answer.status, answer.code) == (409, "ResourceGroupBeingDeleted")
+    disk = poller.result()
+    attached = {"lun": 0, "createOption": "Attach", "managedDisk": {"id": disk.id}}
+    for name in ("one", "two"):
+        world.machine(name)
     world.wait()
-    poller.result()
-    assert world.at.inventory() == ()
-    assert world.machine("later").code == "ResourceGroupNotFound"
 
+    def change(name: str, disks: list[Any]) -> Any:
+        return compute.virtual_machines.begin_update(
+            "rg", name, {"properties": {"storageProfile": {"dataDisks": disks}}}
+        )
 
-def test_a_group_is_made_as_arm_makes_one(world: World) -> None:
-    resources = world.client(ResourceManagementClient)
-    made = resources.resource_groups.create_or_update("other", {"location": "West US 2", "tags": {"a": "b"}})
-    assert (made.location, made.properties.provisioning_state) == ("westus2", "Succeeded")
-    assert [group.name for group in resources.resource_groups.list(filter="tagName eq 'a' and tagValue eq 'b'")] == [
-        "other"
-    ]
+    change("one", [attached])
+    assert compute.disks.get("rg", "data").managed_by.endswith("/one")
     with pytest.raises(ResourceExistsError) as failure:
-        resources.resource_groups.create_or_update("other", {"location": "eastus"})
-    assert the_code(failure) == (409, "InvalidResourceGroupLocation")
-    provider = resources.providers.get("Microsoft.Compute")
-    assert provider.registration_state == "Registered"
+        change("two", [attached])
+    assert the_code(failure) == (409, "ConflictingUserInput")
+    change("one", [])
+    assert compute.disks.get("rg", "data").disk_state == "Unattached"
+    change("two", [attached])
+    compute.virtual_machines.begin_delete("rg", "two")
+    world.wait(timedelta(minutes=2))
+    assert compute.disks.get("rg", "data").managed_by is None
 
 
-def test_paths_mean_the_same_in_any_case_and_ids_come_back_as_they_were_made(world: World) -> None:
+def test_hands_reach_behind_everybodys_back(world: World, compute: Any) -> None:
     world.machine()
-    shouted = world.send("GET", world.below("MICROSOFT.COMPUTE/VIRTUALMACHINES/VM").upper().replace("/SUBS", "/subs"))
-    assert shouted.body["id"] == world.below("Microsoft.Compute/virtualMachines/vm")
-
-
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [({"api-version": ""}, "MissingApiVersionParameter"), ({"api-version": "1"}, "InvalidApiVersionParameter")],
-)
-def test_an_api_version_is_demanded(world: World, query: dict[str, str], code: str) -> None:
-    answer = world.send("GET", "/resourceGroups", **query)
-    assert (answer.status, answer.code) == (400, code)
-
-
-def test_an_unknown_type_and_an_unknown_namespace_are_told_apart(world: World) -> None:
-    assert world.get("Microsoft.Compute/toasters/x").code == "InvalidResourceType"
-    assert world.get("Contoso.Compute/toasters/x").code == "InvalidResourceNamespace"
-
-
-def test_throttling_tells_when_to_come_back(world: World, compute: Any) -> None:
-    world.at.throttle(1, action="virtualMachines.get", retry_after=7)
-    with pytest.raises(HttpResponseError) as failure:
-        list(compute.virtual_machines.list("rg"))
-    assert the_code(failure) == (429, "TooManyRequests")
-    assert failure.value.response is not None
-    assert failure.value.response.headers["Retry-After"] == "7"
-    assert list(compute.virtual_machines.list("rg")) == []
-    left = world.send("GET", "/resourceGroups").headers["x-ms-ratelimit-remaining-subscription-reads"]
-    assert int(left) < 12000
-
-
-def test_subscriptions_do_not_see_each_other(azure: AzureSimulator, world: World) -> None:
-    world.machine()
-    with World(azure) as other:
-        assert other.things() == {}
-        answer = other.send("GET", f"{world.group}/resources")
-        assert (answer.status, answer.code) == (401, "InvalidAuthenticationTokenTenant")
-
-
-def test_a_hundred_machines_at_once_arrive_over_many_connections(azure: AzureSimulator, world: World) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    world.network()
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda number: world.machine(f"vm{number}").status, range(100)))
-    assert answers == [201] * 100
     world.wait()
-    nics = [thing for thing in world.at.inventory() if thing.type.endswith("networkInterfaces")]
-    addresses = {nic.body["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"] for nic in nics}
-    assert len(addresses) == 100
+    twin = world.at.hands.double("vm")
+    assert {machine.name for machine in compute.virtual_machines.list("rg")} == {"vm", twin.name}
+    assert compute.virtual_machines.get("rg", twin.name).tags == {"o": "x"}
+    world.at.hands.stop("vm")
+    assert compute.virtual_machines.instance_view("rg", "vm").statuses[-1].code == "PowerState/stopped"
+    world.at.hands.fill(world.below("Microsoft.Network/virtualNetworks/v/subnets/a"))
+    assert world.machine("late").code == "SubnetIsFull"
+    world.at.hands.lock(world.below("Microsoft.Compute/virtualMachines/vm"))
+    with pytest.raises(ResourceExistsError) as failure:
+        compute.virtual_machines.begin_delete("rg", "vm")
+    assert the_code(failure) == (409, "ScopeLocked")
+    world.at.hands.unlock(world.below("Microsoft.Compute/virtualMachines/vm"))
+    for name in ("vm", twin.name):
+        world.at.hands.kill(name)
+    world.wait()
+    assert world.things() == {}
+
+
+def test_what_comes_along_may_be_called_otherwise_than_it_was_asked_for(world: World) -> None:
+    world.at.name_part = "{}-1f2e3d4c".format
+    made = world.machine().body
+    (nic,) = made["properties"]["networkProfile"]["networkInterfaces"]
+    assert nic["id"].endswith("/vm-nic-1f2e3d4c")
+
+
+def test_a_namespace_that_is_not_registered_makes_nothing(world: World) -> None:
+    world.at.unregistered.add("microsoft.network")
+    answer = world.put("Microsoft.Network/networkSecurityGroups/nsg", {"location": "eastus"})
+    assert (answer.status, answer.code) == (409, "MissingSubscriptionRegistration")
+    assert world.send("POST", "/providers/Microsoft.Network/register").body["registrationState"] == "Registered"
+    assert world.put("Microsoft.Network/networkSecurityGroups/nsg", {"location": "eastus"}).status == 201

@@ -86,6 +86,7 @@ def _put(at: Subscription, kind: Kind, request: Request) -> Reply:
                 "Please select a new resource name.",
             )  # fmt: skip
     kind.check(at, request, body, old)
+    _check_registered(at, kind)
     rights.check_links(at, request, kind.links(body))
     if kind.has_location:
         body["location"] = plain(str(body.get("location") or (old.location if old else "")))
@@ -131,8 +132,8 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
         at.end(operation, error)
 
     at.later(kind.duration(at, resource), finish)
-    if kind.created_status == 202 and old is None:
-        return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.LOCATION))
+    if status == 202 and flow is Flow.LOCATION:
+        return Reply(status=202, headers=headers_of(at, request, operation.id, flow))
     return Reply(
         status=status, body=kind.view(at, resource, request), headers=headers_of(at, request, operation.id, flow)
     )
@@ -280,6 +281,16 @@ def _check_group(at: Subscription, request: Request) -> None:
         raise group_not_found(request.target.group)
     if group.state == BEING_DELETED and request.method in ("PUT", "PATCH", "POST"):
         raise group_being_deleted(request.target.group)
+
+
+def _check_registered(at: Subscription, kind: Kind) -> None:
+    namespace = kind.type.partition("/")[0]
+    if namespace.lower() in at.unregistered:
+        raise ArmError(
+            409, "MissingSubscriptionRegistration",
+            f"The subscription is not registered to use namespace '{namespace}'. See https://aka.ms/rps-not-found for how to "
+            "register subscriptions.",
+        )  # fmt: skip
 
 
 def _check_name(kind: Kind, target: Target) -> None:

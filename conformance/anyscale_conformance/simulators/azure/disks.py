@@ -19,6 +19,7 @@ class Disk(Kind):
     shape = "compute.Disk"
     patch = "compute.DiskUpdate"
     takes = timedelta(seconds=3)
+    put_flow = Flow.BOTH
     created_status = 202
     name_pattern = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
 

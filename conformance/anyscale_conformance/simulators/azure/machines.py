@@ -110,6 +110,11 @@ class VirtualMachine(Kind):
         properties: Body = body.setdefault("properties", {})
         if old is not None:
             _check_unchanged(request, body, old)
+            parts.check_update(at, request, body, old)
+            if allocation.size_of(body if properties.get("hardwareProfile") else old.body) != allocation.size_of(
+                old.body
+            ):
+                allocation.check_size(at, request, body)
             return
         allocation.check_size(at, request, body)
         _check_system(properties)

@@ -1,7 +1,7 @@
 """What a machine is made of: its disks, its interfaces, its identity, its power; and what becomes of them when it goes."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -81,6 +81,7 @@ def identity(at: Subscription, machine: Resource, before: Body | None = None) ->
 def update(at: Subscription, machine: Resource, old: Body) -> None:
     """Keep of a machine what a put does not say and cannot change."""
     before: Body = old["properties"]
+    disks = (machine.properties.get("storageProfile") or {}).get("dataDisks")
     for name in ("vmId", "timeCreated", "storageProfile", "networkProfile", "hardwareProfile", "priority",
                  "evictionPolicy", "virtualMachineScaleSet"):  # fmt: skip
         if name in before:
@@ -91,6 +92,9 @@ def update(at: Subscription, machine: Resource, old: Body) -> None:
                 kept.pop("networkInterfaceConfigurations", None)
                 kept.pop("networkApiVersion", None)
             machine.properties[name] = kept
+    if disks is not None:
+        storage = machine.properties["storageProfile"]
+        storage["dataDisks"] = change_disks(at, machine, storage.get("dataDisks") or (), disks)
     system = machine.properties.get("osProfile")
     if system is not None:
         for name in ("customData", "adminPassword"):
@@ -102,6 +106,54 @@ def update(at: Subscription, machine: Resource, old: Body) -> None:
     if "identity" in old:
         machine.body.setdefault("identity", old["identity"])
     identity(at, machine, old)
+
+
+def check_update(at: Subscription, request: Request, body: Body, old: Resource) -> None:
+    """Refuse data disks that cannot be attached, and interfaces that cannot be changed. Raises ArmError."""
+    before: Body = old.properties.get("storageProfile") or {}
+    wanted = (body["properties"].get("storageProfile") or {}).get("dataDisks") or []
+    new = [disk for disk in wanted if _same(disk, before.get("dataDisks") or ()) is None]
+    _check_disks(at, request, {"osDisk": {"createOption": "FromImage"}, "dataDisks": new})
+    given = (body["properties"].get("networkProfile") or {}).get("networkInterfaces")
+    known = [one["id"].lower() for one in old.properties["networkProfile"]["networkInterfaces"]]
+    if given is not None and [str(one.get("id")).lower() for one in given] != known:
+        raise ArmError(
+            409, "PropertyChangeNotAllowed", "Changing property 'networkProfile' is not allowed on a running VM.",
+            target="networkProfile",
+        )  # fmt: skip
+
+
+def change_disks(at: Subscription, machine: Resource, before: Sequence[Body], wanted: Sequence[Body]) -> list[Body]:
+    """Attach and detach data disks until they are those that are wanted; return them."""
+    after: list[Body] = []
+    for disk in wanted:
+        known = _same(disk, before)
+        if known is None:
+            _make_disk(
+                at,
+                machine,
+                disk,
+                f"{machine.name}_DataDisk_{disk['lun']}_{uuid.uuid4().hex}",
+                disk.get("diskSizeGB", 0),
+            )
+        after.append({**known, **disk, "managedDisk": known["managedDisk"]} if known is not None else disk)
+    for disk in before:
+        found = at.find(disk["managedDisk"]["id"])
+        if _same(disk, after) is None and found is not None:
+            found.properties["diskState"] = "Unattached"
+            found.body.pop("managedBy", None)
+    return after
+
+
+def _same(disk: Body, others: Sequence[Body]) -> Body | None:
+    """Return the disk among others that is the same one: by its id or its name."""
+    id = str((disk.get("managedDisk") or {}).get("id", "")).lower()
+    for other in others:
+        if (id and id == str((other.get("managedDisk") or {}).get("id", "")).lower()) or (
+            disk.get("name") and disk.get("name") == other.get("name")
+        ):
+            return other
+    return None
 
 
 def hold(at: Subscription, machine: Resource) -> None:
@@ -259,11 +311,13 @@ def _check_interfaces(at: Subscription, request: Request, body: Body) -> None:
             )  # fmt: skip
     for one in inline:
         body_of = interface_body(body, one, request.target.path)
-        id = f"{request.target.scope}/providers/{interfaces.INTERFACES}/{one.get('name')}"
+        id = f"{request.target.scope}/providers/{interfaces.INTERFACES}/{at.name_part(one['name'])}"
+        if at.find(id) is not None:
+            raise ArmError(409, "ConflictingUserInput", f"Network interface {id} already exists.", target="name")
         asked = as_request(request, id)
         for part in body_of["properties"]["ipConfigurations"]:
             part["properties"].pop("publicIPAddressConfiguration", None)
-        KINDS[interfaces.INTERFACES.lower()].check(at, asked, body_of, at.find(id))
+        KINDS[interfaces.INTERFACES.lower()].check(at, asked, body_of, None)
 
 
 def interface_made(at: Subscription, nic: Resource) -> None:
@@ -301,7 +355,8 @@ def _make_interface(at: Subscription, machine: Resource, one: Body, is_only: boo
         address = (wanted.get("properties") or {}).get("publicIPAddressConfiguration")
         if address is not None:
             part["properties"]["publicIPAddress"] = _make_address(at, machine, address)
-    nic = at.make(f"{scope}/providers/{interfaces.INTERFACES}/{one['name']}", interfaces.INTERFACES, body)
+    id = f"{scope}/providers/{interfaces.INTERFACES}/{at.name_part(one['name'])}"
+    nic = at.make(id, interfaces.INTERFACES, body)
     interface_made(at, nic)
     properties = one.get("properties") or {}
     return {
@@ -323,7 +378,7 @@ def _make_address(at: Subscription, machine: Resource, wanted: Body) -> Body:
         body["tags"] = dict(wanted["tags"])
     if machine.body.get("zones"):
         body["zones"] = list(machine.body["zones"])
-    id = f"{machine.target.scope}/providers/{interfaces.ADDRESSES}/{wanted['name']}"
+    id = f"{machine.target.scope}/providers/{interfaces.ADDRESSES}/{at.name_part(wanted['name'])}"
     address = at.make(id, interfaces.ADDRESSES, body)
     KINDS[interfaces.ADDRESSES.lower()].put(at, address, None)
     return {"id": address.id, "properties": {"deleteOption": properties.get("deleteOption", "Detach")}}

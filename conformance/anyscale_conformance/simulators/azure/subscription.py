@@ -3,7 +3,7 @@
 import itertools
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -102,6 +102,11 @@ class Subscription(Store):
         """How long a machine takes from its put until it runs."""
         self.limits: dict[str, int] = {}
         """Limits that differ from ``LIMITS``: of cores in all, of a family, of Spot cores, of machines, of addresses."""
+        self.name_part: Callable[[str], str] = str
+        """What an interface or an address that comes along with a machine is called, by the name of its configuration.
+
+        Azure does not say: its own example has another name in the answer than in the question. Rely on the answer's ids.
+        """
         self.restricted: set[tuple[str, str]] = set()
         """Sizes (in small letters) and zones (empty: everywhere) that this subscription cannot have: SkuNotAvailable."""
         self.sold_out: set[tuple[str, str]] = set()
