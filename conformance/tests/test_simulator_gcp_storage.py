@@ -216,7 +216,7 @@ def test_rights_on_a_prefix_reach_no_further() -> None:
         lambda: store.put("theirs/a", b"1"), lambda: store.get("theirs/a"), lambda: store.put("mine", b"1"),
         lambda: list(store.list("theirs/")), lambda: list(store.list()),
     ):  # fmt: skip
-        with pytest.raises(BaseError, match="does not have storage.objects"):
+        with pytest.raises(BaseError, match=r"does not have storage\.objects"):
             call()
     assert world.project.may(member, "storage.objects.get", "stock", "mine/x")
     assert not world.project.may(member, "storage.objects.get", "stock", "minemine")
