@@ -14,7 +14,15 @@ from anyscale_conformance.simulators.kubernetes.world import World
 MISSING_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 TOKENS_AT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
-_COUNTED = {"pods", "services", "secrets", "configmaps", "persistentvolumeclaims", "resourcequotas", "replicationcontrollers"}
+_COUNTED = {
+    "pods",
+    "services",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "resourcequotas",
+    "replicationcontrollers",
+}
 
 
 def namespace(world: World, kind: Kind, name: str, object_name: str) -> None:
@@ -24,7 +32,11 @@ def namespace(world: World, kind: Kind, name: str, object_name: str) -> None:
         raise not_found("namespaces", "", name)
     if "deletionTimestamp" in entry.meta:
         why = f"unable to create new content in namespace {name} because it is being terminated"
-        cause = {"reason": "NamespaceTerminating", "message": f"namespace {name} is being terminated", "field": "metadata.namespace"}
+        cause = {
+            "reason": "NamespaceTerminating",
+            "message": f"namespace {name} is being terminated",
+            "field": "metadata.namespace",
+        }
         raise forbidden(kind.plural, kind.group, object_name, why, [cause])
 
 
@@ -109,7 +121,9 @@ def _account(world: World, obj: Object, namespace: str) -> None:
     wants = spec.get("automountServiceAccountToken", entry.obj.get("automountServiceAccountToken", True))
     containers = [*spec.get("initContainers", ()), *spec.get("containers", ())]
     without = [
-        one for one in containers if not any(mount.get("mountPath") == TOKENS_AT for mount in one.get("volumeMounts", ()))
+        one
+        for one in containers
+        if not any(mount.get("mountPath") == TOKENS_AT for mount in one.get("volumeMounts", ()))
     ]
     if not wants or not without:
         return
@@ -140,7 +154,14 @@ def _priority(world: World, obj: Object) -> None:
     spec = obj["spec"]
     name = spec.get("priorityClassName")
     if not name:
-        default = next((one for one in world.entries("priorityclasses", group="scheduling.k8s.io") if one.obj.get("globalDefault")), None)
+        default = next(
+            (
+                one
+                for one in world.entries("priorityclasses", group="scheduling.k8s.io")
+                if one.obj.get("globalDefault")
+            ),
+            None,
+        )
         spec["priority"] = default.obj["value"] if default else 0
         spec["preemptionPolicy"] = default.obj["preemptionPolicy"] if default else "PreemptLowerPriority"
         if default:
@@ -206,7 +227,9 @@ def _quota(world: World, kind: Kind, obj: Object, namespace: str, old: Object | 
 def used_of(world: World, quota: Entry, words: Mapping[str, Any]) -> dict[str, Decimal]:
     """Return how much of some words of a quota is used."""
     used = dict.fromkeys(words, Decimal())
-    kinds = [kind for kind in world.catalogue.kinds if kind.is_namespaced and not kind.is_review and kind.plural != "events"]
+    kinds = [
+        kind for kind in world.catalogue.kinds if kind.is_namespaced and not kind.is_review and kind.plural != "events"
+    ]
     for kind in kinds:
         if not _concerns(kind, words):
             continue
@@ -226,7 +249,9 @@ def _concerns(kind: Kind, words: Mapping[str, Any]) -> bool:
     )
 
 
-def _quota_specified(kind: Kind, name: str, obj: Object, quota: Entry, hard: Mapping[str, str], *, is_new: bool) -> None:
+def _quota_specified(
+    kind: Kind, name: str, obj: Object, quota: Entry, hard: Mapping[str, str], *, is_new: bool
+) -> None:
     if kind.plural != "pods" or not is_new:
         return
     plain = {"cpu": "requests.cpu", "memory": "requests.memory"}
@@ -234,7 +259,9 @@ def _quota_specified(kind: Kind, name: str, obj: Object, quota: Entry, hard: Map
     lacking = []
     for container in obj["spec"].get("containers", ()):
         have = container.get("resources") or {}
-        missing = [word for word, long in wanted.items() if long.partition(".")[2] not in have.get(long.partition(".")[0], {})]
+        missing = [
+            word for word, long in wanted.items() if long.partition(".")[2] not in have.get(long.partition(".")[0], {})
+        ]
         if missing:
             lacking.append(f"{','.join(sorted(missing))} for: {container.get('name')}")
     if lacking:

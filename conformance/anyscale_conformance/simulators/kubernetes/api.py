@@ -139,7 +139,11 @@ class Api:
     def _delete_all(self, asked: Route, call: Call, user: User) -> Answer:
         options = _delete_options(call)
         caller = self._caller(call, user, options)
-        found = [entry for entry in self._world.store.entries(asked.kind, asked.namespace) if _selects(asked.kind, call)(entry)]
+        found = [
+            entry
+            for entry in self._world.store.entries(asked.kind, asked.namespace)
+            if _selects(asked.kind, call)(entry)
+        ]
         for entry in found:
             target = Target(kind=asked.kind, namespace=entry.namespace, name=entry.name)
             self._objects.delete(target, options, caller)
@@ -163,9 +167,13 @@ class Api:
         except Problem:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
-                "the continue parameter." if token else "The resourceVersion for the provided list is too old."
+                "the continue parameter."
+                if token
+                else "The resourceVersion for the provided list is too old."
             ) from None
-        found = [entry for entry in found if selects(entry) and (start is None or (entry.namespace, entry.name) > start)]
+        found = [
+            entry for entry in found if selects(entry) and (start is None or (entry.namespace, entry.name) > start)
+        ]
         meta: dict[str, Any] = {"resourceVersion": str(revision)}
         if limit and len(found) > limit:
             meta["continue"] = next_page(revision, found[limit - 1])
@@ -218,7 +226,11 @@ class Api:
     def _caller(self, call: Call, user: User, options: Mapping[str, Any] | None = None) -> Caller:
         dry = call.query.get("dryRun") or ",".join((options or {}).get("dryRun") or ())
         if dry not in ("", "All"):
-            raise Problem(422, "Invalid", f'Options.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{dry}": supported values: "All"')
+            raise Problem(
+                422,
+                "Invalid",
+                f'Options.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{dry}": supported values: "All"',
+            )
         validation = call.query.get("fieldValidation") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
             raise Problem(
@@ -282,7 +294,9 @@ def _selects(kind: Kind, call: Call, name: str = "") -> Callable[[Entry], bool]:
 def _rendering(call: Call) -> Callable[[Entry], bytes]:
     """Return how objects are wanted: whole, or only their metadata."""
     accept = call.headers.get("accept", "")
-    wanted = next((part for part in accept.split(",") if "application/json" in part or "*/*" in part), "" if accept else "*/*")
+    wanted = next(
+        (part for part in accept.split(",") if "application/json" in part or "*/*" in part), "" if accept else "*/*"
+    )
     if not wanted:
         raise Problem(406, "NotAcceptable", "only the following media types are accepted: application/json")
     if "as=PartialObjectMetadata" not in wanted:
@@ -310,5 +324,9 @@ def _revision(text: str) -> int:
 def _too_large(wanted: int, current: int) -> Problem:
     details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}
     return Problem(
-        504, "Timeout", f"Timeout: Too large resource version: {wanted}, current: {current}", details=details, retry_after=1
+        504,
+        "Timeout",
+        f"Timeout: Too large resource version: {wanted}, current: {current}",
+        details=details,
+        retry_after=1,
     )

@@ -21,7 +21,11 @@ _PATHS = {
     ),
 }  # fmt: skip
 _BASIC = [
-    {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"]},
+    {
+        "apiGroups": ["authorization.k8s.io"],
+        "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+        "verbs": ["create"],
+    },
     {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
 ]
 _DELEGATOR = [
@@ -76,7 +80,14 @@ def add_node(world: World, node: NodeSpec) -> Entry:
 
 
 def make(
-    world: World, plural: str, namespace: str, name: str, parts: Object, *, group: str = "", labels: dict[str, str] | None = None
+    world: World,
+    plural: str,
+    namespace: str,
+    name: str,
+    parts: Object,
+    *,
+    group: str = "",
+    labels: dict[str, str] | None = None,
 ) -> Entry:
     """Make an object as the cluster's own components do, past admission."""
     meta: Object = {"name": name, "uid": world.uid(), "creationTimestamp": world.stamp}

@@ -10,12 +10,16 @@ from joserfc.jwk import RSAKey
 
 from anyscale_conformance.simulators.kubernetes import bootstrap
 from anyscale_conformance.simulators.kubernetes.api import Api
+from anyscale_conformance.simulators.kubernetes.booting import Booted, Played
 from anyscale_conformance.simulators.kubernetes.calls import Answer, Call, Watch, refused
+from anyscale_conformance.simulators.kubernetes.controllers import Controllers
 from anyscale_conformance.simulators.kubernetes.hands import Hands
 from anyscale_conformance.simulators.kubernetes.kinds import WITH_GATEWAYS, WITHOUT_GATEWAYS
+from anyscale_conformance.simulators.kubernetes.kubelet import Kubelet
 from anyscale_conformance.simulators.kubernetes.objects import Objects
 from anyscale_conformance.simulators.kubernetes.problems import Problem
 from anyscale_conformance.simulators.kubernetes.rbac import Authorizer
+from anyscale_conformance.simulators.kubernetes.scheduler import Scheduler
 from anyscale_conformance.simulators.kubernetes.settings import Request, Settings
 from anyscale_conformance.simulators.kubernetes.tokens import Tokens
 from anyscale_conformance.simulators.kubernetes.users import AUTHENTICATED, MASTERS, User
@@ -40,6 +44,10 @@ class Cluster(Hands):
         self._api = Api(self.world, self.authorizer, self.tokens)
         self.admin_token = self.add_user("kubernetes-admin", groups=(MASTERS,))
         super().__init__()
+        self.runtime = Booted(self.world, self.tokens) if settings.boots else Played()
+        self.kubelet = Kubelet(self.world, settings, self.runtime)
+        Scheduler(self.world)
+        Controllers(self.world, settings)
         with self.world.lock:
             bootstrap.furnish(self.world, settings, ca.read_text())
             self.world.advance()
@@ -70,13 +78,15 @@ class Cluster(Hands):
             try:
                 user = self._api.user(call)
                 who = user.name
-                self.meet(call, user)
+                self.meet(call)
                 outcome = self._api.answer(call, user)
             except Problem as problem:
                 outcome = refused(problem)
             status = outcome.status if isinstance(outcome, Answer) else 200
             self.requests.append(
-                Request(method=call.method, path=call.path, query=call.query, user=who, status=status, at=self.world.now)
+                Request(
+                    method=call.method, path=call.path, query=call.query, user=who, status=status, at=self.world.now
+                )
             )
             self.world.advance()
             return outcome
@@ -85,5 +95,3 @@ class Cluster(Hands):
         """Stop serving, and end what was booted. May be called twice."""
         self.on_close()
         self.end_machines()
-
-

@@ -140,9 +140,7 @@ def _free_address(world: World) -> str:
 
 
 def _free_port(world: World) -> int:
-    taken = {
-        port.get("nodePort") for entry in world.entries("services") for port in entry.obj["spec"].get("ports", ())
-    }
+    taken = {port.get("nodePort") for entry in world.entries("services") for port in entry.obj["spec"].get("ports", ())}
     return next(port for _ in iter(int, 1) if (port := world.random.randint(*NODE_PORTS)) not in taken)
 
 

@@ -74,7 +74,9 @@ def finish(world: World, entry: Entry) -> None:
 def _check(entry: Entry, options: Mapping[str, Any]) -> None:
     policy = options.get("propagationPolicy")
     if policy is not None and policy not in POLICIES:
-        raise invalid("DeleteOptions", "meta.k8s.io", "", [unsupported("propagationPolicy", policy, (*POLICIES, "nil"))])
+        raise invalid(
+            "DeleteOptions", "meta.k8s.io", "", [unsupported("propagationPolicy", policy, (*POLICIES, "nil"))]
+        )
     if policy is not None and options.get("orphanDependents") is not None:
         raise bad_request("OrphanDependents and DeletionPropagation cannot be both set")
     wanted = options.get("preconditions") or {}
@@ -91,7 +93,9 @@ def _finalizers(entry: Entry, options: Mapping[str, Any]) -> list[str]:
     policy = options.get("propagationPolicy")
     if options.get("orphanDependents"):
         policy = "Orphan"
-    present = [word for word in entry.meta.get("finalizers") or () if policy is None or word not in (FOREGROUND, ORPHAN)]
+    present = [
+        word for word in entry.meta.get("finalizers") or () if policy is None or word not in (FOREGROUND, ORPHAN)
+    ]
     added = {"Foreground": FOREGROUND, "Orphan": ORPHAN}.get(policy or "")
     return [*present, added] if added else present
 

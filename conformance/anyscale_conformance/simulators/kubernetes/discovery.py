@@ -13,7 +13,12 @@ VERSION = {
 }  # fmt: skip
 _KINDS = {"scale": ("autoscaling", "v1", "Scale"), "eviction": ("policy", "v1", "Eviction"), "token": ("authentication.k8s.io", "v1", "TokenRequest"),
           "binding": ("", "v1", "Binding")}  # fmt: skip
-_VERBS = {"status": ["get", "patch", "update"], "scale": ["get", "patch", "update"], "log": ["get"], "finalize": ["update"]}
+_VERBS = {
+    "status": ["get", "patch", "update"],
+    "scale": ["get", "patch", "update"],
+    "log": ["get"],
+    "finalize": ["update"],
+}
 
 
 def answer(catalogue: Catalogue, call: Call, tokens: Tokens) -> Answer | None:
@@ -42,7 +47,9 @@ def answer(catalogue: Catalogue, call: Call, tokens: Tokens) -> Answer | None:
             groups = [_group(group, versions) for group, versions in catalogue.groups.items() if group]
             return Answer(body=encode({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         case ["apis", group] if group in catalogue.groups:
-            return Answer(body=encode({"kind": "APIGroup", "apiVersion": "v1"} | _group(group, catalogue.groups[group])))
+            return Answer(
+                body=encode({"kind": "APIGroup", "apiVersion": "v1"} | _group(group, catalogue.groups[group]))
+            )
         case ["api", version] if version == "v1":
             return Answer(body=encode(_resources(catalogue, "", version)))
         case ["apis", group, version] if version in catalogue.groups.get(group, ()):

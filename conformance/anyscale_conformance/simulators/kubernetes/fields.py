@@ -83,11 +83,11 @@ def updated(
     """Return the managers after an update: what it changed is the writer's and nobody else's, what it took away is nobody's."""
     before, after = _leaves(shape, old or {}), _leaves(shape, new)
     changed = frozenset(path for path, value in after.items() if path not in before or before[path] != value)
-    there = owned(shape, new)
-    mine = there - (owned(shape, old or {}) - changed)
+    there, was = owned(shape, new), owned(shape, old or {})
+    mine, gone = there - (was - changed), was - there
     out, found = [], False
     for manager in known:
-        kept = (manager.fields & there) - (changed if manager.key != writer.key else NOTHING)
+        kept = manager.fields - gone - (changed if manager.key != writer.key else NOTHING)
         if manager.key == writer.key:
             found = True
             fields = kept | mine
@@ -128,9 +128,7 @@ def apply(
         # An item whose every owner has gone goes; one that others still hold something in stays.
         gone = frozenset(path for path in gone if not _is_held(path, want | others))
         merged = _without(shape, merged, (), gone)
-    out = [
-        attrs.evolve(manager, fields=manager.fields - changed) for manager in known if manager.key != writer.key
-    ]
+    out = [attrs.evolve(manager, fields=manager.fields - changed) for manager in known if manager.key != writer.key]
     mine = attrs.evolve(writer, fields=want)
     if before == want and not changed:
         old = next(manager for manager in known if manager.key == writer.key) if before else writer

@@ -34,7 +34,10 @@ _RULE = {
     "backendRefs": [_BACKEND | {"weight": "integer", "filters": [_FILTER]}],
     "timeouts": {"request": "string", "backendRequest": "string"},
 }  # fmt: skip
-_SELECTOR = {"matchLabels": "map", "matchExpressions": [{"key*": "string", "operator*": "string", "values": ["string"]}]}
+_SELECTOR = {
+    "matchLabels": "map",
+    "matchExpressions": [{"key*": "string", "operator*": "string", "values": ["string"]}],
+}
 _LISTENER = {
     "name*": "string", "hostname": "string", "port*": "integer", "protocol*": "string",
     "tls": {"mode": "string", "options": "map",

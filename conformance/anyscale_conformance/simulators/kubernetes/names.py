@@ -62,7 +62,11 @@ def of_object(plural: str, meta: Mapping[str, Any]) -> list[Fault]:
         ))  # fmt: skip
     for word in meta.get("finalizers") or ():
         if word not in ("orphan", "foregroundDeletion", "kubernetes") and "/" not in word:
-            found.append(invalid_value("metadata.finalizers", word, "name is neither a standard finalizer name nor is it fully qualified"))
+            found.append(
+                invalid_value(
+                    "metadata.finalizers", word, "name is neither a standard finalizer name nor is it fully qualified"
+                )
+            )
     for index, owner in enumerate(meta.get("ownerReferences") or ()):
         found += [
             required(f"metadata.ownerReferences[{index}].{key}", f"{key} must not be empty")

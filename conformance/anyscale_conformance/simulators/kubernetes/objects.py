@@ -25,7 +25,16 @@ from anyscale_conformance.simulators.kubernetes.users import Caller
 from anyscale_conformance.simulators.kubernetes.values import Reading, missing, read
 from anyscale_conformance.simulators.kubernetes.world import World
 
-CREATED_BY_PUT = {"leases", "endpoints", "events", "limitranges", "roles", "rolebindings", "clusterroles", "clusterrolebindings"}
+CREATED_BY_PUT = {
+    "leases",
+    "endpoints",
+    "events",
+    "limitranges",
+    "roles",
+    "rolebindings",
+    "clusterroles",
+    "clusterrolebindings",
+}
 NEEDS_VERSION = {"leases", "poddisruptionbudgets", "gatewayclasses", "gateways", "httproutes"}
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 _SYSTEM_META = (
@@ -125,9 +134,7 @@ class Objects:
         entry = self.get(target)
         return deletion.delete(self._world, entry, options, is_dry=caller.is_dry)
 
-    def _create(
-        self, target: Target, obj: Object, caller: Caller, *, managers: list[fields.Manager] | None
-    ) -> Entry:
+    def _create(self, target: Target, obj: Object, caller: Caller, *, managers: list[fields.Manager] | None) -> Entry:
         world, kind = self._world, target.kind
         meta = obj["metadata"]
         given = meta.get("name", "")
@@ -147,7 +154,9 @@ class Objects:
         meta |= {"uid": world.uid(), "creationTimestamp": world.stamp}
         defaults.fill(world, kind, obj)
         if managers is None:
-            managers = fields.updated(schema_of(kind), None, _owned(target, obj), (), self._writer(target, caller, "Update"))
+            managers = fields.updated(
+                schema_of(kind), None, _owned(target, obj), (), self._writer(target, caller, "Update")
+            )
         admission.mutate(world, kind, obj, target.namespace, caller)
         self._check(target, obj, None)
         admission.admit(world, kind, obj, target.namespace, caller)
@@ -182,7 +191,11 @@ class Objects:
             given = meta.pop("managedFields", None)
             known = [] if given in ([], [{}]) else fields.managers(old.obj)
             managers = fields.updated(
-                schema_of(kind), _owned(target, old.obj), _owned(target, obj), known, self._writer(target, caller, "Update")
+                schema_of(kind),
+                _owned(target, old.obj),
+                _owned(target, obj),
+                known,
+                self._writer(target, caller, "Update"),
             )
         _write_managers(meta, managers)
         if _same(obj, old.obj):
@@ -212,13 +225,17 @@ class Objects:
         if reading.unknown:
             about = f"{target.namespace}/{target.name}; {target.kind.api_version}, Kind={target.kind.kind}"
             raise Problem(
-                500, "", f"failed to create typed patch object ({about}): .{reading.unknown[0]}: field not declared in schema"
+                500,
+                "",
+                f"failed to create typed patch object ({about}): .{reading.unknown[0]}: field not declared in schema",
             )
         meta = obj["metadata"]
         if meta.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         if meta.setdefault("name", target.name) != target.name:
-            raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({target.name})")
+            raise bad_request(
+                f"the name of the object ({meta['name']}) does not match the name on the URL ({target.name})"
+            )
         meta.pop("creationTimestamp", None)
         return _owned(target, obj) | {"metadata": meta}
 
@@ -231,11 +248,13 @@ class Objects:
             raise bad_request(
                 f"the API version in the data ({words[0]}) does not match the expected API version ({kind.api_version})"
                 if words[0] != kind.api_version
-                else f"{words[1]} in version \"{kind.version}\" cannot be handled as a {kind.kind}: no kind \"{words[1]}\" is "
+                else f'{words[1]} in version "{kind.version}" cannot be handled as a {kind.kind}: no kind "{words[1]}" is '
                 f'registered for version "{kind.api_version}"'
             )
         reading = Reading(kind=kind.kind, version=kind.version)
-        obj = read(schema_of(kind), {key: value for key, value in body.items() if key not in ("kind", "apiVersion")}, reading)
+        obj = read(
+            schema_of(kind), {key: value for key, value in body.items() if key not in ("kind", "apiVersion")}, reading
+        )
         meta = obj.setdefault("metadata", {})
         if kind.is_namespaced and meta.setdefault("namespace", target.namespace) != target.namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
@@ -302,7 +321,11 @@ def _clashing(found: list[fields.Clash]) -> Problem:
         return words if manager.operation == "Apply" else f"{words} using {manager.api_version} at {manager.time}"
 
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {who(clash.manager)}", "field": fields.show(clash.path)}
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {who(clash.manager)}",
+            "field": fields.show(clash.path),
+        }
         for clash in found
     ]
     if len(found) == 1:
@@ -350,7 +373,8 @@ def _same(new: Object, old: Object) -> bool:
     def bare(obj: Object) -> Object:
         meta = {key: value for key, value in obj["metadata"].items() if key not in ("managedFields", "resourceVersion")}
         managers = [
-            {key: value for key, value in entry.items() if key != "time"} for entry in obj["metadata"].get("managedFields", ())
+            {key: value for key, value in entry.items() if key != "time"}
+            for entry in obj["metadata"].get("managedFields", ())
         ]
         return {**obj, "metadata": meta, "managers": managers}
 

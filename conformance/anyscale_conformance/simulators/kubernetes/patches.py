@@ -21,14 +21,18 @@ def json_patch(obj: Any, operations: Any) -> Any:
         raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     if len(operations) > _MAX_OPERATIONS:
         raise Problem(
-            413, "RequestEntityTooLarge", f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(operations)}"
+            413,
+            "RequestEntityTooLarge",
+            f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(operations)}",
         )
     try:
         return jsonpatch.apply_patch(obj, operations)
     except jsonpatch.InvalidJsonPatch as error:
         raise bad_request(str(error)) from None
     except (jsonpatch.JsonPatchException, JsonPointerException) as error:
-        raise Problem(422, "Invalid", f"the server rejected our request due to an error in our request: {error}") from None
+        raise Problem(
+            422, "Invalid", f"the server rejected our request due to an error in our request: {error}"
+        ) from None
 
 
 def merge_patch(obj: Any, patch: Any) -> Any:

@@ -60,7 +60,9 @@ def spec_faults(spec: Mapping[str, Any], at: str) -> list[Fault]:
         ))  # fmt: skip
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and deadline < 1:
-        found.append(invalid_value(f"{at}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive"))
+        found.append(
+            invalid_value(f"{at}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
+        )
     if account := spec.get("serviceAccountName"):
         found += names.subdomain(f"{at}.serviceAccountName", account)
     for word in ("hostname", "subdomain"):
@@ -105,18 +107,26 @@ def _container(container: Mapping[str, Any], at: str, volumes: set[Any]) -> list
     elif container["image"] != container["image"].strip():
         found.append(invalid_value(f"{at}.image", container["image"], "must not have leading or trailing whitespace"))
     if container.get("imagePullPolicy") not in ("Always", "IfNotPresent", "Never"):
-        found.append(unsupported(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), ("Always", "IfNotPresent", "Never")))
+        found.append(
+            unsupported(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), ("Always", "IfNotPresent", "Never"))
+        )
     for index, port in enumerate(container.get("ports", ())):
         number = port.get("containerPort", 0)
         if not 1 <= number <= 65535:
-            found.append(invalid_value(f"{at}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive"))
+            found.append(
+                invalid_value(f"{at}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive")
+            )
     for index, variable in enumerate(container.get("env", ())):
         found += _variable(variable, f"{at}.env[{index}]")
     seen: set[str] = set()
     for index, mount in enumerate(container.get("volumeMounts", ())):
         here = f"{at}.volumeMounts[{index}]"
         if mount.get("name") not in volumes:
-            found.append(Fault(reason="FieldValueNotFound", field=f"{here}.name", message=f'Not found: "{mount.get("name", "")}"'))
+            found.append(
+                Fault(
+                    reason="FieldValueNotFound", field=f"{here}.name", message=f'Not found: "{mount.get("name", "")}"'
+                )
+            )
         if not mount.get("mountPath"):
             found.append(required(f"{here}.mountPath"))
         elif mount["mountPath"] in seen:
@@ -129,14 +139,26 @@ def _variable(variable: Mapping[str, Any], at: str) -> list[Fault]:
     if not variable.get("name"):
         return [required(f"{at}.name")]
     if "=" in variable["name"]:
-        return [invalid_value(f"{at}.name", variable["name"], "a valid environment variable name must consist only of printable ASCII characters other than '='")]
+        return [
+            invalid_value(
+                f"{at}.name",
+                variable["name"],
+                "a valid environment variable name must consist only of printable ASCII characters other than '='",
+            )
+        ]
     source = variable.get("valueFrom")
     if source is None:
         return []
     if variable.get("value"):
         return [invalid_value(f"{at}.valueFrom", "", "may not be specified when `value` is not empty")]
     if len(source) != 1:
-        return [invalid_value(f"{at}.valueFrom", "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`")]
+        return [
+            invalid_value(
+                f"{at}.valueFrom",
+                "",
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            )
+        ]
     return []
 
 
@@ -145,17 +167,31 @@ def _resources(resources: Mapping[str, Any], at: str) -> list[Fault]:
     limits = resources.get("limits", {})
     for part in ("limits", "requests"):
         for word, text in resources.get(part, {}).items():
-            if "/" not in word and word not in ("cpu", "memory", "ephemeral-storage", "storage") and not word.startswith("hugepages-"):
-                found.append(invalid_value(f"{at}.{part}[{word}]", word, "must be a standard resource type or fully qualified"))
+            if (
+                "/" not in word
+                and word not in ("cpu", "memory", "ephemeral-storage", "storage")
+                and not word.startswith("hugepages-")
+            ):
+                found.append(
+                    invalid_value(f"{at}.{part}[{word}]", word, "must be a standard resource type or fully qualified")
+                )
             if quantities.value(text) < 0:
                 found.append(invalid_value(f"{at}.{part}[{word}]", text, "must be greater than or equal to 0"))
     for word, text in resources.get("requests", {}).items():
         limit = limits.get(word)
         if limit is not None and quantities.value(text) > quantities.value(limit):
-            found.append(invalid_value(f"{at}.requests", text, f"must be less than or equal to {word} limit of {limit}"))
+            found.append(
+                invalid_value(f"{at}.requests", text, f"must be less than or equal to {word} limit of {limit}")
+            )
         if "/" in word and limit != text:
-            detail = "Limit must be set for non overcommitable resources" if limit is None else f"must be equal to {word} limit of {limit}"
-            found.append(required(f"{at}.limits", detail) if limit is None else invalid_value(f"{at}.requests", text, detail))
+            detail = (
+                "Limit must be set for non overcommitable resources"
+                if limit is None
+                else f"must be equal to {word} limit of {limit}"
+            )
+            found.append(
+                required(f"{at}.limits", detail) if limit is None else invalid_value(f"{at}.requests", text, detail)
+            )
     return found
 
 
@@ -169,7 +205,11 @@ def _volumes(spec: Mapping[str, Any], at: str) -> list[Fault]:
             found.append(duplicate(f"{here}.name", name))
         seen.add(name)
         if len(volume) > 2:
-            found.append(forbidden_field(f"{here}.{sorted(set(volume) - {'name'})[1]}", "may not specify more than 1 volume type"))
+            found.append(
+                forbidden_field(
+                    f"{here}.{sorted(set(volume) - {'name'})[1]}", "may not specify more than 1 volume type"
+                )
+            )
         if "secret" in volume and not volume["secret"].get("secretName"):
             found.append(required(f"{here}.secret.secretName"))
         if "configMap" in volume and not volume["configMap"].get("name"):
@@ -185,7 +225,9 @@ def _volumes(spec: Mapping[str, Any], at: str) -> list[Fault]:
 
 
 def _affinity(spec: Mapping[str, Any], at: str) -> list[Fault]:
-    needed = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    needed = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
     if needed is None:
         return []
     here = f"{at}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
@@ -198,7 +240,9 @@ def _affinity(spec: Mapping[str, Any], at: str) -> list[Fault]:
             if one.get("operator") in ("In", "NotIn") and not one.get("values"):
                 found.append(required(f"{where}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
             elif one.get("operator") not in ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"):
-                found.append(invalid_value(f"{where}.operator", one.get("operator", ""), "not a valid selector operator"))
+                found.append(
+                    invalid_value(f"{where}.operator", one.get("operator", ""), "not a valid selector operator")
+                )
     return found
 
 

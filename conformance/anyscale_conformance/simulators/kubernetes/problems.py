@@ -46,9 +46,7 @@ class Problem(Exception):
 
 def required(field: str, detail: str = "") -> Fault:
     """Return the fault of a field that has to be there."""
-    return Fault(
-        reason="FieldValueRequired", message=f"Required value{f': {detail}' if detail else ''}", field=field
-    )
+    return Fault(reason="FieldValueRequired", message=f"Required value{f': {detail}' if detail else ''}", field=field)
 
 
 def invalid_value(field: str, value: object, detail: str) -> Fault:
@@ -87,7 +85,9 @@ def invalid(kind: str, group: str, name: str, faults: Iterable[Fault]) -> Proble
 
 def not_found(plural: str, group: str, name: str) -> Problem:
     """404: there is no such object."""
-    return Problem(404, "NotFound", f'{_resource(plural, group)} "{name}" not found', details=_about(name, group, plural))
+    return Problem(
+        404, "NotFound", f'{_resource(plural, group)} "{name}" not found', details=_about(name, group, plural)
+    )
 
 
 def no_such_path() -> Problem:

@@ -51,7 +51,9 @@ class Authorizer:
     def refusal(self, user: User, question: Question) -> Problem:
         """Return what somebody is told who may not."""
         if question.path:
-            return Problem(403, "Forbidden", f'forbidden: User "{user.name}" cannot {question.verb} path "{question.path}"')
+            return Problem(
+                403, "Forbidden", f'forbidden: User "{user.name}" cannot {question.verb} path "{question.path}"'
+            )
         where = f'in the namespace "{question.namespace}"' if question.namespace else "at the cluster scope"
         return forbidden(
             question.resource, question.group, question.name,

@@ -11,9 +11,7 @@ from anyscale_conformance.simulators.kubernetes.users import User
 from anyscale_conformance.simulators.kubernetes.world import World
 
 
-def answer(
-    asked: Route, body: Any, user: User, authorizer: Authorizer, tokens: Tokens, world: World
-) -> dict[str, Any]:
+def answer(asked: Route, body: Any, user: User, authorizer: Authorizer, tokens: Tokens, world: World) -> dict[str, Any]:
     """Return the review with its status. Raises Problem for a question that cannot be read."""
     if not isinstance(body, dict):
         raise bad_request("the object provided is unrecognized (must be of type Object)")
@@ -34,7 +32,10 @@ def answer(
             return out | {"status": _access(asked, spec, user, authorizer)}
     if not spec.get("user") and not spec.get("groups"):
         raise invalid(
-            asked.kind.kind, asked.kind.group, "", [invalid_value("spec.user", "", "at least one of user or group must be specified")]
+            asked.kind.kind,
+            asked.kind.group,
+            "",
+            [invalid_value("spec.user", "", "at least one of user or group must be specified")],
         )
     about = User(name=spec.get("user", ""), groups=tuple(spec.get("groups") or ()))
     return out | {"status": _access(asked, spec, about, authorizer)}
@@ -53,7 +54,9 @@ def _token(spec: Mapping[str, Any], tokens: Tokens) -> dict[str, Any]:
 def _access(asked: Route, spec: Mapping[str, Any], user: User, authorizer: Authorizer) -> dict[str, Any]:
     about, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if bool(about) == bool(path):
-        fault = required("spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+        fault = required(
+            "spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        )
         raise invalid(asked.kind.kind, asked.kind.group, "", [fault])
     if about:
         question = Question(

@@ -7,7 +7,7 @@ classes do not carry (keys of lists, patch strategies) is the table here, from t
 import importlib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import attrs
@@ -110,7 +110,7 @@ _MODULE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 METADATA = "V1ObjectMeta"
 
 
-@lru_cache(maxsize=None)
+@cache
 def of(kind: Kind) -> Struct:
     """Return the schema of a kind."""
     if kind.model:
@@ -119,7 +119,7 @@ def of(kind: Kind) -> Struct:
     return Struct(name=kind.kind, fields=fields | {key: _own(shape, key) for key, shape in SCHEMAS[kind.kind].items()})
 
 
-@lru_cache(maxsize=None)
+@cache
 def of_model(model: str) -> Struct:
     """Return the schema that a class of the client stands for."""
     module = importlib.import_module(f"kubernetes.client.models.{_MODULE.sub('_', model).lower()}")

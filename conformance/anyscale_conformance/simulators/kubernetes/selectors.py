@@ -108,7 +108,7 @@ def parse_fields(text: str, allowed: Iterable[str], kind: str) -> Callable[[Mapp
             raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")
         field, sign, value = found.groups()
         if field not in known:
-            raise bad_request(f'field label not supported: {field}' if kind else f"unable to find field {field}")
+            raise bad_request(f"field label not supported: {field}" if kind else f"unable to find field {field}")
         terms.append((tuple(field.split(".")), sign != "!=", value))
     return lambda obj: all((_at(obj, path) == value) is equal for path, equal, value in terms)
 
@@ -124,7 +124,7 @@ def _at(obj: Any, path: tuple[str, ...]) -> str:
 def _requirement(text: str, found: re.Match[str]) -> Requirement:
     key = found["absent"] or found["key"]
     if not _KEY.fullmatch(key):
-        raise _unreadable(text, f"key: Invalid value: \"{key}\": name part must consist of alphanumeric characters")
+        raise _unreadable(text, f'key: Invalid value: "{key}": name part must consist of alphanumeric characters')
     if found["not"]:
         return Requirement(key=key, operator="DoesNotExist")
     if found["set"]:
@@ -137,7 +137,9 @@ def _requirement(text: str, found: re.Match[str]) -> Requirement:
         return Requirement(key=key, operator="Exists")
     for value in values:
         if not _VALUE.fullmatch(value):
-            raise _unreadable(text, f'values[0][{key}]: Invalid value: "{value}": a valid label must be 63 characters or less')
+            raise _unreadable(
+                text, f'values[0][{key}]: Invalid value: "{value}": a valid label must be 63 characters or less'
+            )
         if operator in ("Gt", "Lt") and not value.lstrip("-").isdigit():
             raise _unreadable(text, "for 'Gt', 'Lt' operators, the value must be an integer")
     return Requirement(key=key, operator=operator, values=values)

@@ -180,5 +180,3 @@ def _response(answer: Answer) -> web.Response:
         escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{escaped}"')
     return response
-
-

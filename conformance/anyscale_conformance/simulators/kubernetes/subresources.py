@@ -47,7 +47,9 @@ def evict(world: World, pod: Entry, options: Mapping[str, Any], *, is_dry: bool 
     running = pod.obj.get("status", {}).get("phase") == "Running"
     found = budgets.over(world, pod)
     if len(found) > 1:
-        raise bad_request("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+        raise bad_request(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
     if found and running and "deletionTimestamp" not in pod.meta:
         state = budgets.state(world, found[0])
         if state.allowed <= 0:
@@ -56,7 +58,9 @@ def evict(world: World, pod: Entry, options: Mapping[str, Any], *, is_dry: bool 
                 "message": f"The disruption budget {found[0].name} needs {state.desired} healthy pods and has {state.healthy} currently",
             }
             raise too_many_requests(
-                "Cannot evict pod as it would violate the pod's disruption budget.", retry_after=RETRY_EVICTION_S, causes=[cause]
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+                retry_after=RETRY_EVICTION_S,
+                causes=[cause],
             )
     deletion.delete(world, pod, options, is_dry=is_dry)
 
@@ -81,11 +85,15 @@ def _log(ask: Ask) -> Answer:
     containers = [one["name"] for one in pod.obj["spec"]["containers"]]
     wanted = ask.call.query.get("container", "")
     if not wanted and len(containers) > 1:
-        raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(containers)}]")
+        raise bad_request(
+            f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(containers)}]"
+        )
     wanted = wanted or containers[0]
     if wanted not in containers:
         raise bad_request(f"container {wanted} is not valid for pod {pod.name}")
-    status = next((one for one in pod.obj.get("status", {}).get("containerStatuses", ()) if one["name"] == wanted), None)
+    status = next(
+        (one for one in pod.obj.get("status", {}).get("containerStatuses", ()) if one["name"] == wanted), None
+    )
     waiting = ((status or {}).get("state") or {}).get("waiting")
     if waiting is not None or (status is None and pod.obj["spec"].get("nodeName")):
         reason = (waiting or {}).get("reason", "ContainerCreating")
@@ -126,7 +134,9 @@ def _scale_of(entry: Entry) -> dict[str, Any]:
 def _bind(ask: Ask) -> Answer:
     pod, body = ask.entry, ask.call.object()
     if pod.obj["spec"].get("nodeName"):
-        raise conflict("pods/binding", "", pod.name, f'pod {pod.name} is already assigned to node "{pod.obj["spec"]["nodeName"]}"')
+        raise conflict(
+            "pods/binding", "", pod.name, f'pod {pod.name} is already assigned to node "{pod.obj["spec"]["nodeName"]}"'
+        )
     ask.world.bind(pod, (body.get("target") or {}).get("name", ""))
     return Answer(status=201, body=encode(SUCCESS))
 

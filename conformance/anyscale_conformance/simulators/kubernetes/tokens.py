@@ -71,8 +71,14 @@ class Tokens:
         spec = body.get("spec") or {}
         seconds = spec.get("expirationSeconds") or 3600
         if seconds < SHORTEST_S or seconds > LONGEST_S:
-            detail = "may not specify a duration less than 10 minutes" if seconds < SHORTEST_S else f"may not specify a duration larger than {LONGEST_S} seconds"
-            raise invalid("TokenRequest", "authentication.k8s.io", "", [invalid_value("spec.expirationSeconds", seconds, detail)])
+            detail = (
+                "may not specify a duration less than 10 minutes"
+                if seconds < SHORTEST_S
+                else f"may not specify a duration larger than {LONGEST_S} seconds"
+            )
+            raise invalid(
+                "TokenRequest", "authentication.k8s.io", "", [invalid_value("spec.expirationSeconds", seconds, detail)]
+            )
         bound = self._bound(account, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [self.issuer]
         token, end = self.issue(account, audiences=audiences, seconds=int(seconds), bound=bound)
@@ -107,7 +113,9 @@ class Tokens:
         claims = self._claims(token)
         both = tuple(word for word in wanted if word in claims["aud"])
         if not both:
-            raise Rejected(f"invalid bearer token, token audiences {_go(claims['aud'])} is invalid for the target audiences {_go(wanted)}")
+            raise Rejected(
+                f"invalid bearer token, token audiences {_go(claims['aud'])} is invalid for the target audiences {_go(wanted)}"
+            )
         return Proof(user=self._user(claims), audiences=both)
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -151,7 +159,9 @@ class Tokens:
             return None
         plural = _BOUND.get(ref.get("kind", ""))
         if plural is None:
-            raise bad_request(f"cannot bind token for serviceaccount {account.name!r} to object of type {ref.get('kind')}")
+            raise bad_request(
+                f"cannot bind token for serviceaccount {account.name!r} to object of type {ref.get('kind')}"
+            )
         entry = self._world.get(plural, "" if plural == "nodes" else account.namespace, ref.get("name", ""))
         if entry is None:
             raise not_found(plural, "", ref.get("name", ""))
@@ -162,7 +172,9 @@ class Tokens:
                 "been deleted and then recreated",
             )  # fmt: skip
         if plural == "pods" and entry.obj["spec"].get("serviceAccountName") != account.name:
-            raise bad_request(f'cannot bind token for serviceaccount "{account.name}" to pod running with different serviceaccount name.')
+            raise bad_request(
+                f'cannot bind token for serviceaccount "{account.name}" to pod running with different serviceaccount name.'
+            )
         return entry
 
 

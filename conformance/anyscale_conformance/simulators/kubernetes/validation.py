@@ -68,7 +68,13 @@ def _service(world: World, obj: Object, old: Object | None) -> list[Fault]:
         seen.add(key)
         seen_names.add(port.get("name"))
         if (number := port.get("nodePort")) and not 30000 <= number <= 32767 and old is None:
-            found.append(invalid_value(f"{at}.nodePort", number, "provided port is not in the valid range. The range of valid ports is 30000-32767"))
+            found.append(
+                invalid_value(
+                    f"{at}.nodePort",
+                    number,
+                    "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                )
+            )
     if old is not None and spec["type"] != "ExternalName":
         before = old["spec"].get("clusterIP")
         if before and spec.get("clusterIP") != before:
@@ -138,11 +144,17 @@ def _kept_whole(obj: Object, old: Object | None) -> list[Fault]:
 def _claim(_: World, obj: Object, old: Object | None) -> list[Fault]:
     spec = obj["spec"]
     if old is not None:
+
         def fixed(one: Mapping[str, Any]) -> dict[str, Any]:
             return {key: value for key, value in one.items() if key not in ("resources", "volumeName")}
 
         if fixed(spec) != fixed(old["spec"]):
-            return [forbidden_field("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims")]
+            return [
+                forbidden_field(
+                    "spec",
+                    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+                )
+            ]
         return []
     found = []
     if not spec.get("accessModes"):
@@ -160,7 +172,13 @@ def _budget(_: World, obj: Object, old: Object | None) -> list[Fault]:
     for key in ("minAvailable", "maxUnavailable"):
         value = spec.get(key)
         if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
-            found.append(invalid_value(f"spec.{key}", value, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"))
+            found.append(
+                invalid_value(
+                    f"spec.{key}",
+                    value,
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                )
+            )
         if isinstance(value, int) and value < 0:
             found.append(invalid_value(f"spec.{key}", value, "must be greater than or equal to 0"))
     return found
@@ -174,7 +192,9 @@ def _deployment(_: World, obj: Object, old: Object | None) -> list[Fault]:
         found.append(required("spec.selector"))
     labels = spec.get("template", {}).get("metadata", {}).get("labels") or {}
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        found.append(invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+        found.append(
+            invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+        )
     if spec.get("replicas", 0) < 0:
         found.append(invalid_value("spec.replicas", spec["replicas"], "must be greater than or equal to 0"))
     if old is not None and selector != old["spec"].get("selector"):
@@ -189,7 +209,9 @@ def _binding(_: World, obj: Object, old: Object | None) -> list[Fault]:
         found.append(unsupported("roleRef.kind", ref.get("kind", ""), ("ClusterRole", "Role")))
     for index, subject in enumerate(obj.get("subjects", ())):
         if subject.get("kind") not in ("User", "Group", "ServiceAccount"):
-            found.append(unsupported(f"subjects[{index}].kind", subject.get("kind", ""), ("Group", "ServiceAccount", "User")))
+            found.append(
+                unsupported(f"subjects[{index}].kind", subject.get("kind", ""), ("Group", "ServiceAccount", "User"))
+            )
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
             found.append(required(f"subjects[{index}].namespace"))
     if old is not None and ref != old.get("roleRef"):
@@ -225,7 +247,11 @@ def _ingress(_: World, obj: Object, old: Object | None) -> list[Fault]:
             elif path["pathType"] != "ImplementationSpecific" and not str(path.get("path", "")).startswith("/"):
                 found.append(invalid_value(f"{at}.path", path.get("path", ""), "must be an absolute path"))
             service = (path.get("backend") or {}).get("service")
-            if service is not None and not (service.get("port") or {}).get("number") and not (service.get("port") or {}).get("name"):
+            if (
+                service is not None
+                and not (service.get("port") or {}).get("number")
+                and not (service.get("port") or {}).get("name")
+            ):
                 found.append(required(f"{at}.backend", "port name or number is required"))
     return found
 
@@ -236,7 +262,9 @@ def _lease(_: World, obj: Object, old: Object | None) -> list[Fault]:
     if spec.get("leaseDurationSeconds") is not None and spec["leaseDurationSeconds"] <= 0:
         found.append(invalid_value("spec.leaseDurationSeconds", spec["leaseDurationSeconds"], "must be greater than 0"))
     if spec.get("leaseTransitions") is not None and spec["leaseTransitions"] < 0:
-        found.append(invalid_value("spec.leaseTransitions", spec["leaseTransitions"], "must be greater than or equal to 0"))
+        found.append(
+            invalid_value("spec.leaseTransitions", spec["leaseTransitions"], "must be greater than or equal to 0")
+        )
     return found
 
 
@@ -252,7 +280,9 @@ def _priority_class(_: World, obj: Object, old: Object | None) -> list[Fault]:
 
 def _gateway(_: World, obj: Object, old: Object | None) -> list[Fault]:
     listeners = obj.get("spec", {}).get("listeners", [])
-    found = [] if listeners else [invalid_value("spec.listeners", 0, "spec.listeners in body should have at least 1 items")]
+    found = (
+        [] if listeners else [invalid_value("spec.listeners", 0, "spec.listeners in body should have at least 1 items")]
+    )
     for index, listener in enumerate(listeners):
         if "port" in listener:
             found += port_number(f"spec.listeners[{index}].port", listener["port"])

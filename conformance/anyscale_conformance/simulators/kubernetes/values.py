@@ -40,7 +40,9 @@ def read(shape: Shape, value: Any, reading: Reading, path: str = "") -> Any:
         case Mapped():
             _expect(isinstance(value, dict), value, "object", path, reading)
             return {
-                key: read(shape.item, inner, reading, f"{path}.{key}") for key, inner in value.items() if inner is not None
+                key: read(shape.item, inner, reading, f"{path}.{key}")
+                for key, inner in value.items()
+                if inner is not None
             }
         case Sequence():
             _expect(isinstance(value, list), value, "array", path, reading)
@@ -69,7 +71,13 @@ def missing(shape: Shape, value: Any, path: str = "") -> list[Fault]:
 def _scalar(shape: Scalar, value: Any, reading: Reading, path: str) -> Any:
     allowed = _TYPES[shape.name]
     is_bool = isinstance(value, bool)
-    _expect(isinstance(value, allowed) and (not is_bool or shape.name in ("boolean", "any")), value, shape.name, path, reading)
+    _expect(
+        isinstance(value, allowed) and (not is_bool or shape.name in ("boolean", "any")),
+        value,
+        shape.name,
+        path,
+        reading,
+    )
     if shape.name == "time":
         return _time(value, path, reading)
     if shape.name != "quantity":
@@ -93,7 +101,9 @@ def _time(value: str, path: str, reading: Reading) -> str:
 def _expect(is_right: bool, value: Any, wanted: str, path: str, reading: Reading) -> None:
     if is_right:
         return
-    found = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}.get(type(value), "null")
+    found = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}.get(
+        type(value), "null"
+    )
     go = {"integer": "int32", "boolean": "bool", "object": "map", "array": "slice"}.get(wanted, wanted)
     raise bad_request(
         f"{_cannot(reading)}: json: cannot unmarshal {found} into Go struct field {reading.kind}.{path} of type {go}"

@@ -58,7 +58,11 @@ class Stream:
 
     def _bookmark(self, meta: dict[str, object]) -> bytes:
         kind = self._watch.kind
-        shown = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": {"resourceVersion": str(self._revision)} | meta}
+        shown = {
+            "kind": kind.kind,
+            "apiVersion": kind.api_version,
+            "metadata": {"resourceVersion": str(self._revision)} | meta,
+        }
         return _line("BOOKMARK", encode(shown))
 
 
@@ -69,7 +73,11 @@ def _at_end(change: Change) -> Entry:
     meta = change.before.meta | {"resourceVersion": str(change.revision)}
     before = change.before
     return Entry(
-        kind=before.kind, namespace=before.namespace, name=before.name, revision=change.revision, obj=before.obj | {"metadata": meta}
+        kind=before.kind,
+        namespace=before.namespace,
+        name=before.name,
+        revision=change.revision,
+        obj=before.obj | {"metadata": meta},
     )
 
 

@@ -32,6 +32,8 @@ class World:
         self.reactors: list[Callable[[Change], None]] = []
         self.pollers: list[Callable[[], None]] = []
         self.watchers: list[Callable[[], None]] = []
+        self.bind: Callable[[Entry, str], Entry] = lambda pod, _: pod
+        self.log_of: Callable[[Entry], str] = lambda _: ""
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._instant: datetime | None = None
