@@ -46,7 +46,6 @@ class Store:
     endpoint: str
     secret: str
     region: str = "us-east-1"
-    prefix: str = ""
     path_style: bool = True
 
 

@@ -184,7 +184,7 @@ def translate(refusal: Refusal, *, clock: Clock, resource: str = "") -> CloudErr
         return Unclassified(refusal.message, reason=refusal.reason, applied=Applied.UNKNOWN, **fields)
     fields |= {"reason": meaning.reason, "scope": meaning.scope, "applied": meaning.applied}
     fields["hint"] = _grant(refusal.message) if meaning.hint is _GRANT else meaning.hint
-    wait = _retry_after(refusal, clock.now())
+    wait = retry_after(refusal.retry_after, clock.now(), seconds=refusal.details.get("retryAfterSeconds"))
     if wait is not None:
         fields["retry_after"] = wait
     if meaning.error is QuotaExceeded:
@@ -225,6 +225,20 @@ def translated(*, resource: str = "", is_write: bool) -> Iterator[None]:
         ) from error
 
 
+def retry_after(header: str, now: datetime, *, seconds: object = None) -> timedelta | None:
+    """Return how long a server wants us to wait: by its header, in seconds or as a date, else by its body's ``seconds``."""
+    text = header.strip()
+    if text.isdigit():
+        return timedelta(seconds=int(text))
+    if text:
+        try:
+            until = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        return max(timedelta(), until.replace(tzinfo=until.tzinfo or UTC) - now)
+    return timedelta(seconds=seconds) if isinstance(seconds, int) and seconds > 0 else None
+
+
 def check_deadline(deadline: datetime, clock: Clock, *, applied: Applied = Applied.NO) -> float:
     """Return how many seconds are left. Raises DeadlineExceeded(REQUEST) when none are."""
     left = (deadline - clock.now()).total_seconds()
@@ -247,21 +261,6 @@ def _grant(message: str) -> str:
     """Return the remedy of a right that is missing; RBAC names the verb and the resource."""
     found = re.search(r'cannot (\w+) resource "([^"]+)"', message)
     return f"grant {found[1]} on {found[2]}: {_GRANT}" if found else _GRANT
-
-
-def _retry_after(refusal: Refusal, now: datetime) -> timedelta | None:
-    """Return how long the server wants us to wait: by its header, in seconds or as a date, or by the details of its Status."""
-    text = refusal.retry_after.strip()
-    if text.isdigit():
-        return timedelta(seconds=int(text))
-    if text:
-        try:
-            until = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        return max(timedelta(), until.replace(tzinfo=until.tzinfo or UTC) - now)
-    seconds = refusal.details.get("retryAfterSeconds")
-    return timedelta(seconds=seconds) if isinstance(seconds, int) and seconds > 0 else None
 
 
 def _quota(message: str, fields: dict[str, Any]) -> QuotaExceeded:

@@ -31,7 +31,7 @@ from anyscale_kubernetes.errors import check_deadline
 from anyscale_kubernetes.kinds import CONFIG_MAP, GATEWAY, INGRESS_CLASS, NETWORK_POLICY, POD, Kind
 from anyscale_kubernetes.names import check_name, manager
 from anyscale_kubernetes.pods import SLOT as CLUSTER
-from anyscale_kubernetes.records import PAST, Records, Request, find, is_adopted, name_of, taken
+from anyscale_kubernetes.records import Records, Request, find, is_adopted, name_of, taken
 from anyscale_kubernetes.routes import (
     LISTED,
     child_metadata,
@@ -56,8 +56,6 @@ from anyscale_kubernetes.tags import (
 
 NETWORK, ENDPOINT = "network", "endpoint"
 CHILD = manager("child")
-MEMORY = 16
-"""So many older orders of a way in are known as late when they are repeated."""
 
 
 class KubernetesNetworking(NetworkingDriver):
@@ -118,7 +116,7 @@ class KubernetesNetworking(NetworkingDriver):
                 f"{name} is used by {', '.join(users)}", reason="IN_USE", resource=name,
                 hint="withdraw its endpoints and delete its instances first",
             )  # fmt: skip
-        return self._delete(record, deadline)
+        return self._networks.delete(record, deadline=deadline, policy="Foreground")
 
     def expose(self, spec: EndpointSpec, *, token: Token, deadline: datetime) -> Endpoint:
         check_deadline(deadline, self._clock)
@@ -141,7 +139,7 @@ class KubernetesNetworking(NetworkingDriver):
             record = self._endpoints.read(name, owner=owner, deadline=deadline)
         except NotFound:
             return Deletion.ALREADY_ABSENT
-        return self._delete(record, deadline)
+        return self._endpoints.delete(record, deadline=deadline, policy="Foreground")
 
     def check(self, name: str, *, owner: Owner, deadline: datetime) -> tuple[Check, ...]:
         check_deadline(deadline, self._clock)
@@ -166,24 +164,7 @@ class KubernetesNetworking(NetworkingDriver):
             return self._endpoints.apply(CONFIG_MAP, request, {"data": dict(data)}, deadline=deadline)
         if record["metadata"].get("deletionTimestamp") or not request.owner.owns(tags_of(record)):
             raise taken(request, record)
-        metadata = request.metadata()
-        past = [key for key in record["metadata"]["labels"] if key.startswith(f"{PAST}/")]
-        forgotten = dict.fromkeys(past[: max(0, len(past) - MEMORY)])
-        patch = {
-            "metadata": {
-                "resourceVersion": record["metadata"]["resourceVersion"],
-                "labels": {**forgotten, **metadata["labels"]},
-                "annotations": metadata["annotations"],
-            },
-            "data": dict(data),
-        }
-        return CONFIG_MAP.head() | self._api.merge(CONFIG_MAP, request.object_name, patch, deadline=deadline)
-
-    def _delete(self, record: Body, deadline: datetime) -> Deletion:
-        if record["metadata"].get("deletionTimestamp"):
-            return Deletion.GOING
-        gone = self._api.delete_if_there(CONFIG_MAP, record, deadline=deadline, policy="Foreground")
-        return Deletion.GONE if gone else Deletion.GOING
+        return self._endpoints.move(CONFIG_MAP, record, request, data, deadline=deadline)
 
     def _refuse_unservable(self, deadline: datetime) -> None:
         """Raise NotFound(REFERENCE) at once when nobody would serve the way in: it would be PENDING for ever."""

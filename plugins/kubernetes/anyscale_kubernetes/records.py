@@ -27,6 +27,8 @@ from anyscale_kubernetes.tags import (
 
 PAST = f"token.{PREFIX}"
 """The prefix of the labels that every token which made or changed an object leaves; the value begins its fingerprint."""
+MEMORY = 16
+"""So many older requests for a thing are known as late when they are repeated."""
 MARK = 40
 """So much of a fingerprint fits a label."""
 
@@ -41,6 +43,8 @@ class Request:
     token: Token
     fingerprint: str
     tags: Mapping[str, str] = attrs.field(factory=dict)
+    object: str = ""
+    """The name of the object where it does not follow from the thing's."""
 
     @property
     def digest(self) -> str:
@@ -50,15 +54,15 @@ class Request:
     @property
     def object_name(self) -> str:
         """The name of the object that stands for the thing."""
-        return short_name(self.owner, self.name)
+        return self.object or short_name(self.owner, self.name)
 
-    def metadata(self, name: str = "") -> dict[str, Any]:
-        """Return the metadata of an object of this request; by default of the one that stands for the thing."""
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the object that stands for the thing."""
         mark = marks(
             self.owner, self.name, slot=self.slot, token=self.token, fingerprint=self.fingerprint, tags=self.tags
         )
         labels = {**mark.labels, f"{PAST}/{self.digest}": self.fingerprint[:MARK]}
-        return {"name": name or self.object_name, "labels": labels, "annotations": dict(mark.annotations)}
+        return {"name": self.object_name, "labels": labels, "annotations": dict(mark.annotations)}
 
 
 class Records:
@@ -119,10 +123,28 @@ class Records:
         """Return an object of Kubernetes by its own name; None when it is proven absent."""
         return find(self._api, kind, name, deadline=deadline)
 
-    def delete(self, body: Body, *, deadline: datetime) -> Deletion:
-        """Begin to delete an object that ``read`` or ``list`` has shown."""
+    def delete(self, body: Body, *, deadline: datetime, policy: str = "Background") -> Deletion:
+        """Begin to delete an object that ``read`` or ``list`` has shown; with ``Foreground``, what belongs to it goes first."""
+        if body["metadata"].get("deletionTimestamp"):
+            return Deletion.GOING
         kind = next(kind for kind in self._kinds if kind.kind == body["kind"])
-        return Deletion.GONE if self._api.delete_if_there(kind, body, deadline=deadline) else Deletion.GOING
+        gone = self._api.delete_if_there(kind, body, deadline=deadline, policy=policy)
+        return Deletion.GONE if gone else Deletion.GOING
+
+    def move(self, kind: Kind, record: Body, request: Request, data: Mapping[str, str], *, deadline: datetime) -> Body:
+        """Write new data into a record, for this request. Raises Conflict(ETAG) when another request was quicker."""
+        metadata = request.metadata()
+        past = [key for key in record["metadata"]["labels"] if key.startswith(f"{PAST}/")]
+        forgotten = dict.fromkeys(past[: max(0, len(past) - MEMORY)])
+        patch = {
+            "metadata": {
+                "resourceVersion": record["metadata"]["resourceVersion"],
+                "labels": {**forgotten, **metadata["labels"]},
+                "annotations": metadata["annotations"],
+            },
+            "data": dict(data),
+        }
+        return kind.head() | self._api.merge(kind, request.object_name, patch, deadline=deadline)
 
     def _of(self, owner: Owner, wanted: str, deadline: datetime) -> tuple[Body, ...]:
         return tuple(
