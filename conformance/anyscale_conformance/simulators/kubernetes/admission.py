@@ -8,7 +8,6 @@ from anyscale_conformance.simulators.kubernetes import quantities
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.problems import forbidden, not_found
 from anyscale_conformance.simulators.kubernetes.store import Entry, Object
-from anyscale_conformance.simulators.kubernetes.users import Caller
 from anyscale_conformance.simulators.kubernetes.world import World
 
 MISSING_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -40,7 +39,7 @@ def namespace(world: World, kind: Kind, name: str, object_name: str) -> None:
         raise forbidden(kind.plural, kind.group, object_name, why, [cause])
 
 
-def mutate(world: World, kind: Kind, obj: Object, namespace: str, caller: Caller) -> None:
+def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
     """Fill in what admission adds to a Pod: account, token, tolerations, priority, the defaults of a LimitRange."""
     if kind.plural == "pods":
         _account(world, obj, namespace)
@@ -49,13 +48,13 @@ def mutate(world: World, kind: Kind, obj: Object, namespace: str, caller: Caller
         _limits(world, obj, namespace)
 
 
-def admit(world: World, kind: Kind, obj: Object, namespace: str, caller: Caller) -> None:
+def admit(world: World, kind: Kind, obj: Object, namespace: str) -> None:
     """Refuse what a quota does not allow any more. Raises Problem 403 with the quota's words."""
     if kind.is_namespaced:
         _quota(world, kind, obj, namespace, None)
 
 
-def readmit(world: World, kind: Kind, obj: Object, old: Entry, caller: Caller) -> None:
+def readmit(world: World, kind: Kind, obj: Object, old: Entry) -> None:
     """As ``admit``, for an update: only what it adds counts."""
     if kind.is_namespaced:
         _quota(world, kind, obj, old.namespace, old.obj)

@@ -160,29 +160,23 @@ class Api:
         revision = store.revision
         if token:
             revision, start = page(token)
+            revision = store.revision if revision < 0 else revision
         elif wanted not in ("", "0"):
-            revision = self._version(kind, wanted, call.query.get("resourceVersionMatch", ""))
+            revision = self._version(wanted, call.query.get("resourceVersionMatch", ""))
         try:
             found = store.at(kind, asked.namespace, revision)
         except Problem:
-            raise expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
-                "the continue parameter."
-                if token
-                else "The resourceVersion for the provided list is too old."
-            ) from None
-        found = [
-            entry for entry in found if selects(entry) and (start is None or (entry.namespace, entry.name) > start)
-        ]
+            raise _too_old(start) from None
+        found = [entry for entry in found if selects(entry) and (start is None or entry.key > start)]
         meta: dict[str, Any] = {"resourceVersion": str(revision)}
         if limit and len(found) > limit:
-            meta["continue"] = next_page(revision, found[limit - 1])
+            meta["continue"] = next_page(revision, found[limit - 1].key)
             if not call.query.get("labelSelector") and not call.query.get("fieldSelector"):
                 meta["remainingItemCount"] = len(found) - limit
             found = found[:limit]
         return Answer(body=_list_body(kind, meta, found, call))
 
-    def _version(self, kind: Kind, wanted: str, match: str) -> int:
+    def _version(self, wanted: str, match: str) -> int:
         revision = _revision(wanted)
         if revision > self._world.store.revision:
             raise _too_large(revision, self._world.store.revision)
@@ -238,9 +232,8 @@ class Api:
                 f'CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "{validation}": supported values: '
                 '"Ignore", "Strict", "Warn"',
             )  # fmt: skip
-        return Caller(
-            user=user, agent=call.agent, field_manager=call.query.get("fieldManager", ""), is_dry=dry == "All", validation=validation,
-        )  # fmt: skip
+        manager = call.query.get("fieldManager", "")
+        return Caller(user=user, agent=call.agent, field_manager=manager, is_dry=dry == "All", validation=validation)
 
     def _may_create(self, asked: Route, user: User, target: Target) -> None:
         """A write that would make the object needs the right to create it, too."""
@@ -319,6 +312,18 @@ def _revision(text: str) -> int:
     if not text.isdigit():
         raise bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
     return int(text)
+
+
+def _too_old(start: tuple[str, str] | None) -> Problem:
+    if start is None:
+        return expired("The resourceVersion for the provided list is too old.")
+    return expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
+        "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
+        "with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the "
+        "time the first chunk was returned and now may show up in the list.",
+        goes_on=next_page(-1, start),
+    )
 
 
 def _too_large(wanted: int, current: int) -> Problem:

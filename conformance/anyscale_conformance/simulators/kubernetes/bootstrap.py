@@ -12,8 +12,8 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 ROOT_CA = "kube-root-ca.crt"
 _ALL = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
 _PATHS = {
-    "system:discovery": (["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
-                          "/version/"], AUTHENTICATED),
+    "system:discovery": (["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
+                          "/readyz", "/version", "/version/"], AUTHENTICATED),
     "system:public-info-viewer": (["/healthz", "/livez", "/readyz", "/version", "/version/"], UNAUTHENTICATED),
     "system:service-account-issuer-discovery": (
         ["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"],

@@ -53,7 +53,8 @@ class Call:
         if sort in ("application/vnd.kubernetes.protobuf", "application/cbor", "application/apply-patch+cbor"):
             raise Problem(
                 415, "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+                "the body of the request was in an unknown format - accepted media types include: application/json, "
+                    "application/yaml",
             )  # fmt: skip
         try:
             return msgspec.json.decode(self.body)

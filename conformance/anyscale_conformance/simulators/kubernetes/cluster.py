@@ -28,7 +28,7 @@ from anyscale_core.clock import Clock
 
 
 class Cluster(Hands):
-    """A cluster that is served at ``url``. ``requests`` is the journal of what was asked of it; hands are the methods of Hands."""
+    """A cluster that is served at ``url``. ``requests`` is the journal of what was asked; hands are the methods of Hands."""
 
     def __init__(self, clock: Clock, settings: Settings, key: RSAKey, *, ca: Path) -> None:
         catalogue = WITH_GATEWAYS if settings.gateway_api else WITHOUT_GATEWAYS

@@ -181,7 +181,7 @@ def _namespace(_: World, obj: Object, old: Object) -> None:
         obj["status"] = {"phase": "Active"}
 
 
-def _secret(_: World, obj: Object, old: Object) -> None:
+def _secret(_: World, obj: Object, _old: Object) -> None:
     import base64
 
     obj.setdefault("type", "Opaque")
@@ -199,7 +199,7 @@ def _claim(_: World, obj: Object, old: Object) -> None:
         obj["metadata"].setdefault("finalizers", []).append("kubernetes.io/pvc-protection")
 
 
-def _policy(_: World, obj: Object, old: Object) -> None:
+def _policy(_: World, obj: Object, _old: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("podSelector", {})
     spec.setdefault("policyTypes", ["Ingress", "Egress"] if "egress" in spec else ["Ingress"])
@@ -209,13 +209,13 @@ def _policy(_: World, obj: Object, old: Object) -> None:
                 port.setdefault("protocol", "TCP")
 
 
-def _event(world: World, obj: Object, _: Object) -> None:
+def _event(_world: World, obj: Object, _: Object) -> None:
     obj["metadata"].setdefault("namespace", obj.get("involvedObject", {}).get("namespace", "default"))
     obj.setdefault("source", {})
     obj.setdefault("type", "")
 
 
-def _role_binding(_: World, obj: Object, old: Object) -> None:
+def _role_binding(_: World, obj: Object, _old: Object) -> None:
     if "roleRef" in obj:
         obj["roleRef"].setdefault("apiGroup", "rbac.authorization.k8s.io")
     for subject in obj.get("subjects", ()):
@@ -223,7 +223,7 @@ def _role_binding(_: World, obj: Object, old: Object) -> None:
             subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
 
 
-def _priority_class(_: World, obj: Object, old: Object) -> None:
+def _priority_class(_: World, obj: Object, _old: Object) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
@@ -236,7 +236,7 @@ def _gateway(_: World, obj: Object, old: Object) -> None:
         obj["status"] = {"conditions": [{"type": type, **unknown} for type in ("Accepted", "Programmed")]}
 
 
-def _route(_: World, obj: Object, old: Object) -> None:
+def _route(_: World, obj: Object, _old: Object) -> None:
     for parent in obj.setdefault("spec", {}).get("parentRefs", ()):
         parent.setdefault("group", "gateway.networking.k8s.io")
         parent.setdefault("kind", "Gateway")
@@ -248,7 +248,7 @@ def _route(_: World, obj: Object, old: Object) -> None:
                 backend.setdefault(key, value)
 
 
-def _storage_class(_: World, obj: Object, old: Object) -> None:
+def _storage_class(_: World, obj: Object, _old: Object) -> None:
     obj.setdefault("reclaimPolicy", "Delete")
     obj.setdefault("volumeBindingMode", "Immediate")
 
@@ -262,8 +262,8 @@ def _status(value: Mapping[str, Any]) -> Callable[[World, Object, Object], None]
 
 
 _POD: Mapping[str, Any] = {
-    "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
-    "securityContext": dict,
+    "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
+    "schedulerName": "default-scheduler", "securityContext": dict,
 }  # fmt: skip
 _FILLERS: Mapping[str, Callable[[World, Object, Object], None]] = {
     "pods": _pod, "services": _service, "deployments": _deployment, "replicasets": _replica_set, "namespaces": _namespace,

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, invalid, unsupported
+from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, forbidden, invalid, unsupported
 from anyscale_conformance.simulators.kubernetes.store import Entry
 from anyscale_conformance.simulators.kubernetes.world import World, timestamp
 
@@ -14,6 +14,7 @@ FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 POLICIES = ("Background", "Foreground", "Orphan")
 GRACE_S = 30
+KEPT = ("default", "kube-public", "kube-system")
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +28,8 @@ class Deleted:
 def delete(world: World, entry: Entry, options: Mapping[str, Any], *, is_dry: bool = False) -> Deleted:
     """Delete an object as ``DeleteOptions`` say. Raises Problem for options that are none, and for preconditions not met."""
     _check(entry, options)
+    if entry.kind.plural == "namespaces" and entry.name in KEPT:
+        raise forbidden("namespaces", "", entry.name, "this namespace may not be deleted")
     finalizers = _finalizers(entry, options)
     grace = _grace(entry, options)
     waits = bool(finalizers) or grace > 0 or entry.kind.plural == "namespaces"

@@ -11,7 +11,8 @@ VERSION = {
     "minCompatibilityMinor": "35", "gitVersion": "v1.36.2", "gitCommit": "", "gitTreeState": "clean",
     "buildDate": "2026-06-09T00:00:00Z", "goVersion": "go1.26", "compiler": "gc", "platform": "linux/amd64",
 }  # fmt: skip
-_KINDS = {"scale": ("autoscaling", "v1", "Scale"), "eviction": ("policy", "v1", "Eviction"), "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+_KINDS = {"scale": ("autoscaling", "v1", "Scale"), "eviction": ("policy", "v1", "Eviction"),
+          "token": ("authentication.k8s.io", "v1", "TokenRequest"),
           "binding": ("", "v1", "Binding")}  # fmt: skip
 _VERBS = {
     "status": ["get", "patch", "update"],
@@ -115,7 +116,8 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
         return {"group": group, "version": version, "kind": name}
 
     return {
-        "resource": kind.plural, "responseKind": words(kind.group, kind.version, kind.kind), "singularResource": kind.kind.lower(),
+        "resource": kind.plural, "responseKind": words(kind.group, kind.version, kind.kind),
+        "singularResource": kind.kind.lower(),
         "scope": "Namespaced" if kind.is_namespaced else "Cluster", "verbs": list(kind.verbs),
         "shortNames": list(kind.short_names),
         "subresources": [

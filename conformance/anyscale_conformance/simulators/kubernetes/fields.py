@@ -116,7 +116,7 @@ def clashes(shape: Shape, live: Any, applied: Any, known: Iterable[Manager], wri
 def apply(
     shape: Shape, live: Any, applied: Any, known: Iterable[Manager], writer: Manager
 ) -> tuple[Any, list[Manager]]:
-    """Return the object and its managers after a configuration was applied; what the writer no longer names goes, unless shared."""
+    """Return the object and its managers after a configuration was applied; what its writer names no more goes, unless shared."""
     want = owned(shape, applied)
     known = list(known)
     before = next((manager.fields for manager in known if manager.key == writer.key), NOTHING)
@@ -138,8 +138,11 @@ def apply(
 
 def merge(shape: Shape, live: Any, applied: Any) -> Any:
     """Return a value with another laid over it, as the schema merges them."""
-    if live is None or is_leaf(shape, applied):
+    if live is None:
         return applied
+    if is_leaf(shape, applied):
+        # An empty map or keyed list laid over one that is not empties nothing: what is in it has its own owners.
+        return live if applied in ({}, []) and not is_leaf(shape, live) else applied
     match shape:
         case Struct():
             return live | {key: merge(shape.fields[key], live.get(key), value) for key, value in applied.items()}

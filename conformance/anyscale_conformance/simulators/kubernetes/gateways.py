@@ -19,7 +19,8 @@ _BACKEND = {"group": "string", "kind": "string", "namespace": "string", "name*":
 _PATH = {"type*": "string", "replaceFullPath": "string", "replacePrefixMatch": "string"}
 _FILTER = {
     "type*": "string", "requestHeaderModifier": _HEADER_FILTER, "responseHeaderModifier": _HEADER_FILTER,
-    "requestMirror": {"backendRef*": _BACKEND, "percent": "integer", "fraction": {"numerator*": "integer", "denominator": "integer"}},
+    "requestMirror": {"backendRef*": _BACKEND, "percent": "integer",
+                      "fraction": {"numerator*": "integer", "denominator": "integer"}},
     "requestRedirect": {"scheme": "string", "hostname": "string", "path": _PATH, "port": "integer", "statusCode": "integer"},
     "urlRewrite": {"hostname": "string", "path": _PATH},
     "cors": {"allowOrigins": ["string"], "allowCredentials": "boolean", "allowMethods": ["string"], "allowHeaders": ["string"],

@@ -163,10 +163,10 @@ class Hands:
             self.world.advance()
 
     def announce(
-        self, namespace: str, name: str, *, reason: str = "TerminationByKubelet", message: str = "Pod was terminated in response to imminent node shutdown.",
-        grace: timedelta = timedelta(seconds=30),
+        self, namespace: str, name: str, *, reason: str = "TerminationByKubelet",
+        message: str = "Pod was terminated in response to imminent node shutdown.", grace: timedelta = timedelta(seconds=30),
     ) -> None:  # fmt: skip
-        """Let the end of a Pod be known beforehand: a DisruptionTarget condition and a deletion in ``grace``; until then it runs."""
+        """Let a Pod's end be known beforehand: a DisruptionTarget condition and a deletion in ``grace``; until then it runs."""
         with self.world.lock:
             world, pod = self.world, self.pod(namespace, name)
             status = pod.obj["status"]
@@ -260,7 +260,7 @@ class Hands:
             return self.tokens.issue(entry, audiences=audiences, seconds=seconds, bound=bound)[0]
 
     def inventory(self, namespace: str = "") -> list[tuple[str, Object]]:
-        """Return everything there is as pairs of plural and object, by kind and key; of one namespace, or of the whole cluster."""
+        """Return everything there is as pairs of plural and object, by kind and key; of a namespace, or of all."""
         with self.world.lock:
             self.world.advance()
             found = [entry for entry in self.world.store.all() if not namespace or entry.namespace == namespace]

@@ -157,9 +157,9 @@ class Objects:
             managers = fields.updated(
                 schema_of(kind), None, _owned(target, obj), (), self._writer(target, caller, "Update")
             )
-        admission.mutate(world, kind, obj, target.namespace, caller)
+        admission.mutate(world, kind, obj, target.namespace)
         self._check(target, obj, None)
-        admission.admit(world, kind, obj, target.namespace, caller)
+        admission.admit(world, kind, obj, target.namespace)
         if name and world.store.get(kind, target.namespace, name) is not None:
             raise already_exists(kind.plural, kind.group, name)
         _write_managers(meta, managers)
@@ -186,7 +186,7 @@ class Objects:
                 meta["generation"] = old.meta["generation"] + 1
         self._check(target, obj, old.obj)
         if not target.subresource:
-            admission.readmit(world, kind, obj, old, caller)
+            admission.readmit(world, kind, obj, old)
         if managers is None:
             given = meta.pop("managedFields", None)
             known = [] if given in ([], [{}]) else fields.managers(old.obj)

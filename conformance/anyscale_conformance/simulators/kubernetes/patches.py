@@ -1,7 +1,7 @@
 """The three patches that change what is there: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
 
-Strategic merge: sigs.k8s.io, "Strategic Merge Patch"; lists merge by the schema's merge key, with ``$patch: delete|replace|merge``,
-``$deleteFromPrimitiveList/FIELD``, ``$setElementOrder/FIELD`` and ``$retainKeys``.
+Strategic merge: sigs.k8s.io, "Strategic Merge Patch"; lists merge by the schema's merge key, with
+``$patch: delete|replace|merge``, ``$deleteFromPrimitiveList/FIELD``, ``$setElementOrder/FIELD`` and ``$retainKeys``.
 """
 
 from typing import Any

@@ -21,21 +21,24 @@ class Fault:
 
 
 class Problem(Exception):
-    """A refusal. ``details`` are those of the Status; ``retry_after`` (seconds) also goes in the header."""
+    """A refusal. ``details`` are the Status's, ``retry_after`` (seconds) also goes in the header, ``goes_on`` a list's token."""
 
     def __init__(
-        self, code: int, reason: str, message: str, *, details: Mapping[str, Any] | None = None, retry_after: int = 0
-    ) -> None:
+        self, code: int, reason: str, message: str, *, details: Mapping[str, Any] | None = None, retry_after: int = 0,
+        goes_on: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.code, self.reason, self.message, self.retry_after = code, reason, message, retry_after
         self.details = dict(details or {})
+        self.goes_on = goes_on
         if retry_after:
             self.details["retryAfterSeconds"] = retry_after
 
     def body(self) -> dict[str, Any]:
         """Return the Status object."""
         status: dict[str, Any] = {
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": self.message,
+            "metadata": {"continue": self.goes_on} if self.goes_on else {},
         }  # fmt: skip
         if self.reason:
             status["reason"] = self.reason
@@ -129,9 +132,9 @@ def unauthorized() -> Problem:
     return Problem(401, "Unauthorized", "Unauthorized")
 
 
-def expired(message: str) -> Problem:
-    """410: what was asked about is too long ago; to be begun again."""
-    return Problem(410, "Expired", message)
+def expired(message: str, *, goes_on: str = "") -> Problem:
+    """410: what was asked about is too long ago; to be begun again, or (a list) gone on with by a token, inconsistently."""
+    return Problem(410, "Expired", message, goes_on=goes_on)
 
 
 def not_allowed(plural: str, group: str) -> Problem:

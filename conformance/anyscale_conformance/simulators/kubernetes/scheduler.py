@@ -27,7 +27,7 @@ class Load:
     """What a node carries."""
 
     pods: dict[str, Entry] = attrs.field(factory=dict)
-    used: Counter[str] = attrs.field(factory=Counter)
+    used: dict[str, Decimal] = attrs.field(factory=dict)
 
 
 class Scheduler:
@@ -77,7 +77,7 @@ class Scheduler:
                 if sign < 0 and self._waiting:
                     self._has_room = True
                     self._wake()
-        key = (change.last.namespace, change.last.name)
+        key = change.last.key
         after = change.after
         if after is None or after.obj["spec"].get("nodeName") or after.obj["spec"].get("schedulerName") != NAME:
             self._waiting.pop(key, None)
@@ -95,7 +95,7 @@ class Scheduler:
         else:
             load.pods.pop(pod.uid, None)
         for word, amount in requests(pod.obj["spec"]).items():
-            load.used[word] += sign * amount  # type: ignore[assignment]
+            load.used[word] = load.used.get(word, Decimal()) + sign * amount
 
     def _wake(self) -> None:
         if not self._is_due:
@@ -134,9 +134,9 @@ class Scheduler:
         """Return why a node does not do for a Pod, empty if it does. ``without``: uids of Pods taken to be gone."""
         load = self._loads.get(node.name, Load())
         gone = [load.pods[uid] for uid in without if uid in load.pods]
-        used = Counter(load.used)
+        used = dict(load.used)
         for victim in gone:
-            used.subtract(requests(victim.obj["spec"]))
+            used |= {word: used[word] - amount for word, amount in requests(victim.obj["spec"]).items()}
         there = [one for one in load.pods.values() if one not in gone]
         return placing.refusal(pod, node, used, there, self._others)
 
@@ -151,7 +151,7 @@ class Scheduler:
     def _fullness(self, node: Entry) -> tuple[Decimal, int, str]:
         load = self._loads.get(node.name, Load())
         whole = placing.allocatable(node).get("cpu") or Decimal(1)
-        return (Decimal(load.used["cpu"]) / whole, len(load.pods), node.name)
+        return (Decimal(load.used.get("cpu", Decimal())) / whole, len(load.pods), node.name)
 
     def _missing_claim(self, pod: Entry) -> str:
         for volume in pod.obj["spec"].get("volumes", ()):

@@ -57,11 +57,11 @@ class Sequence:
 Shape = Scalar | Struct | Mapped | Sequence
 
 _SCALARS = {
-    "str": "string", "int": "integer", "float": "number", "bool": "boolean", "datetime": "time", "object": "any", "bytes": "string",
-    "bytearray": "string",
+    "str": "string", "int": "integer", "float": "number", "bool": "boolean", "datetime": "time", "object": "any",
+    "bytes": "string", "bytearray": "string",
 }  # fmt: skip
-_QUANTITIES = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "default", "defaultRequest", "max", "min",
-               "maxLimitRequestRatio", "allocatedResources", "sizeLimit", "divisor"}  # fmt: skip
+_QUANTITIES = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "default", "defaultRequest", "max",
+               "min", "maxLimitRequestRatio", "allocatedResources", "sizeLimit", "divisor"}  # fmt: skip
 _QUANTITY_MODELS = {
     "V1ResourceRequirements", "V1VolumeResourceRequirements", "V1NodeStatus", "V1ResourceQuotaSpec", "V1ResourceQuotaStatus",
     "V1LimitRangeItem", "V1PersistentVolumeSpec", "V1PersistentVolumeClaimStatus", "V1PodSpec", "V1ContainerStatus",
@@ -115,7 +115,11 @@ def of(kind: Kind) -> Struct:
     """Return the schema of a kind."""
     if kind.model:
         return of_model(kind.model)
-    fields = {"apiVersion": Scalar(name="string"), "kind": Scalar(name="string"), "metadata": of_model(METADATA)}
+    fields: dict[str, Shape] = {
+        "apiVersion": Scalar(name="string"),
+        "kind": Scalar(name="string"),
+        "metadata": of_model(METADATA),
+    }
     return Struct(name=kind.kind, fields=fields | {key: _own(shape, key) for key, shape in SCHEMAS[kind.kind].items()})
 
 
@@ -150,7 +154,7 @@ def _shape(model: str, field: str, words: str) -> Shape:
 
 
 def _own(shape: Any, field: str) -> Shape:
-    """Return the schema that the tables of ``gateways`` write in plain words: a name, a list of one, or the fields of a struct."""
+    """Return the schema that the tables of ``gateways`` write in plain words: a name, a list, or the fields of a struct."""
     if isinstance(shape, str):
         return Mapped(item=Scalar(name="string")) if shape == "map" else Scalar(name=shape)
     if isinstance(shape, list):

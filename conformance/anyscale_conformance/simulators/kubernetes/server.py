@@ -92,11 +92,13 @@ class _Door:
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
-        self._ticker.cancel()
         self._socket.close()
-        for task in self._tasks:
+        for task in (self._ticker, *self._tasks):
             task.cancel()
-        await self._web.shutdown(timeout=0.1)
+        for connection in self._web.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)  # so that they hear of it
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.content.read() if request.content_length is None else await _body(request)
@@ -168,7 +170,7 @@ async def _body(request: web.BaseRequest) -> bytes:
     if not request.content_length:
         return b""
     if request.content_length > LIMIT:
-        return await request.content.read(LIMIT + 1)
+        return await request.content.readexactly(LIMIT + 1)
     return await request.content.readexactly(request.content_length)
 
 

@@ -64,7 +64,8 @@ class Services:
             world.write(slices[0], **parts)
         else:
             labels = {
-                "kubernetes.io/service-name": service.name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                "kubernetes.io/service-name": service.name,
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
             }  # fmt: skip
             entry = bootstrap.make(
                 world,
@@ -106,7 +107,8 @@ def _port(port: dict[str, Any], pods: list[Entry]) -> dict[str, Any]:
     target = port.get("targetPort", port["port"])
     if isinstance(target, str):
         named = (
-            one["containerPort"] for pod in pods for container in pod.obj["spec"]["containers"] for one in container.get("ports", ())
+            one["containerPort"] for pod in pods for container in pod.obj["spec"]["containers"]
+            for one in container.get("ports", ())
             if one.get("name") == target
         )  # fmt: skip
         target = next(named, port["port"])

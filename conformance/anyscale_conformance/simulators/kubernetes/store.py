@@ -51,6 +51,11 @@ class Entry:
         return found
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name: the order of lists."""
+        return (self.namespace, self.name)
+
+    @property
     def uid(self) -> str:
         """Who it is, whatever its name."""
         return str(self.obj["metadata"]["uid"])
@@ -140,9 +145,9 @@ class Store:
         """Return the objects as they were at a revision. Raises Problem 410 when that is no longer known."""
         if revision == self.revision:
             return self.entries(kind, namespace)
-        found = {(entry.namespace, entry.name): entry for entry in self.entries(kind, namespace)}
+        found = {entry.key: entry for entry in self.entries(kind, namespace)}
         for change in reversed(self.changes(kind, revision)):
-            key = (change.last.namespace, change.last.name)
+            key = change.last.key
             if namespace and key[0] != namespace:
                 continue
             found.pop(key, None)
@@ -159,9 +164,9 @@ class Store:
         self._on_change(change)
 
 
-def next_page(revision: int, entry: Entry) -> str:
-    """Return the ``continue`` token of a list that goes on after an object."""
-    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{entry.namespace}/{entry.name}\u0000"}
+def next_page(revision: int, last: tuple[str, str]) -> str:
+    """Return the ``continue`` token of a list that goes on after a key; at revision -1 it shows what is there then."""
+    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{'/'.join(last)}\u0000"}
     return base64.urlsafe_b64encode(json.dumps(token, separators=(",", ":")).encode()).decode().rstrip("=")
 
 

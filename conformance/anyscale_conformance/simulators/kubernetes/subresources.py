@@ -55,7 +55,8 @@ def evict(world: World, pod: Entry, options: Mapping[str, Any], *, is_dry: bool 
         if state.allowed <= 0:
             cause = {
                 "reason": "DisruptionBudget",
-                "message": f"The disruption budget {found[0].name} needs {state.desired} healthy pods and has {state.healthy} currently",
+                "message": f"The disruption budget {found[0].name} needs {state.desired} healthy pods and has {state.healthy} "
+                "currently",
             }
             raise too_many_requests(
                 "Cannot evict pod as it would violate the pod's disruption budget.",

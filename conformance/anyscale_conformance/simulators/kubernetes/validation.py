@@ -120,8 +120,8 @@ def _data(obj: Object, parts: tuple[str, ...]) -> list[Fault]:
             if not _KEY.fullmatch(key) or key in (".", ".."):
                 found.append(invalid_value(
                     f"{part}[{key}]", key,
-                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
-                    "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+                    "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
                 ))  # fmt: skip
     if size > SECRET_LIMIT * (4 / 3 if parts == ("data",) else 1):
         found.append(Fault(
@@ -164,7 +164,7 @@ def _claim(_: World, obj: Object, old: Object | None) -> list[Fault]:
     return found
 
 
-def _budget(_: World, obj: Object, old: Object | None) -> list[Fault]:
+def _budget(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     spec = obj.get("spec", {})
     if "minAvailable" in spec and "maxUnavailable" in spec:
         return [invalid_value("spec", "", "minAvailable and maxUnavailable cannot be both set")]
@@ -176,7 +176,8 @@ def _budget(_: World, obj: Object, old: Object | None) -> list[Fault]:
                 invalid_value(
                     f"spec.{key}",
                     value,
-                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or "
+                    " '93%', regex used for validation is '[0-9]+%')",
                 )
             )
         if isinstance(value, int) and value < 0:
@@ -219,7 +220,7 @@ def _binding(_: World, obj: Object, old: Object | None) -> list[Fault]:
     return found
 
 
-def _role(_: World, obj: Object, old: Object | None) -> list[Fault]:
+def _role(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     found = []
     for index, rule in enumerate(obj.get("rules") or ()):
         if not rule.get("verbs"):
@@ -231,7 +232,7 @@ def _role(_: World, obj: Object, old: Object | None) -> list[Fault]:
     return found
 
 
-def _ingress(_: World, obj: Object, old: Object | None) -> list[Fault]:
+def _ingress(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     spec = obj.get("spec") or {}
     found = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
@@ -256,7 +257,7 @@ def _ingress(_: World, obj: Object, old: Object | None) -> list[Fault]:
     return found
 
 
-def _lease(_: World, obj: Object, old: Object | None) -> list[Fault]:
+def _lease(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     spec = obj.get("spec") or {}
     found = []
     if spec.get("leaseDurationSeconds") is not None and spec["leaseDurationSeconds"] <= 0:
@@ -278,7 +279,7 @@ def _priority_class(_: World, obj: Object, old: Object | None) -> list[Fault]:
     return found
 
 
-def _gateway(_: World, obj: Object, old: Object | None) -> list[Fault]:
+def _gateway(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     listeners = obj.get("spec", {}).get("listeners", [])
     found = (
         [] if listeners else [invalid_value("spec.listeners", 0, "spec.listeners in body should have at least 1 items")]

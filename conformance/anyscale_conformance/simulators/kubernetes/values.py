@@ -11,8 +11,8 @@ from anyscale_conformance.simulators.kubernetes.problems import Fault, bad_reque
 from anyscale_conformance.simulators.kubernetes.schema import Mapped, Scalar, Sequence, Shape, Struct
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,), "time": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "quantity": (str, int, float),
-    "any": (object,),
+    "string": (str,), "time": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
+    "quantity": (str, int, float), "any": (object,),
 }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class Ways:
         if not gateway.obj.get("status", {}).get("addresses"):
             listeners = [
                 {"name": one["name"], "supportedKinds": [{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}], "attachedRoutes": 0,
-                 "conditions": self._said({}, gateway, {"Accepted": "Accepted", "Programmed": "Programmed", "ResolvedRefs": "ResolvedRefs"})}
+                 "conditions": self._said({}, gateway, {word: word for word in ("Accepted", "Programmed", "ResolvedRefs")})}
                 for one in spec["listeners"]
             ]  # fmt: skip
             status = gateway.obj.get("status", {})

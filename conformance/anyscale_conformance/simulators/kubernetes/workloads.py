@@ -125,7 +125,8 @@ class Workloads:
         template = replicas.obj["spec"]["template"]
         meta = {key: value for key, value in template.get("metadata", {}).items() if key in ("labels", "annotations")}
         body = {
-            "metadata": meta | {"generateName": f"{replicas.name}-", "ownerReferences": [_owner(replicas)]}, "spec": template["spec"],
+            "metadata": meta | {"generateName": f"{replicas.name}-", "ownerReferences": [_owner(replicas)]},
+            "spec": template["spec"],
         }  # fmt: skip
         kind: Kind = self._world.kind("pods")
         try:
