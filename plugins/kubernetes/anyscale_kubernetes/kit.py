@@ -8,6 +8,7 @@ import atexit
 import base64
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -98,6 +99,7 @@ def store_url() -> str:
     """Return the URL of the S3-compatible server of this process."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request, in the middle of the report
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     atexit.register(server.stop)
@@ -125,8 +127,11 @@ def session() -> Any:
 class ClusterOracle:
     """Looks into the simulated cluster, and into the store, by themselves."""
 
-    def __init__(self, cluster: Any, s3: Callable[[], Any], prefix: str) -> None:
-        self._cluster, self._s3, self._prefix = cluster, s3, prefix
+    def __init__(self, cluster: Any, session: Any, prefix: str) -> None:
+        self._cluster, self._prefix = cluster, prefix
+        self.uses_store = False
+        """Whether anything was asked of the store in this row: it is not looked into before."""
+        session.register("before-send.s3", self._note)
 
     def inventory(self) -> Iterator[Item]:
         """Yield every object of the row's namespace that somebody made, and every bucket of the row."""
@@ -188,17 +193,23 @@ class ClusterOracle:
             for plural, obj in objects
             if plural == "configmaps" and (obj["metadata"].get("labels") or {}).get(SLOT_LABEL) == "bucket"
         }
-        for bucket in self._s3().list_buckets()["Buckets"]:
+        if not self.uses_store:
+            return
+        s3 = _plain_s3()
+        for bucket in s3.list_buckets()["Buckets"]:
             place = bucket["Name"]
             if not place.startswith((self._prefix, f"{PLACE_IN_STORE}-{self._prefix}")):
                 continue
-            keys = sorted(each["Key"] for each in self._s3().list_objects_v2(Bucket=place).get("Contents", ()))
-            parts = self._s3().list_multipart_uploads(Bucket=place).get("Uploads", ())
+            keys = sorted(each["Key"] for each in s3.list_objects_v2(Bucket=place).get("Contents", ()))
+            parts = s3.list_multipart_uploads(Bucket=place).get("Uploads", ())
             name = tags.get(place, {}).get("Name", place)
             kind = "bucket" if place.startswith(self._prefix) else "foreign bucket"
             detail = {"keys": " ".join(keys), "public": "no"}
             yield Item(kind=kind, id=place, name=name, tags=tags.get(place, {}), detail=detail)
             yield from (Item(kind="upload", id=each["UploadId"], name=each["Key"]) for each in parts)
+
+    def _note(self, **_: Any) -> None:
+        self.uses_store = True
 
 
 class KubernetesKit(Kit):
@@ -226,7 +237,7 @@ class KubernetesKit(Kit):
         self._session = session()
         self._s3_carrier.attach(self._session)
         self._connection = self._connect()
-        self._oracle = ClusterOracle(self.cluster, self._s3, scope.prefix)
+        self._oracle = ClusterOracle(self.cluster, self._session, scope.prefix)
 
     def provider(self) -> Provider:
         provider = super().provider()
@@ -325,9 +336,6 @@ class KubernetesKit(Kit):
         self._carrier.attach(connection.rest.pool_manager)
         return connection
 
-    def _s3(self) -> Any:
-        return _plain_s3()
-
     def _pod(self, name: str) -> str:
         for plural, obj in self.cluster.inventory(NAMESPACE):
             if plural == "pods" and tags_of(obj).get("Name") == name:
@@ -350,7 +358,8 @@ class KubernetesKit(Kit):
             self._plant("v1", "ServiceAccount", name)
         place = f"{PLACE_IN_STORE}-{self.scope.prefix}"
         if kind == "bucket":
-            self._s3().create_bucket(Bucket=place)
+            self._oracle.uses_store = True
+            _plain_s3().create_bucket(Bucket=place)
         return f"s3://{place}" if kind == "bucket" else f"s3://{place}-not" if kind == "no bucket" else name
 
     def _share(self, bucket: str, prefix: str) -> None:

@@ -19,17 +19,16 @@ from anyscale_kubernetes.kinds import CONFIG_MAP
 KEY = "instance_types.yaml"
 """The key of the ConfigMap that holds the catalogue."""
 MARKETS = (MarketType.ON_DEMAND, MarketType.SPOT)
-GIB = 1 << 30
 FRESH = timedelta(minutes=1)
 STARTUP = timedelta(minutes=1)
 
 
 @attrs.frozen(kw_only=True)
 class Shape:
-    """What Ray gets of a Pod. ``CPU``: whole cores; ``memory``: bytes, or a quantity (``16Gi``); ``custom``: Ray resources."""
+    """What Ray gets of a Pod. ``CPU``: whole cores; ``memory``: a quantity (``16Gi``); ``custom``: Ray's own resources."""
 
     CPU: int
-    memory: str | int
+    memory: str
     GPU: int = 0
     custom: Mapping[str, float] = attrs.field(factory=dict)
 
@@ -50,8 +49,7 @@ class InstanceType:
     @property
     def memory(self) -> int:
         """The memory in bytes."""
-        value = self.resources.memory
-        return int(quantity(value)) if isinstance(value, str) else value
+        return int(quantity(self.resources.memory))
 
     def ray_resources(self) -> dict[str, float]:
         """Return what Ray sees of one."""
@@ -68,7 +66,7 @@ class InstanceType:
 
 
 def _simple(cpu: int, gib: int) -> InstanceType:
-    return InstanceType(resources=Shape(CPU=cpu, memory=gib * GIB))
+    return InstanceType(resources=Shape(CPU=cpu, memory=f"{gib}Gi"))
 
 
 DEFAULTS: Mapping[str, InstanceType] = {
