@@ -70,6 +70,8 @@ class Api:
 
     def user(self, call: Call) -> User:
         """Return who asks. Raises Problem 401 for credentials that prove nothing."""
+        if "impersonate-user" in call.headers:
+            raise Problem(501, "NotImplemented", "this simulation does not impersonate")
         scheme, _, token = call.headers.get("authorization", "").partition(" ")
         if not token:
             return ANONYMOUS
