@@ -187,7 +187,7 @@ class Api:
             data: bytes = answer.read()
         if not 200 <= answer.status < 300:
             refusal = read_refusal(answer.status, data, _lower(answer.headers))
-            raise translate(refusal, clock=self.clock, resource=resource)
+            raise translate(refusal, clock=self.clock, resource=resource, is_write=is_write)
         try:
             found = json.loads(data)
         except ValueError:
@@ -208,7 +208,7 @@ class Api:
             answer = self.connection().send("GET", url, headers={"Accept": JSON}, timeout=(10.0, seconds + 15.0))
             if answer.status != 200:
                 refusal = read_refusal(answer.status, answer.read(), _lower(answer.headers))
-                raise translate(refusal, clock=self.clock)
+                raise translate(refusal, clock=self.clock, is_write=False)
             try:
                 yield from _lines(answer.response)
             finally:

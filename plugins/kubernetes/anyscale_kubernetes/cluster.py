@@ -39,12 +39,13 @@ from anyscale_kubernetes.bootstraps import apply_bootstraps, secret_name
 from anyscale_kubernetes.cache import PodCache
 from anyscale_kubernetes.client import Api, Connection
 from anyscale_kubernetes.config import read_settings
-from anyscale_kubernetes.errors import check_deadline
+from anyscale_kubernetes.errors import TAKEN, check_deadline
 from anyscale_kubernetes.kinds import POD
 from anyscale_kubernetes.names import check_name, manager, object_name, token_digest
 from anyscale_kubernetes.offerings import Catalogue, InstanceType
 from anyscale_kubernetes.pods import SLOT, Order, disruption, is_going, parse, render
 from anyscale_kubernetes.quotas import read_quotas
+from anyscale_kubernetes.records import token_spent
 from anyscale_kubernetes.spent import spend, spent_names
 from anyscale_kubernetes.tags import (
     FINGERPRINT,
@@ -92,11 +93,11 @@ class KubernetesCluster(ClusterDriver):
         made = self._made(specs[0].owner, token, asked, deadline)
         spent: frozenset[str] = frozenset()
         if any(spec.name not in made for spec in specs):
-            spent = spent_names(self._api, specs[0].owner, token, deadline=deadline)
+            spent = spent_names(self._api, token_digest(specs[0].owner, token), deadline=deadline)
         if all(spec.name in spent for spec in specs):
-            raise _token_spent(", ".join(spec.name for spec in specs))
+            raise token_spent(", ".join(spec.name for spec in specs))
         outcomes: dict[str, Outcome] = {name: NotCreated(name=name, error=error) for name, error in refused.items()}
-        outcomes |= {name: NotCreated(name=name, error=_token_spent(name)) for name in spent}
+        outcomes |= {name: NotCreated(name=name, error=token_spent(name)) for name in spent}
         for place in range(0, len(specs), CHUNK):
             chunk = [spec for spec in specs[place : place + CHUNK] if spec.name not in outcomes]
             order = Order(token=token, fingerprint=asked, secret=secret_name(specs[0].owner, token, place))
@@ -120,7 +121,7 @@ class KubernetesCluster(ClusterDriver):
         wanted = tuple(dict.fromkeys(ids))
         found = dict(zip(wanted, self._api.map(lambda each: self._pod(each, owner, deadline), wanted), strict=True))
         doomed = [pod for pod in found.values() if pod is not None and (not is_going(pod) or disruption(pod))]
-        spend(self._api, doomed, deadline=deadline)
+        spend(self._api, POD, doomed, deadline=deadline)
         for _ in self._api.map(lambda pod: self._api.delete_if_there(POD, pod, deadline=deadline), doomed):
             pass  # whether a Pod is gone, and its containers with it, is for the next look to say
         return {id: Deletion.ALREADY_ABSENT if pod is None else Deletion.GOING for id, pod in found.items()}
@@ -240,7 +241,7 @@ class KubernetesCluster(ClusterDriver):
                     self._volumes.ensure(spec, deadline=deadline)
                 body = render(spec, types[spec.instance_type], order, self._settings)
                 pod = self._apply_pod(spec, body, order, deadline)
-            return _token_spent(spec.name) if is_going(pod) and not disruption(pod) else pod
+            return token_spent(spec.name) if is_going(pod) and not disruption(pod) else pod
         except OF_THE_ITEM as error:
             return error
 
@@ -249,7 +250,7 @@ class KubernetesCluster(ClusterDriver):
         try:
             return self._api.apply(POD, body, manager=who, deadline=deadline)
         except Conflict as error:
-            if error.reason != "ETAG":
+            if error.reason != TAKEN:
                 raise
             return self._holder(spec, body, error, deadline)
 
@@ -295,8 +296,8 @@ class KubernetesCluster(ClusterDriver):
         """Return Pods as instances. Of those that the cluster takes away it is looked up whether we deleted them as well."""
         pods = list(pods)
         taken = [pod for pod in pods if is_going(pod) and disruption(pod)]
-        tokens = sorted({annotation(pod, TOKEN) for pod in taken})
-        spent = spent_names(self._api, None, *tokens, deadline=deadline) if tokens else frozenset[str]()
+        tokens = {annotation(pod, TOKEN) for pod in taken}
+        spent = {name for token in tokens for name in spent_names(self._api, token, deadline=deadline)}
         now = self._clock.now()
         return tuple(
             parse(pod, now=now, patience=self._patience, is_spent=_name(pod) in spent and pod in taken) for pod in pods
@@ -315,10 +316,3 @@ def _is_ours(pod: Body) -> bool:
 
 def _name(pod: Body) -> str:
     return tags_of(pod).get("Name", "")
-
-
-def _token_spent(name: str) -> Conflict:
-    return Conflict(
-        f"what this token made, {name}, has been deleted", reason="TOKEN_SPENT", resource=name,
-        hint="mint a new token to make it again",
-    )  # fmt: skip

@@ -36,6 +36,8 @@ from anyscale_core.errors import (
 )
 
 PROVIDER = "kubernetes"
+TAKEN = "NOT_OWNED"
+"""The reason of the Conflict of an apply of what another field manager, which here is another request, has made."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +75,7 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
         ),
     ),
     "Conflict": (
+        Meaning(error=Conflict, reason="NOT_OWNED", words=r"^Apply failed with \d+ conflict"),
         Meaning(error=Conflict, reason="BUSY", words=r"on resourcequotas"),
         Meaning(error=Conflict, reason="BEING_DELETED", words=r"being deleted|being terminated"),
     ),
@@ -173,7 +176,7 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refusa
     )
 
 
-def translate(refusal: Refusal, *, clock: Clock, resource: str = "") -> CloudError:
+def translate(refusal: Refusal, *, clock: Clock, resource: str = "", is_write: bool = True) -> CloudError:
     """Return the error of the tree for a refusal; the vendor's reason, status and request id are kept."""
     vendor = Vendor(
         provider=PROVIDER, service="api", code=refusal.reason, http_status=refusal.status, request_id=refusal.request_id
@@ -182,14 +185,15 @@ def translate(refusal: Refusal, *, clock: Clock, resource: str = "") -> CloudErr
     meaning = _meaning(refusal)
     if meaning is None:
         return Unclassified(refusal.message, reason=refusal.reason, applied=Applied.UNKNOWN, **fields)
-    fields |= {"reason": meaning.reason, "scope": meaning.scope, "applied": meaning.applied}
+    applied = meaning.applied if is_write else Applied.NO
+    fields |= {"reason": meaning.reason, "scope": meaning.scope, "applied": applied}
     fields["hint"] = _grant(refusal.message) if meaning.hint is _GRANT else meaning.hint
     wait = retry_after(refusal.retry_after, clock.now(), seconds=refusal.details.get("retryAfterSeconds"))
     if wait is not None:
         fields["retry_after"] = wait
     if meaning.error is QuotaExceeded:
         return _quota(refusal.message, fields)
-    if meaning.applied is Applied.UNKNOWN and meaning.error is Transient:
+    if applied is Applied.UNKNOWN and meaning.error is Transient:
         fields["retry"] = Retry.WITH_TOKEN
     return meaning.error(refusal.message, **fields)
 

@@ -9,6 +9,7 @@ import base64
 import functools
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from anyscale_kubernetes.client import Connection
 from anyscale_kubernetes.cluster import KubernetesCluster
 from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
+from anyscale_kubernetes.names import instance_name, short_name
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
 from anyscale_kubernetes.storage import KubernetesStorage
@@ -54,7 +56,7 @@ GATEWAY_API = "gateway.networking.k8s.io/v1"
 
 SLOTS = {
     "cluster": "instance", "bootstrap": "secret", "volume": "volume", "identity": "identity", "network": "network",
-    "endpoint": "endpoint", "bucket": "bucket record", "grant": "grant",
+    "endpoint": "endpoint", "bucket": "bucket-record", "grant": "grant",
 }  # fmt: skip
 """What the objects of a slot are in the contract's words."""
 IGNORED = frozenset({"spent"})
@@ -94,17 +96,30 @@ def servers() -> Servers:
     return made
 
 
+class OneByOne:
+    """Lets one request after another through: moto looks at a condition and acts on it in two steps."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+
+    def __call__(self, environment: Any, start: Any) -> list[bytes]:
+        """Serve one request (WSGI)."""
+        with self._lock:
+            return list(self._app(environment, start))
+
+
 @functools.cache
 def store_url() -> str:
     """Return the URL of the S3-compatible server of this process."""
-    from moto.server import ThreadedMotoServer
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request, in the middle of the report
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    atexit.register(server.stop)
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
+    server = make_server("127.0.0.1", 0, OneByOne(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    threading.Thread(target=server.serve_forever, name="store", daemon=True).start()
+    atexit.register(server.shutdown)
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 @functools.cache
@@ -127,8 +142,8 @@ def session() -> Any:
 class ClusterOracle:
     """Looks into the simulated cluster, and into the store, by themselves."""
 
-    def __init__(self, cluster: Any, session: Any, prefix: str) -> None:
-        self._cluster, self._prefix = cluster, prefix
+    def __init__(self, cluster: Any, session: Any, scope: RunScope) -> None:
+        self._cluster, self._scope = cluster, scope
         self.uses_store = False
         """Whether anything was asked of the store in this row: it is not looked into before."""
         session.register("before-send.s3", self._note)
@@ -198,15 +213,21 @@ class ClusterOracle:
         s3 = _plain_s3()
         for bucket in s3.list_buckets()["Buckets"]:
             place = bucket["Name"]
-            if not place.startswith((self._prefix, f"{PLACE_IN_STORE}-{self._prefix}")):
+            is_theirs = place == f"{PLACE_IN_STORE}-{self._scope.prefix}"
+            if not (is_theirs or place in tags or self._is_ours(place)):
                 continue
             keys = sorted(each["Key"] for each in s3.list_objects_v2(Bucket=place).get("Contents", ()))
             parts = s3.list_multipart_uploads(Bucket=place).get("Uploads", ())
             name = tags.get(place, {}).get("Name", place)
-            kind = "bucket" if place.startswith(self._prefix) else "foreign bucket"
+            kind = "foreign bucket" if is_theirs else "bucket"
             detail = {"keys": " ".join(keys), "public": "no"}
             yield Item(kind=kind, id=place, name=name, tags=tags.get(place, {}), detail=detail)
             yield from (Item(kind="upload", id=each["UploadId"], name=each["Key"]) for each in parts)
+
+    def _is_ours(self, place: str) -> bool:
+        """Tell whether a bucket of the store is one of this row's owners', as its name tells."""
+        owners = (self._scope.owner, self._scope.stranger)
+        return any(place == short_name(owner, instance_name(place)) for owner in owners)
 
     def _note(self, **_: Any) -> None:
         self.uses_store = True
@@ -237,7 +258,7 @@ class KubernetesKit(Kit):
         self._session = session()
         self._s3_carrier.attach(self._session)
         self._connection = self._connect()
-        self._oracle = ClusterOracle(self.cluster, self._session, scope.prefix)
+        self._oracle = ClusterOracle(self.cluster, self._session, scope)
 
     def provider(self) -> Provider:
         provider = super().provider()
@@ -393,7 +414,7 @@ def _plain_s3() -> Any:
     )  # fmt: skip
 
 
-def _pod_state(pod: Any, is_spent: bool) -> str:  # noqa: FBT001
+def _pod_state(pod: Any, is_spent: bool) -> str:
     conditions = {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions", ())}
     taken = conditions.get("DisruptionTarget") == "True"
     if pod["metadata"].get("deletionTimestamp") and (is_spent or not taken):

@@ -7,6 +7,7 @@ Kubernetes, in the foreground: the record stays until they are gone.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.networking import NetworkingDriver
@@ -55,7 +56,6 @@ from anyscale_kubernetes.tags import (
 )
 
 NETWORK, ENDPOINT = "network", "endpoint"
-CHILD = manager("child")
 
 
 class KubernetesNetworking(NetworkingDriver):
@@ -88,7 +88,9 @@ class KubernetesNetworking(NetworkingDriver):
             record = self._networks.apply(CONFIG_MAP, request, body, deadline=deadline)
         if spec.adopt is None:
             policy = {"metadata": child_metadata(record), **network_policy(record["metadata"]["name"])}
-            self._api.apply(NETWORK_POLICY, policy, manager=CHILD, deadline=deadline, force=True)
+            self._api.apply(
+                NETWORK_POLICY, policy, manager=_manager(NETWORK_POLICY, policy), deadline=deadline, force=True
+            )
         return self._shown(record, ())
 
     def get(self, name: str, *, owner: Owner, deadline: datetime) -> Network:
@@ -130,7 +132,7 @@ class KubernetesNetworking(NetworkingDriver):
                 self._networks.read(spec.network, owner=whole_cloud(spec.owner), deadline=deadline)
             record = self._moved(request, data, deadline)
         for kind, body in children(record, self._settings):
-            self._api.apply(kind, body, manager=CHILD, deadline=deadline, force=True)
+            self._api.apply(kind, body, manager=_manager(kind, body), deadline=deadline, force=True)
         return self._shown_way(record, None)
 
     def withdraw(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
@@ -243,6 +245,11 @@ class KubernetesNetworking(NetworkingDriver):
         name = name_of(record)
         url = url_of(way_of(record), name, route, self._settings) if state is EndpointState.READY else ""
         return Endpoint(name=name, owner=owner_of(tags_of(record)), state=state, url=url)
+
+
+def _manager(kind: Kind, body: Mapping[str, Any]) -> str:
+    """Return the field manager of an object that goes with a record: each has its own."""
+    return manager("child", kind.kind, body["metadata"]["name"])
 
 
 def _refuse_unsupported(spec: NetworkSpec) -> None:

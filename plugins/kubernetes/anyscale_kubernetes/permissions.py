@@ -13,6 +13,8 @@ APPLY = "create,patch"
 Need = tuple[str, Kind, str]
 """Verbs, of what, and why. A resource with a subresource is written ``serviceaccounts/token``."""
 
+_SPEND: Need = (APPLY, kinds.EVENT, "which tokens are spent")
+_SPENT: Need = ("list", kinds.EVENT, "what was deleted of what the token has made")
 _RECORD = "the record of the thing, and what it was asked for by"
 
 NEEDS: Mapping[str, tuple[Need, ...]] = {
@@ -21,23 +23,24 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         ("get", kinds.POD, "who has a name that is taken"),
         ("list", kinds.POD, "what the token has made before"),
         (APPLY, kinds.SECRET, "the bootstraps of the instances; they are never read"),
-        ("list", kinds.EVENT, "what was deleted of what the token has made"),
-        (APPLY, kinds.VOLUME_CLAIM, "a volume is a PersistentVolumeClaim"),
+        _SPENT,
     ),
     "cluster.get": (("get", kinds.POD, "the Pod of the instance"),),
     "cluster.list": (("list", kinds.POD, "the Pods of the instances"),),
     "cluster.delete": (
         ("get", kinds.POD, "whose the Pod is"),
-        (APPLY, kinds.EVENT, "which tokens are spent"),
+        _SPEND,
         ("delete", kinds.POD, "an instance is a Pod"),
     ),
     "cluster.delete_volume": (
+        (APPLY, kinds.VOLUME_CLAIM, "a volume is made with the first instance that names it"),
         ("get", kinds.VOLUME_CLAIM, "whose the volume is"),
         ("list", kinds.POD, "who has the volume"),
         ("delete", kinds.VOLUME_CLAIM, "a volume is a PersistentVolumeClaim"),
     ),
     "cluster.quotas": (("list", kinds.RESOURCE_QUOTA, "the limits of the namespace"),),
     "identity.create": (
+        _SPENT,
         (APPLY, kinds.SERVICE_ACCOUNT, "an identity is a ServiceAccount"),
         ("get", kinds.SERVICE_ACCOUNT, "that what is adopted is there, and who has a name that is taken"),
         ("list", kinds.SERVICE_ACCOUNT, "what the token has made before"),
@@ -54,6 +57,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         ("list", kinds.CONFIG_MAP, "the records of identities that were adopted"),
     ),
     "identity.delete": (
+        _SPEND,
         ("delete", kinds.SERVICE_ACCOUNT, "an identity is a ServiceAccount"),
         ("list", kinds.CONFIG_MAP, "the grants of the identity, which go first"),
         ("delete", kinds.CONFIG_MAP, "the grants of the identity, and its record"),
@@ -64,6 +68,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         ("get", kinds.POD, "that the Pod of a proof is one of this cloud, and lives"),
     ),
     "storage.create": (
+        _SPENT,
         (APPLY, kinds.CONFIG_MAP, "the record of the bucket"),
         ("get", kinds.CONFIG_MAP, _RECORD),
         ("list", kinds.CONFIG_MAP, _RECORD),
@@ -72,16 +77,19 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "storage.get": (("get", kinds.CONFIG_MAP, "the record of the bucket"),),
     "storage.list": (("list", kinds.CONFIG_MAP, "the records of the buckets"),),
     "storage.delete": (
+        _SPEND,
         ("delete", kinds.CONFIG_MAP, "the record of the bucket, and its grants"),
         ("get", kinds.SECRET, "the one Secret with the keys of the store"),
     ),
     "storage.grant": (
+        _SPENT,
         (APPLY, kinds.CONFIG_MAP, "the record of the grant"),
         ("get", kinds.CONFIG_MAP, "the bucket and the grant"),
         ("list", kinds.CONFIG_MAP, "what the token has made before"),
         ("get", kinds.SECRET, "the one Secret with the keys of the store"),
     ),
     "storage.revoke": (
+        _SPEND,
         ("get", kinds.CONFIG_MAP, "the grant"),
         ("delete", kinds.CONFIG_MAP, "the record of the grant"),
     ),
@@ -94,6 +102,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         ("get", kinds.SECRET, "the one Secret with the keys of the store"),
     ),
     "networking.create": (
+        _SPENT,
         (APPLY, kinds.CONFIG_MAP, "the record of the network"),
         ("get", kinds.CONFIG_MAP, _RECORD),
         ("list", kinds.CONFIG_MAP, _RECORD),
@@ -105,17 +114,22 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     ),
     "networking.list": (("list", kinds.CONFIG_MAP, "the records of networks and endpoints"),),
     "networking.delete": (
+        _SPEND,
         ("list", kinds.CONFIG_MAP, "the endpoints in the network"),
         ("list", kinds.POD, "the instances in the network"),
         ("delete", kinds.CONFIG_MAP, "the record of the network, with which its policy goes"),
     ),
     "networking.expose": (
+        _SPENT,
         (APPLY, kinds.CONFIG_MAP, "the record of the endpoint"),
         (APPLY, kinds.SERVICE, "the address of the endpoint"),
         (APPLY, kinds.ENDPOINT_SLICE, "where the endpoint leads to"),
         (APPLY, kinds.NETWORK_POLICY, "who may come in"),
     ),
-    "networking.withdraw": (("delete", kinds.CONFIG_MAP, "the record of the endpoint, with which all of it goes"),),
+    "networking.withdraw": (
+        _SPEND,
+        ("delete", kinds.CONFIG_MAP, "the record of the endpoint, with which all of it goes"),
+    ),
     "networking.check": (("get", kinds.NETWORK_POLICY, "that the policy of the network is there"),),
 }  # fmt: skip
 """Feature -> what it needs, apart from what the setting ``route`` adds."""

@@ -137,7 +137,8 @@ def parse(pod: Body, *, now: datetime, patience: timedelta, is_spent: bool = Fal
         instance_type=annotation(pod, INSTANCE_TYPE),
         state=state,
         market_type=MarketType(annotation(pod, MARKET_TYPE) or "ON_DEMAND"),
-        zone=labels.get(ZONE_LABEL) or annotation(pod, ZONE),
+        # Create knows no zone that nobody asked for: one that is PENDING shows what create showed.
+        zone=(labels.get(ZONE_LABEL) if state is InstanceState.RUNNING else "") or annotation(pod, ZONE),
         address=str(status.get("podIP") or ""),
         created_at=instant(metadata.get("creationTimestamp")),
         notice=notice,

@@ -11,10 +11,13 @@ from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import TAG_NAME, Owner
 from anyscale_kubernetes.client import Api
+from anyscale_kubernetes.errors import TAKEN
 from anyscale_kubernetes.kinds import CONFIG_MAP, Kind
-from anyscale_kubernetes.names import PREFIX, manager, short_name, token_digest
+from anyscale_kubernetes.names import manager, short_name, token_digest
+from anyscale_kubernetes.spent import spend, spent_names
 from anyscale_kubernetes.tags import (
     FINGERPRINT,
+    PAST,
     SLOT_LABEL,
     TOKEN,
     Body,
@@ -25,8 +28,6 @@ from anyscale_kubernetes.tags import (
     whole_cloud,
 )
 
-PAST = f"token.{PREFIX}"
-"""The prefix of the labels that every token which made or changed an object leaves; the value begins its fingerprint."""
 MEMORY = 16
 """So many older requests for a thing are known as late when they are repeated."""
 MARK = 40
@@ -81,11 +82,10 @@ class Records:
                     hint="mint a token for each request",
                 )  # fmt: skip
             if body["metadata"].get("deletionTimestamp"):
-                raise Conflict(
-                    f"what this token made, {request.name}, is being deleted", reason="TOKEN_SPENT",
-                    resource=request.name, hint="mint a new token to make it again",
-                )  # fmt: skip
+                raise token_spent(request.name)
             return body
+        if request.name in spent_names(self._api, request.digest, deadline=deadline):
+            raise token_spent(request.name)
         return None
 
     def apply(self, kind: Kind, request: Request, body: Mapping[str, Any], *, deadline: datetime) -> Body:
@@ -95,7 +95,7 @@ class Records:
         try:
             return self._api.apply(kind, wanted, manager=who, deadline=deadline)
         except Conflict as error:
-            if error.reason != "ETAG":
+            if error.reason != TAKEN:
                 raise
             holder = self.find(kind, request.object_name, deadline=deadline)
             if holder is None:
@@ -128,6 +128,7 @@ class Records:
         if body["metadata"].get("deletionTimestamp"):
             return Deletion.GOING
         kind = next(kind for kind in self._kinds if kind.kind == body["kind"])
+        spend(self._api, kind, [body], deadline=deadline)
         gone = self._api.delete_if_there(kind, body, deadline=deadline, policy=policy)
         return Deletion.GONE if gone else Deletion.GOING
 
@@ -177,6 +178,14 @@ def taken(request: Request, holder: Body) -> AlreadyExists | Conflict:
     return AlreadyExists(
         f"{request.name} exists, made by another request", reason="OWNED" if is_owned else "FOREIGN",
         resource=request.name, hint="list it, or choose another name",
+    )  # fmt: skip
+
+
+def token_spent(name: str) -> Conflict:
+    """Return the error for a token whose result is deleted."""
+    return Conflict(
+        f"what this token made, {name}, has been deleted", reason="TOKEN_SPENT", resource=name,
+        hint="mint a new token to make it again",
     )  # fmt: skip
 
 

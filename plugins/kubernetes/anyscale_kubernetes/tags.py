@@ -28,6 +28,9 @@ KIND_LABEL = f"{PREFIX}-kind"
 """``head`` or ``worker``."""
 NETWORK_LABEL = f"{PREFIX}-network"
 
+PAST = f"token.{PREFIX}"
+"""The prefix of the labels that every token which made or changed a thing leaves on it."""
+
 TAGS = f"{PREFIX}/tags"
 TOKEN = f"{PREFIX}/token"
 FINGERPRINT = f"{PREFIX}/fingerprint"
