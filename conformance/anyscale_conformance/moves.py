@@ -139,8 +139,8 @@ def repeat_the_spent(model: Model, draw: Draw) -> None:
         key = model.it(thing).key(again)
         taken = [other for other in model.of("live") if other.subject == thing.subject and other.key == key]
         expect(not taken, f"a spent token returned {thing}, which another token has made since")
-        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
         thing.state, thing.key = "live", key
+        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
 
 
 @rule(3)

@@ -329,7 +329,8 @@ def test_ways_in_are_given_only_by_controllers_that_know_their_class(wire: Wire)
         f"{gateways}/gateways", {"metadata": {"name": "g"}, "spec": {"gatewayClassName": "c", "listeners": [listener]}}
     )
     wire.post(f"{gateways}/httproutes", {
-        "metadata": {"name": "r"}, "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
+        "metadata": {"name": "r"},
+        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
     })  # fmt: skip
     passed(wire, 3)
     assert wire.get(f"{gateways}/gateways/g").body["status"]["addresses"]

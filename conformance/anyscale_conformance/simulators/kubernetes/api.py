@@ -14,15 +14,16 @@ from anyscale_conformance.simulators.kubernetes.calls import (
     Route,
     Watch,
     encode,
+    question,
     route,
 )
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.objects import Objects, Target, check_options, unsupported_media
 from anyscale_conformance.simulators.kubernetes.problems import (
+    NoPage,
     Problem,
     bad_request,
     expired,
-    no_such_path,
     not_allowed,
     unauthorized,
 )
@@ -60,8 +61,9 @@ class Api:
         if not is_resource:
             self._authorizer.check(user, Question(verb=call.method.lower(), path=call.path))
             return self._other(call)
-        asked = route(self._world.catalogue, call)
-        self._authorizer.check(user, asked.question)
+        wanted = question(call)
+        self._authorizer.check(user, wanted)
+        asked = route(self._world.catalogue, call, wanted)
         if asked.kind.is_review:
             return self._review(asked, call, user)
         if asked.subresource and asked.subresource != "status":
@@ -216,7 +218,7 @@ class Api:
     def _other(self, call: Call) -> Answer:
         found = discovery.answer(self._world.catalogue, call, self._tokens)
         if found is None:
-            raise no_such_path()
+            raise NoPage
         return found
 
     def _caller(self, call: Call, user: User, options: Mapping[str, Any] | None = None) -> Caller:

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from anyscale_conformance.simulators.kubernetes.kinds import Catalogue, Kind
-from anyscale_conformance.simulators.kubernetes.problems import Problem, bad_request, no_such_path
+from anyscale_conformance.simulators.kubernetes.problems import NoPage, Problem, bad_request, no_such_path
 from anyscale_conformance.simulators.kubernetes.rbac import Question
 from anyscale_conformance.simulators.kubernetes.store import Entry
 
@@ -100,48 +100,61 @@ class Watch:
 
 @attrs.frozen(kw_only=True)
 class Route:
-    """What a path and a method mean."""
+    """What a path and a method mean, once it is known that there is such a kind."""
 
     kind: Kind
-    verb: str
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
+    question: Question
 
     @property
-    def question(self) -> Question:
-        """What an authorizer is asked about it."""
-        return Question(
-            verb=self.verb, group=self.kind.group, resource=self.kind.plural, subresource=self.subresource,
-            namespace=self.namespace, name=self.name,
-        )  # fmt: skip
+    def verb(self) -> str:
+        """What is to be done."""
+        return self.question.verb
+
+    @property
+    def namespace(self) -> str:
+        """In which namespace, empty for none or all."""
+        return self.question.namespace
+
+    @property
+    def name(self) -> str:
+        """To which object, empty for all or a new one."""
+        return self.question.name
+
+    @property
+    def subresource(self) -> str:
+        """To which part of it, empty for the whole."""
+        return self.question.subresource
 
 
-def route(catalogue: Catalogue, call: Call) -> Route:
-    """Return what a call is about. Raises Problem 404 for a path that nothing serves."""
+def question(call: Call) -> Question:
+    """Return what a call to a resource wants, whether or not there is such a resource: access is decided first."""
     words = [word for word in call.path.split("/") if word]
-    group, version, rest = ("", words[1], words[2:]) if words[0] == "api" else (words[1], words[2], words[3:])
+    group, rest = ("", words[2:]) if words[0] == "api" else (words[1], words[3:])
     namespace = ""
-    # namespaces/NAME/RESOURCE is in a namespace; namespaces/NAME, and its own subresources, are about the namespace.
-    if len(rest) > 2 and rest[0] == "namespaces" and catalogue.at(group, version, rest[2]) is not None:
+    # namespaces/NAME/RESOURCE is in a namespace; namespaces/NAME and its own subresources are about the namespace.
+    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
         namespace, rest = rest[1], rest[2:]
-    kind = catalogue.at(group, version, rest[0]) if rest else None
-    name = rest[1] if len(rest) > 1 else ""
-    subresource = rest[2] if len(rest) > 2 else ""
-    if kind is None or len(rest) > 3 or (subresource and subresource not in kind.subresources):
-        raise no_such_path()
-    if namespace and not kind.is_namespaced:
-        raise no_such_path()
+    resource, name, subresource = (*rest, "", "")[:3]
     verb = _VERBS.get(call.method, call.method.lower())
-    if verb == "get" and not name:
+    if verb == "get" and (call.flag("watch") or not name):
         verb = "watch" if call.flag("watch") else "list"
-    elif verb == "get" and call.flag("watch"):
-        verb = "watch"
     elif verb == "delete" and not name:
         verb = "deletecollection"
-    if kind.is_namespaced and not namespace and verb not in ("list", "watch"):
+    return Question(verb=verb, group=group, resource=resource, subresource=subresource, namespace=namespace, name=name)
+
+
+def route(catalogue: Catalogue, call: Call, asked: Question) -> Route:
+    """Return what a call is about. Raises Problem 404 for a path that nothing serves."""
+    words = [word for word in call.path.split("/") if word]
+    version = words[1] if words[0] == "api" else words[2]
+    if version not in catalogue.groups.get(asked.group, ()):
+        raise NoPage
+    kind = catalogue.at(asked.group, version, asked.resource)
+    if kind is None or (asked.subresource and asked.subresource not in kind.subresources):
         raise no_such_path()
-    return Route(kind=kind, verb=verb, namespace=namespace, name=name, subresource=subresource)
+    if bool(asked.namespace) is not kind.is_namespaced and (asked.namespace or asked.verb not in ("list", "watch")):
+        raise no_such_path()
+    return Route(kind=kind, question=asked)
 
 
 def encode(body: Any) -> bytes:
@@ -151,5 +164,7 @@ def encode(body: Any) -> bytes:
 
 def refused(problem: Problem) -> Answer:
     """Return the answer that a problem is."""
+    if isinstance(problem, NoPage):
+        return Answer(status=problem.code, body=problem.message.encode(), content_type="text/plain; charset=utf-8")
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     return Answer(status=problem.code, body=encode(problem.body()), headers=headers)

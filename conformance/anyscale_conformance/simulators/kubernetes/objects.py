@@ -221,9 +221,17 @@ class Objects:
     def _applied(self, target: Target, body: Any, caller: Caller) -> Object:
         if not caller.field_manager:
             raise _options_invalid([required("fieldManager", "is required for apply patch")])
+        kind = target.kind
+        if isinstance(body, dict) and body.get("apiVersion") != kind.api_version:
+            raise bad_request(
+                f"Incorrect version specified in apply patch. Specified patch version: {body.get('apiVersion', '')}, expected: "
+                f"{kind.api_version}"
+            )
+        if isinstance(body, dict) and not body.get("kind"):
+            raise bad_request("Object 'Kind' is missing in the apply patch")
         obj, reading = self._decode(target, body)
         if reading.unknown:
-            about = f"{target.namespace}/{target.name}; {target.kind.api_version}, Kind={target.kind.kind}"
+            about = f"{target.namespace}/{target.name}; {kind.group}/{kind.version}, Kind={kind.kind}"
             raise Problem(
                 500,
                 "",

@@ -93,8 +93,15 @@ def not_found(plural: str, group: str, name: str) -> Problem:
     )
 
 
+class NoPage(Problem):
+    """404 for a path below a group or version that nobody serves, as of a custom resource that is not installed: plain text."""
+
+    def __init__(self) -> None:
+        super().__init__(404, "", "404 page not found\n")
+
+
 def no_such_path() -> Problem:
-    """404 for a path that nothing serves: an unknown group, version or resource."""
+    """404 for a resource that a served version does not know."""
     return Problem(404, "NotFound", "the server could not find the requested resource")
 
 
