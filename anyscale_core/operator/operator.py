@@ -8,7 +8,7 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from anyscale_core.clock import Clock
@@ -61,9 +61,12 @@ class Operator:
         """Ask once without waiting, perform all orders, report; return how many there were. Raises Refused, Away, Forged."""
         with self._asking:  # who asks while another takes orders over would be given the same ones
             taken = self._accepted(self._ask(timedelta()))
-        done = tuple(self._performed(order, deadline) for order, deadline in taken)
-        if done:
-            self._tell(Report(done=done))
+        try:
+            done = tuple(self._performed(order, deadline) for order, deadline in taken)
+            if done:
+                self._tell(Report(done=done))
+        finally:
+            self._let_go(order.key for order, _ in taken)  # what was not told is given again
         return len(taken)
 
     # -- as a process --------------------------------------------------------------------------------------------------
@@ -227,8 +230,11 @@ class Operator:
     def _tell(self, report: Report) -> None:
         self._contact.report(report)
         self._found()
+        self._let_go(done.key for done in report.done)
+
+    def _let_go(self, keys: Iterable[str]) -> None:
         with self._lock:
-            self._in_hand -= {done.key for done in report.done}
+            self._in_hand.difference_update(keys)
             self.vitals.in_hand = len(self._in_hand)
 
     def _found(self) -> None:
