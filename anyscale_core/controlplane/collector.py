@@ -58,7 +58,7 @@ class Collector:
         try:
             sweep = cloud.sweep(since=now)
         except CloudError as error:
-            if self._troubles.get(cloud.spec.name) != type(error):  # said once, not at every look
+            if self._troubles.get(cloud.spec.name) is not type(error):  # said once, not at every look
                 self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
             self._troubles[cloud.spec.name] = type(error)
             return 0
