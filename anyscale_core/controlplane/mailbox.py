@@ -70,7 +70,7 @@ class Mailbox:
     def __init__(self, *, plane: str, store: Store, keys: KeyRing, clock: Clock) -> None:
         self._plane, self._store, self._keys, self._clock = plane, store, keys, clock
         self._bell = threading.Condition()
-        self._rung = 0
+        self._rung = self._releases = 0
         self._listeners: list[Callable[[], None]] = []
         self._waited: set[str] = set()
         """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
@@ -109,11 +109,13 @@ class Mailbox:
         """Return why orders would reach nobody in a cloud; empty while its operator is there."""
         o = t.operators.c
         with self._store.read() as connection:
-            row = connection.execute(select(o.state, o.seen_at).where(o.cloud == cloud)).first()
+            row = connection.execute(select(o.state, o.seen_at, o.lease_until).where(o.cloud == cloud)).first()
         if row is None or row.state == OperatorState.EXPECTED.value:
             return f"no operator of {cloud} has come yet (anyscale-core operator run)"
         if row.state == OperatorState.DISCONNECTED.value:
             return f"the operator of {cloud} has not been heard of since {row.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        if row.lease_until is None:
+            return f"the operator of {cloud} has left, and no other one has come yet"
         return ""
 
     def catalogue(self, cloud: str) -> tuple[Offering, ...] | None:
@@ -133,6 +135,11 @@ class Mailbox:
     def on_order(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (from any thread) whenever there may be something new for an operator."""
         self._listeners.append(listener)
+
+    def release(self) -> None:
+        """Let everybody who waits for an outcome now go, with Transient: this process is about to end."""
+        self._releases += 1
+        self.ring()
 
     def ring(self) -> None:
         """Say that there may be new orders or outcomes."""
@@ -217,6 +224,7 @@ class Mailbox:
 
     def _outcome(self, cloud: str, order: Standing, deadline: datetime) -> Done:
         began = looked = self._clock.now()
+        releases = self._releases
         while True:
             with self._bell:
                 heard = self._rung
@@ -225,6 +233,8 @@ class Mailbox:
                 raise _unreachable(order.action, "the order was withdrawn before anybody had heard of it")
             if row["done_at"] is not None:
                 return self._read(row)
+            if self._releases != releases:
+                raise _ending(order)
             now = self._clock.now()
             if now >= deadline - LAST_LOOK:
                 self._wait(heard, LAST_LOOK)
@@ -279,6 +289,12 @@ class Mailbox:
             expires_at=row["expires_at"],
         )  # fmt: skip
         return self._keys.sign_order(json.dumps(wire.unstructure_revealed(order)).encode())
+
+
+def _ending(order: Standing) -> CloudError:
+    applied = Applied.UNKNOWN if speech.is_write(order.action) else Applied.NO
+    message = f"this control plane ends; what became of {order.action} is asked for again by the next one"
+    return Transient(message, reason="SERVER", applied=applied, retry=Retry.WITH_TOKEN)
 
 
 def _unreachable(action: str, why: str) -> CloudError:

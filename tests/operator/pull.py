@@ -110,7 +110,7 @@ class Pull:
         """What the engine does while it waits for an outcome: nothing else happens, so the operator has its turn."""
         if self.alive and self.step():
             return
-        self.world.clock.advance(max(most, timedelta(milliseconds=10)))
+        self.world.clock.advance(max(most, timedelta(seconds=1)))
         if not self.is_idle:
             self.is_idle = True
             self.world.agents.step()  # nodes speak while the engine waits
