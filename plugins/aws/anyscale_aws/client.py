@@ -5,6 +5,7 @@ its ExternalId and renewed before they end. SDK retries are off: the core counts
 that it was made with, so there are some for each service: a call gets the longest that its deadline leaves room for.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class Aws:
 
     def __init__(self, settings: Settings, region: str, clock: Clock, sessions: Sessions | None = None) -> None:
         self.settings, self.region, self.clock = settings, region, clock
-        self._sessions = sessions or _session
+        self._sessions = sessions or new_session
         self._lock = threading.RLock()
         self._session: Any = None
         self._clients: dict[tuple[str, float, str], Any] = {}
@@ -207,10 +208,21 @@ class Aws:
         )
 
 
-def _session() -> Any:
+@functools.cache
+def _loader() -> Any:
+    """Return botocore's reader of its service models: what it has read serves every session of the process."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
+def new_session() -> Any:
+    """Return a session of botocore with the credentials of this process."""
     import botocore.session
 
-    return botocore.session.Session()
+    session = botocore.session.Session()
+    session.register_component("data_loader", _loader())
+    return session
 
 
 def _config(timeout_s: float, *, emulated: bool) -> Any:

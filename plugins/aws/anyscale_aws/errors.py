@@ -151,6 +151,7 @@ OPERATION = re.compile(r"perform: (\S+)")
 def translated(clock: Clock, *, resource: str = "") -> Iterator[None]:
     """Let only errors of the tree out of a block that makes requests."""
     from botocore import exceptions as sdk
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -176,7 +177,7 @@ def translated(clock: Clock, *, resource: str = "") -> Iterator[None]:
         raise Unauthenticated(f"there are no AWS credentials: {error}", reason="MISSING", hint=hint) from error
     except sdk.ParamValidationError as error:
         raise InvalidRequest(f"AWS cannot take it: {error}", reason="FIELD", resource=resource) from error
-    except (sdk.HTTPClientError, sdk.ResponseParserError, sdk.IncompleteReadError) as error:
+    except (sdk.HTTPClientError, ResponseParserError, sdk.IncompleteReadError) as error:
         raise Transient(
             f"the connection to AWS broke: {error}",
             reason="NETWORK",

@@ -380,7 +380,7 @@ class AwsKit(Kit):
 
     def _session(self) -> Any:
         """Return a session of the control plane's own credentials (or the machine's), with the faults below it."""
-        session = client._session()
+        session = client.new_session()
         key = self._machine or self.key
         session.set_credentials(key.id, key.secret, key.session_token or None)
         self._carrier.attach(session)

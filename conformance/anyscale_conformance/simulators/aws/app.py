@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl, urlencode
 
 import attrs
 
-os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # read when moto is imported; thousands of images nobody uses
+os.environ.setdefault(
+    "MOTO_EC2_LOAD_DEFAULT_AMIS", "false"
+)  # read when moto is imported; thousands of images nobody uses
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: E402
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from anyscale_conformance.simulators.aws import (  # noqa: E402
+from anyscale_conformance.simulators.aws import (
     authority,
     balancers,
     buckets,
@@ -24,12 +26,12 @@ from anyscale_conformance.simulators.aws import (  # noqa: E402
     sts,
     tagging,
 )
-from anyscale_conformance.simulators.aws.accounts import Account, Call, Timing  # noqa: E402
-from anyscale_conformance.simulators.aws.server import Server  # noqa: E402
-from anyscale_conformance.simulators.aws.signing import Key, Refusal, Signature  # noqa: E402
-from anyscale_conformance.simulators.aws.wire import Answer, Parameters, refused  # noqa: E402
-from anyscale_conformance.simulators.boot import Machines  # noqa: E402
-from anyscale_core.clock import Clock, SystemClock  # noqa: E402
+from anyscale_conformance.simulators.aws.accounts import Account, Call, Timing
+from anyscale_conformance.simulators.aws.server import Server
+from anyscale_conformance.simulators.aws.signing import Key, Refusal, Signature
+from anyscale_conformance.simulators.aws.wire import Answer, Parameters, refused
+from anyscale_conformance.simulators.boot import Machines
+from anyscale_core.clock import Clock, SystemClock
 
 Handler = Callable[["Exchange"], Answer]
 QUERY_SERVICES = ("ec2", "iam", "sts", "elasticloadbalancing")
@@ -125,7 +127,11 @@ class AwsSimulator:
         try:
             signature = Signature.of(environ)
             service = signature.service if signature is not None else self._unsigned_service(environ, body)
-            form = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)) if service in QUERY_SERVICES else {}
+            form = (
+                dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+                if service in QUERY_SERVICES
+                else {}
+            )
             action = self._action(service, environ, form)
             key = None if signature is None else self._known(signature)
             account = self._account(key, service, environ)

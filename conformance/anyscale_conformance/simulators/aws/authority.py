@@ -36,7 +36,9 @@ def check(exchange: "Exchange") -> None:
             continue
         message = f"{key.principal} is not authorized to perform: {needed} on resource: {resource}"
         if service == "ec2":
-            raise Refusal("UnauthorizedOperation", f"You are not authorized to perform this operation. {message}", status=403)
+            raise Refusal(
+                "UnauthorizedOperation", f"You are not authorized to perform this operation. {message}", status=403
+            )
         raise Refusal("AccessDenied", f"User: {message}", status=403)
 
 

@@ -17,9 +17,11 @@ def create(exchange: "Exchange") -> Answer:
     name = params.one("Name")
     existing = next((each for each in account.elb.load_balancers.values() if each.name == name), None)
     if existing is not None:
-        return exchange.inner({"Action": "DescribeLoadBalancers", "Version": "2015-12-01", "Names.member.1": name}) if _same(
-            existing, params.many("Subnets"), params.one("Scheme", "internet-facing")
-        ) else exchange.inner()
+        return (
+            exchange.inner({"Action": "DescribeLoadBalancers", "Version": "2015-12-01", "Names.member.1": name})
+            if _same(existing, params.many("Subnets"), params.one("Scheme", "internet-facing"))
+            else exchange.inner()
+        )
     answer = exchange.inner()
     for each in account.elb.load_balancers.values():
         if each.name == name:

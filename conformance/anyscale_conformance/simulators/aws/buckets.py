@@ -53,7 +53,9 @@ def action(environ: Mapping[str, Any]) -> str:
         if "uploads" in query:
             return "CreateMultipartUpload"
         if "uploadId" in query:
-            return {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}.get(method, "ListParts")
+            return {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}.get(
+                method, "ListParts"
+            )
         return "CopyObject" if method == "PUT" and environ.get("HTTP_X_AMZ_COPY_SOURCE") else f"{verb}Object"
     for name, kind in SUBRESOURCES.items():
         if name in query:
@@ -145,12 +147,19 @@ def create(exchange: "Exchange") -> Answer:
     if taken is not None and taken[1] == account.id:
         if account.region == "us-east-1":
             return Answer(headers={"location": f"/{name}"})
-        raise Refusal("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.", status=409)
+        raise Refusal(
+            "BucketAlreadyOwnedByYou",
+            "Your previous request to create the named bucket succeeded and you already own it.",
+            status=409,
+        )
     if taken is not None:
         raise Refusal("BucketAlreadyExists", "The requested bucket name is not available.", status=409)
     region, tags = _wanted(exchange.body)
     if (region or "us-east-1") != account.region:
-        raise Refusal("IllegalLocationConstraintException", "The location constraint is incompatible for the region specific endpoint this request was sent to.")
+        raise Refusal(
+            "IllegalLocationConstraintException",
+            "The location constraint is incompatible for the region specific endpoint this request was sent to.",
+        )
     bucket = account.s3.create_bucket(name, account.region)
     bucket.creation_date = account.clock.now()
     bucket.public_access_block = PublicAccessBlock("true", "true", "true", "true")
@@ -177,11 +186,15 @@ def put_policy(exchange: "Exchange") -> Answer:
     bucket = _bucket(exchange)
     document = json.loads(exchange.body)
     public = any(
-        statement["Effect"] == "Allow" and statement.get("Principal") in ("*", {"AWS": "*"}) and not statement.get("Condition")
+        statement["Effect"] == "Allow"
+        and statement.get("Principal") in ("*", {"AWS": "*"})
+        and not statement.get("Condition")
         for statement in document["Statement"]
     )
     if public and bucket.public_access_block is not None and bucket.public_access_block.block_public_policy:
-        raise Refusal("AccessDenied", "User is not authorized: public policies are blocked by BlockPublicPolicy", status=403)
+        raise Refusal(
+            "AccessDenied", "User is not authorized: public policies are blocked by BlockPublicPolicy", status=403
+        )
     bucket.own_policy = exchange.body.decode()
     return Answer(status=204)
 

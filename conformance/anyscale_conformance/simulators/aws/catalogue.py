@@ -95,7 +95,14 @@ def describe_spot_prices(exchange: "Exchange") -> Answer:
 def list_quotas(exchange: "Exchange") -> Answer:
     """Answer ListServiceQuotas of EC2."""
     quotas: list[dict[str, Any]] = [
-        {"ServiceCode": "ec2", "QuotaCode": code, "QuotaName": NAMES[code], "Value": value, "Unit": "None", "Adjustable": True}
+        {
+            "ServiceCode": "ec2",
+            "QuotaCode": code,
+            "QuotaName": NAMES[code],
+            "Value": value,
+            "Unit": "None",
+            "Adjustable": True,
+        }
         for code, value in exchange.account.quotas.items()
     ]
     return json_answer({"Quotas": quotas})

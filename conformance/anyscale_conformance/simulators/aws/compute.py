@@ -51,7 +51,9 @@ def run_instances(exchange: "Exchange") -> Answer:
             status=500,
         )
     form = {
-        key: value for key, value in params.form.items() if not key.startswith("TagSpecification") and key != "ClientToken"
+        key: value
+        for key, value in params.form.items()
+        if not key.startswith("TagSpecification") and key != "ClientToken"
     }
     placed = {} if _placed(params) else {"Placement.AvailabilityZone": zone}
     answer = exchange.inner({**form, **placed, "MinCount": str(count), "MaxCount": str(count)})
@@ -74,7 +76,10 @@ def describe_instances(exchange: "Exchange") -> Answer:
     if wanted and "MaxResults" in params.form:
         raise Refusal("InvalidParameterCombination", "The parameter instancesSet cannot be used with maxResults")
     if not wanted and "MaxResults" in params.form and not 5 <= size <= 1000:
-        raise Refusal("InvalidParameterValue", f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.")
+        raise Refusal(
+            "InvalidParameterValue",
+            f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.",
+        )
     found = [
         (reservation, instance)
         for reservation in account.ec2.reservations.values()
@@ -190,7 +195,9 @@ def _zone(account: Account, params: Parameters) -> str:
     """Return the zone of a launch: its subnet's, the one that it names, or one where there is capacity."""
     subnet, zone = _placed(params), params.one("Placement.AvailabilityZone")
     if subnet:
-        found = next((each for zoned in account.ec2.subnets.values() for each in zoned.values() if each.id == subnet), None)
+        found = next(
+            (each for zoned in account.ec2.subnets.values() for each in zoned.values() if each.id == subnet), None
+        )
         if found is None:
             raise Refusal("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
         if zone and zone != found.availability_zone:
@@ -291,7 +298,9 @@ def _check_ids(account: Account, ids: Sequence[str]) -> None:
         several = len(missing) > 1
         verb = "IDs" if several else "ID"
         names = ", ".join(missing)
-        raise Refusal("InvalidInstanceID.NotFound", f"The instance {verb} '{names}' do{'' if several else 'es'} not exist")
+        raise Refusal(
+            "InvalidInstanceID.NotFound", f"The instance {verb} '{names}' do{'' if several else 'es'} not exist"
+        )
 
 
 def _changed(account: Account, action: str, ids: Iterable[str], act: Any) -> Answer:
@@ -302,7 +311,10 @@ def _changed(account: Account, action: str, ids: Iterable[str], act: Any) -> Ans
         before = life.state(now, account.timing)
         act(life)
         after = life.state(now, account.timing)
-        states = [node(name, code=state[0], name=state[1]) for name, state in (("currentState", after), ("previousState", before))]
+        states = [
+            node(name, code=state[0], name=state[1])
+            for name, state in (("currentState", after), ("previousState", before))
+        ]
         shown.append(f"<instanceId>{id}</instanceId>{''.join(states)}")
     return ec2_answer(action, items("instancesSet", shown))
 

@@ -47,7 +47,10 @@ def detach_gateway(exchange: "Exchange") -> Answer:
     """Answer DetachInternetGateway: public addresses in the VPC keep it."""
     account, vpc = exchange.account, exchange.params.one("VpcId")
     if any(eni.public_ip and eni.instance and eni.subnet.vpc_id == vpc for eni in account.ec2.enis.values()):
-        raise Refusal("DependencyViolation", f"Network {vpc} has some mapped public address(es). Please unmap those public address(es) before detaching the gateway.")
+        raise Refusal(
+            "DependencyViolation",
+            f"Network {vpc} has some mapped public address(es). Please unmap those public address(es) before detaching the gateway.",
+        )
     return exchange.inner()
 
 
@@ -56,9 +59,15 @@ def attach_gateway(exchange: "Exchange") -> Answer:
     account, params = exchange.account, exchange.params
     gateway = account.ec2.internet_gateways.get(params.one("InternetGatewayId"))
     if gateway is not None and gateway.vpc is not None:
-        raise Refusal("Resource.AlreadyAssociated", f"resource {gateway.id} is already attached to network {gateway.vpc.id}")
-    if any(each.vpc is not None and each.vpc.id == params.one("VpcId") for each in account.ec2.internet_gateways.values()):
-        raise Refusal("InvalidParameterValue", f"Network {params.one('VpcId')} already has an internet gateway attached")
+        raise Refusal(
+            "Resource.AlreadyAssociated", f"resource {gateway.id} is already attached to network {gateway.vpc.id}"
+        )
+    if any(
+        each.vpc is not None and each.vpc.id == params.one("VpcId") for each in account.ec2.internet_gateways.values()
+    ):
+        raise Refusal(
+            "InvalidParameterValue", f"Network {params.one('VpcId')} already has an internet gateway attached"
+        )
     return exchange.inner()
 
 

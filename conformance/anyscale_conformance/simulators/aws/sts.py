@@ -39,7 +39,7 @@ def assume_role(exchange: "Exchange") -> Answer:
     if not trusted:
         raise denied
     duration = int(params.one("DurationSeconds", "3600"))
-    if not 900 <= duration <= (3600 if caller.role else role.max_session_duration or 3600):
+    if not 900 <= duration <= (3600 if caller.role else int(role.max_session_duration or 3600)):
         raise Refusal("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles")
     key = session(exchange.simulator, account, role.name, params.one("RoleSessionName"), timedelta(seconds=duration))
     return query_answer("AssumeRole", NAMESPACE, _credentials(key))

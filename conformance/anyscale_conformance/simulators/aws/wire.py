@@ -81,7 +81,9 @@ def refused(service: str, refusal: Refusal) -> Answer:
         text = json.dumps({"__type": refusal.code, "message": refusal.message}).encode()
         return Answer(status=refusal.status, headers={"content-type": "application/x-amz-json-1.1"}, body=text)
     else:
-        body = f"<ErrorResponse><Error><Type>Sender</Type>{xml}</Error><RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+        body = (
+            f"<ErrorResponse><Error><Type>Sender</Type>{xml}</Error><RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+        )
     return Answer(
         status=refusal.status,
         headers={"content-type": "text/xml", "x-amzn-requestid": REQUEST_ID, "x-amz-request-id": REQUEST_ID},
@@ -92,9 +94,7 @@ def refused(service: str, refusal: Refusal) -> Answer:
 def ec2_answer(action: str, *children: str) -> Answer:
     """Return a response of EC2 whose children are XML already."""
     inner = "".join(children)
-    body = (
-        f'<{action}Response xmlns="{EC2_NAMESPACE}"><requestId>{REQUEST_ID}</requestId>{inner}</{action}Response>'
-    )
+    body = f'<{action}Response xmlns="{EC2_NAMESPACE}"><requestId>{REQUEST_ID}</requestId>{inner}</{action}Response>'
     return Answer(headers={"content-type": "text/xml;charset=UTF-8"}, body=body.encode())
 
 
