@@ -68,6 +68,15 @@ class Known:
     token: str
 
 
+@attrs.frozen(kw_only=True)
+class Marks:
+    """What a launch is known by: the digest of its call's token, one of its own, and the names of all that the call is about."""
+
+    token: str
+    part: str
+    names: frozenset[str]
+
+
 class AwsCluster(ClusterDriver):
     """Instances on EC2. ``config.settings`` as explained in ``plugin``; ``sessions`` makes sessions of botocore."""
 
@@ -93,9 +102,15 @@ class AwsCluster(ClusterDriver):
         with self._busy.holding(spec.name for spec in specs):
             self._check_names(specs, token, deadline)
             outcomes: dict[int, Outcome] = {}
+            names = frozenset(spec.name for spec in specs)
             for number, group in enumerate(launch.grouped(specs)):
                 for piece, part in enumerate(launch.fitting(group, self._settings)):
-                    self._launch(part, digest(token, number, piece), outcomes, deadline)
+                    self._launch(
+                        part,
+                        Marks(token=digest(token), part=digest(token, number, piece), names=names),
+                        outcomes,
+                        deadline,
+                    )
             return tuple(outcomes[place] for place in range(len(specs)))
 
     def get(self, id: InstanceId, *, owner: Owner, deadline: datetime) -> Instance:
@@ -161,23 +176,23 @@ class AwsCluster(ClusterDriver):
                     hint="mint another name",
                 )  # fmt: skip
 
-    def _launch(self, group: Group, token: str, outcomes: dict[int, Outcome], deadline: datetime) -> None:
+    def _launch(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         """Launch a group, place by place, until all of it is there or no place is left; one call where the first has room."""
         try:
-            self._launch_in_turn(group, token, outcomes, deadline)
+            self._launch_in_turn(group, marks, outcomes, deadline)
         except CloudError as error:
             if not any(isinstance(outcome, Created) for outcome in outcomes.values()):
                 raise
             _refuse(group, error, outcomes)
 
-    def _launch_in_turn(self, group: Group, token: str, outcomes: dict[int, Outcome], deadline: datetime) -> None:
+    def _launch_in_turn(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         places = self._places(group.first, deadline)
-        rest = group if len(places) == 1 else self._not_there(group, token, outcomes, deadline)
+        rest = group if len(places) == 1 else self._not_there(group, marks, outcomes, deadline)
         error: CloudError | None = None
         for place in places:
             try:
                 while rest.specs:
-                    made = self._run(rest, place, token, len(group.specs) - len(rest.specs), outcomes, deadline)
+                    made = self._run(rest, place, marks, len(group.specs) - len(rest.specs), outcomes, deadline)
                     rest = rest.rest(made)
             except CapacityUnavailable as stockout:
                 error = stockout if error is None else _everywhere(stockout)
@@ -191,12 +206,12 @@ class AwsCluster(ClusterDriver):
             _refuse(rest, error, outcomes)
 
     def _run(
-        self, group: Group, place: Place, token: str, offset: int, outcomes: dict[int, Outcome], deadline: datetime
+        self, group: Group, place: Place, marks: Marks, offset: int, outcomes: dict[int, Outcome], deadline: datetime
     ) -> int:
         """Make one RunInstances; return how many instances it gave."""
         spec = group.first
-        client_token = digest(token, place.key, offset)
-        request = self._request(group, place, token) | {"ClientToken": client_token}
+        client_token = digest(marks.part, place.key, offset)
+        request = self._request(group, place, marks.token) | {"ClientToken": client_token}
         try:
             found = by_index(
                 self._aws.request("ec2", "run_instances", deadline, resource=spec.name, **request)["Instances"]
@@ -266,27 +281,26 @@ class AwsCluster(ClusterDriver):
             )
         return len(group.specs)
 
-    def _not_there(self, group: Group, token: str, outcomes: dict[int, Outcome], deadline: datetime) -> Group:
+    def _not_there(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> Group:
         """Return the group without what an earlier call with this token made, in whichever place it found room.
 
         Raises Conflict (TOKEN_MISMATCH) when that is not what is asked for now.
         """
         pages = self._aws.pages(
             "ec2", "describe_instances", deadline, next=("NextToken", "NextToken"), MaxResults=PAGE,
-            Filters=[{"Name": f"tag:{TAG_TOKEN}", "Values": [token]}],
+            Filters=[{"Name": f"tag:{TAG_TOKEN}", "Values": [marks.token]}],
         )  # fmt: skip
         there = {}
         for each in (each for page in pages for each in flat(page)):
             name = mapping(each.get("Tags")).get(TAG_NAME, "") if is_gone(each) else parse(each).name
             there[name] = each
-        names = {spec.name for spec in group.specs}
+        mine = {spec.name for spec in group.specs}
         wanted = {**tagged(group.first.tags, group.first.owner, ""), TAG_NAME: ""}
         for name, each in there.items():
             tags = mapping(each.get("Tags"))
             alike = all(tags.get(key) == value for key, value in wanted.items() if key != TAG_NAME)
-            if not is_gone(each) and (
-                name not in names or not alike or each["InstanceType"] != group.first.instance_type
-            ):
+            same = alike and each["InstanceType"] == group.first.instance_type
+            if not is_gone(each) and (name not in marks.names or (name in mine and not same)):
                 raise Conflict(f"the token has made {name} otherwise", reason="TOKEN_MISMATCH", resource=name)
         left = []
         for at, spec in zip(group.places, group.specs, strict=True):
@@ -343,9 +357,8 @@ class AwsCluster(ClusterDriver):
         return [each for page in pages for each in flat(page)]
 
     def _shown(self, found: Sequence[Mapping[str, Any]], deadline: datetime) -> tuple[Instance, ...]:
-        running = [each for each in found if each["State"]["Name"] == "running"]
-        spot = [each["InstanceId"] for each in running if each.get("InstanceLifecycle") == "spot"]
-        notices = self._notices(deadline) if spot else {}
+        has_spot = any(each.get("InstanceLifecycle") == "spot" for each in found)
+        notices = self._notices(deadline) if has_spot else {}
         return tuple(self._remembered(each, notices) for each in found)
 
     def _notices(self, deadline: datetime) -> dict[str, Notice]:

@@ -143,6 +143,8 @@ SPECIAL: tuple[tuple[str, Meaning], ...] = (
 )  # fmt: skip
 """What overloaded codes mean when their message has certain words; asked before the table."""
 
+READING = re.compile(r"Assume|Describe|Get|Head|List")
+"""How operations begin that change nothing."""
 VCPU_LIMIT = re.compile(r"current vCPU limit of (\d+)")
 OPERATION = re.compile(r"perform: (\S+)")
 
@@ -209,7 +211,7 @@ def from_response(response: Mapping[str, Any], operation: str, *, clock: Clock, 
         fields["hint"] = meaning.hint or f"allow {action.group(1) if action else operation} to the control plane's role"
     if meaning.error is QuotaExceeded and (match := VCPU_LIMIT.search(message)):
         return QuotaExceeded(text, limit=float(match.group(1)), **fields)
-    if meaning.error is Transient and meaning.reason == "SERVER":
+    if meaning.error is Transient and meaning.reason == "SERVER" and not READING.match(operation):
         # A 5xx may come after the deed.
         fields |= {"applied": Applied.UNKNOWN, "retry": Retry.WITH_TOKEN}
     if meaning.error is Throttled:

@@ -45,9 +45,11 @@ from anyscale_core.testing.clock import ManualClock
 REGION = "us-west-2"
 EXTERNAL_ID = "org-conformance"
 PLANE_ACCOUNT = "999999999999"
-TYPE, IMAGE = "m7g.medium", "ami-0c0ffee0c0ffee000"
+TYPE, IMAGE, IMAGE_X86 = "m7g.medium", "ami-0c0ffee0c0ffee000", "ami-0c0ffee0c0ffee086"
 """One vCPU, so that a quota of vCPUs is one of instances."""
 OUR_TOKEN = re.compile(rb"anyscale-core-token(?:</Key><Value>|[^&]*&[^=]*Value=)([0-9a-f]{20})")
+CODES = {f"{service}:Conflict(ETAG)": (412, "PreconditionFailed") for service in ("ec2", "iam", "s3")}
+"""No service of EC2's kind has a word of its own for a lost update; this one means it wherever it comes."""
 STATES = {"shutting-down": "deleting", "stopping": "stopped"}
 
 
@@ -144,20 +146,8 @@ class AccountOracle:
                 detail={"target": tags.get("anyscale-core-target", "")},
             )  # fmt: skip
         for rule in group.ingress_rules:
-            for each in rule.ip_ranges:
-                yield Item(
-                    kind="rule",
-                    id=f"{group.id}/{rule.from_port}/{each['CidrIp']}",
-                    tags=tags,
-                    detail={"from": each["CidrIp"]},
-                )
-            for pair in rule.source_groups:
-                yield Item(
-                    kind="rule",
-                    id=f"{group.id}/{rule.from_port}/{pair['GroupId']}",
-                    tags=tags,
-                    detail={"from": pair["GroupId"]},
-                )
+            source = rule.ip_range.get("CidrIp") or rule.source_group.get("GroupId", "")
+            yield Item(kind="rule", id=f"{group.id}/{rule.from_port}/{source}", tags=tags, detail={"from": source})
 
     def _way_state(self, tags: Mapping[str, str]) -> str:
         if tags.get("anyscale-core-state") == "deleting":
@@ -266,11 +256,11 @@ class AwsKit(Kit):
         self.account = self.simulator.account(
             f"{100_000_000_000 + number % 800_000_000_000}", region=REGION, clock=self.clock
         )
-        self.account.images[IMAGE] = "arm64"
+        self.account.images.update({IMAGE: "arm64", IMAGE_X86: "x86_64"})
         plane = self.simulator.account(PLANE_ACCOUNT, region=REGION)
         self.key = self.simulator.issue(plane.administrator("plane"))
         self._add_role()
-        self._carrier = Carrier(self.clock)
+        self._carrier = Carrier(self.clock, codes=CODES)
         self._machines: dict[str, Key] = {}
         self._machine: Key | None = None
         self._oracle = AccountOracle(self.account)
@@ -290,6 +280,7 @@ class AwsKit(Kit):
             "role_arn": f"arn:aws:iam::{self.account.id}:role/{ROLE}",
             "external_id": EXTERNAL_ID,
             "endpoint_url": self.simulator.url,
+            "image": IMAGE_X86,
             "image_arm64": IMAGE,
             "images": {self.image_uri: IMAGE},
             "zones": [f"{REGION}a", f"{REGION}b"],

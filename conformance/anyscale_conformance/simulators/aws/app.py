@@ -1,6 +1,7 @@
 """The simulator: every request is signed, allowed, journalled, and then answered by a handler of ours or by moto."""
 
 import io
+import logging
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ from anyscale_conformance.simulators.aws.wire import Answer, Parameters, refused
 from anyscale_conformance.simulators.boot import Machines
 from anyscale_core.clock import Clock, SystemClock
 
+log = logging.getLogger(__name__)
 Handler = Callable[["Exchange"], Answer]
 QUERY_SERVICES = ("ec2", "iam", "sts", "elasticloadbalancing")
 
@@ -126,7 +128,7 @@ class AwsSimulator:
         service = "s3"
         try:
             signature = Signature.of(environ)
-            service = signature.service if signature is not None else self._unsigned_service(environ, body)
+            service = signature.service if signature is not None else self._unsigned_service(body)
             form = (
                 dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
                 if service in QUERY_SERVICES
@@ -150,6 +152,10 @@ class AwsSimulator:
                 return self._carried_out(exchange)
         except Refusal as refusal:
             return refused(service, refusal)
+        except Exception as error:
+            # The cloud's own fault, told as the cloud would; whoever runs the simulator finds the cause in the log.
+            log.exception("the simulator failed", extra={"service": service, "path": environ["PATH_INFO"]})
+            return refused(service, Refusal("InternalError", f"the simulator failed: {error!r}", status=500))
 
     def _carried_out(self, exchange: Exchange) -> Answer:
         account, action = exchange.account, exchange.action
@@ -182,7 +188,7 @@ class AwsSimulator:
             raise Refusal("AccessDenied", "Access Denied", status=403)
         return found
 
-    def _unsigned_service(self, environ: Mapping[str, Any], body: bytes) -> str:
+    def _unsigned_service(self, body: bytes) -> str:
         return "sts" if b"Action=AssumeRoleWithWebIdentity" in body else "s3"
 
     def _action(self, service: str, environ: Mapping[str, Any], form: Mapping[str, str]) -> str:

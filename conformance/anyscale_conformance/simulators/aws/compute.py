@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 USER_DATA_MAX = 16384
 TOKEN_MAX = 64
 INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
-RESERVATION = re.compile(rb"<reservationId>(r-[0-9a-f]+)</reservationId>")
 KINDS = ("instance", "volume", "network-interface", "spot-instances-request")
 
 
@@ -50,17 +49,7 @@ def run_instances(exchange: "Exchange") -> Answer:
             f"requested ({zone}).",
             status=500,
         )
-    form = {
-        key: value
-        for key, value in params.form.items()
-        if not key.startswith("TagSpecification") and key != "ClientToken"
-    }
-    placed = {} if _placed(params) else {"Placement.AvailabilityZone": zone}
-    answer = exchange.inner({**form, **placed, "MinCount": str(count), "MaxCount": str(count)})
-    match = RESERVATION.search(answer.body)
-    if answer.status != 200 or match is None:
-        return answer
-    reservation = match.group(1).decode()
+    reservation = _launched(account, params, zone, count)
     if token:
         account.launches[token] = Launch(form=params.form, reservation=reservation)
     _record(account, params, reservation)
@@ -132,7 +121,7 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
         elif life.marked is not None:
             code, since = "marked-for-termination", life.marked
         known = {"status-code": code, "instance-id": life.id, "state": "closed" if life.ended else "active"}
-        if all(_any(fields.get(name, account.ec2.tags.get(life.request, {}).get(name.removeprefix("tag:"))), values)
+        if all(_any(known.get(name, account.ec2.tags.get(life.request, {}).get(name.removeprefix("tag:"))), values)
                for name, values in filters.items()):  # fmt: skip
             status = node("status", code=code, updateTime=since, message=code)
             shown.append(
@@ -141,6 +130,38 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
             )  # fmt: skip
     page, token = paged(shown, size=account.page_size, token=params.one("NextToken"))
     return ec2_answer("DescribeSpotInstanceRequests", items("spotInstanceRequestSet", page), fields(nextToken=token))
+
+
+def _launched(account: Account, params: Parameters, zone: str, count: int) -> str:
+    """Let moto make the instances of a launch; return their reservation."""
+    interfaces = [
+        {
+            "DeviceIndex": int(part.one("DeviceIndex", "0")),
+            "SubnetId": part.one("SubnetId"),
+            "Groups": part.many("SecurityGroupId"),
+            "AssociatePublicIpAddress": part.one("AssociatePublicIpAddress") == "true",
+            "DeleteOnTermination": True,
+        }
+        for part in params.parts("NetworkInterface")
+    ]
+    disks = [
+        {
+            "DeviceName": part.one("DeviceName"),
+            "Ebs": {**part.below("Ebs").form, "VolumeSize": int(part.one("Ebs.VolumeSize", "8"))},
+        }
+        for part in params.parts("BlockDeviceMapping")
+    ]
+    metadata = params.below("MetadataOptions").form
+    reservation = account.ec2.run_instances(
+        params.one("ImageId"), count, params.one("UserData"), [], security_group_ids=params.many("SecurityGroupId"),
+        instance_type=params.one("InstanceType"), is_instance_type_default=False, region_name=account.region,
+        subnet_id=_placed(params) or None, nics=interfaces, placement=zone, tags={},
+        metadata_options={"HttpTokens": metadata.get("HttpTokens", "optional"),
+                          "HttpPutResponseHopLimit": metadata.get("HttpPutResponseHopLimit", "1")},
+        **({"block_device_mappings": disks} if disks else {}),
+        **({"associate_public_ip": interfaces[0]["AssociatePublicIpAddress"]} if interfaces else {}),
+    )  # fmt: skip
+    return str(reservation.id)
 
 
 def _check(account: Account, params: Parameters) -> str:
@@ -326,9 +347,9 @@ def _matches(account: Account, instance: Any, reservation: str, filters: dict[st
         "instance-id": instance.id, "reservation-id": reservation, "client-token": life.token,
         "instance-state-name": life.state(account.clock.now(), account.timing)[1],
         "instance-type": instance.instance_type, "vpc-id": instance.vpc_id or "", "subnet-id": instance.subnet_id or "",
-        "private-ip-address": life.address or instance.private_ip, "availability-zone": instance.availability_zone,
+        "private-ip-address": _address(life, instance), "availability-zone": instance.availability_zone,
         "instance-lifecycle": life.market, "image-id": instance.image_id,
-        "network-interface.addresses.private-ip-address": life.address or instance.private_ip,
+        "network-interface.addresses.private-ip-address": _address(life, instance),
     }  # fmt: skip
     for name, values in filters.items():
         if name.startswith("tag:"):
@@ -348,6 +369,11 @@ def _matches(account: Account, instance: Any, reservation: str, filters: dict[st
         if not _any(value, values):
             return False
     return True
+
+
+def _address(life: Life, instance: Any) -> str:
+    """Return where an instance is reached; empty once its interface has gone."""
+    return life.address or (instance.private_ip if instance.nics else "")
 
 
 def _any(value: str | None, patterns: Iterable[str]) -> bool:
@@ -370,7 +396,7 @@ def _instance(account: Account, instance: Any) -> str:
     life = account.lives[instance.id]
     code, state = life.state(account.clock.now(), account.timing)
     live = code not in (48,)
-    address = (life.address or instance.private_ip) if live else ""
+    address = _address(life, instance) if live else ""
     public = instance.public_ip if live and code == 16 else None
     reason, _, message = life.reason.partition(": ")
     tags = account.ec2.tags.get(instance.id, {})

@@ -26,7 +26,7 @@ def delete_group(exchange: "Exchange") -> Answer:
     for groups in account.ec2.groups.values():
         for group in groups.values():
             rules = [*group.ingress_rules, *group.egress_rules]
-            sources = {pair.get("GroupId") for rule in rules for pair in rule.source_groups}
+            sources = {rule.source_group.get("GroupId") for rule in rules}
             if group.id != id and id in sources:
                 raise Refusal("DependencyViolation", f"resource {id} has a dependent object")
     return exchange.inner()
