@@ -1,11 +1,13 @@
 """The mailbox of pull mode: driver calls recorded as orders, handed to operators, answered by their reports.
 
 An order is recorded before anybody hears of it, under an id that follows from the call: a call that is repeated (the control
-plane was restarted, its caller's patience ended) finds the order that stands, and an outcome that nobody has read yet. Bodies
-and outcomes are sealed in the store, for there are join tokens and credentials in them.
+plane was restarted, its caller's patience ended) joins the order that is still open. One that is done is made again, as another
+attempt: its token makes that harmless, and an old outcome never passes for a new one. Bodies and outcomes are sealed in the
+store, for there are join tokens and credentials in them.
 """
 
 import hashlib
+import itertools
 import json
 import secrets
 import threading
@@ -29,8 +31,6 @@ from anyscale_core.models.order import Done, OperatorState, Order, OrderSlip
 
 UNCLAIMED = timedelta(seconds=10)
 """How long an order may lie there without an operator having taken it: then nobody is there, whatever was seen before."""
-KEPT = timedelta(minutes=1)
-"""How long an outcome that nobody has read answers a repeat. Later the call is made again, which its token makes harmless."""
 LOOK = timedelta(milliseconds=250)
 """How often an outcome is looked for without a ring: another process may have been told it."""
 LAST_LOOK = timedelta(milliseconds=250)
@@ -70,8 +70,10 @@ class Mailbox:
     def __init__(self, *, plane: str, store: Store, keys: KeyRing, clock: Clock) -> None:
         self._plane, self._store, self._keys, self._clock = plane, store, keys, clock
         self._bell = threading.Condition()
-        self._rung = 0
+        self._rung = self._releases = 0
         self._listeners: list[Callable[[], None]] = []
+        self._waited: set[str] = set()
+        """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
         self.idle: Callable[[timedelta], object] | None = None
         """What a caller does while it waits, instead of sleeping: tests let an operator work in the same thread."""
 
@@ -91,9 +93,13 @@ class Mailbox:
             raise _unreachable(action, why)
         said = json.dumps(speech.say_call(arguments), sort_keys=True)
         call = Call(cloud=cloud, action=action, lane=speech.lane_of(action, arguments), body=said)
-        standing = self._record(call, expires=deadline)
-        self.ring()
-        done = self._outcome(cloud, standing, deadline)
+        id = self._claim(call.id)
+        try:
+            standing = self._record(id, call, expires=deadline)
+            self.ring()
+            done = self._outcome(cloud, standing, deadline)
+        finally:
+            self._waited.discard(id)
         if done.error is not None:
             raise error_from(done.error)
         assert done.result is not None, "an outcome is a result or an error"
@@ -103,11 +109,13 @@ class Mailbox:
         """Return why orders would reach nobody in a cloud; empty while its operator is there."""
         o = t.operators.c
         with self._store.read() as connection:
-            row = connection.execute(select(o.state, o.seen_at).where(o.cloud == cloud)).first()
+            row = connection.execute(select(o.state, o.seen_at, o.lease_until).where(o.cloud == cloud)).first()
         if row is None or row.state == OperatorState.EXPECTED.value:
             return f"no operator of {cloud} has come yet (anyscale-core operator run)"
         if row.state == OperatorState.DISCONNECTED.value:
             return f"the operator of {cloud} has not been heard of since {row.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        if row.lease_until is None:
+            return f"the operator of {cloud} has left, and no other one has come yet"
         return ""
 
     def was_met(self, cloud: str) -> bool:
@@ -134,6 +142,11 @@ class Mailbox:
     def on_order(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (from any thread) whenever there may be something new for an operator."""
         self._listeners.append(listener)
+
+    def release(self) -> None:
+        """Let everybody who waits for an outcome now go, with Transient: this process is about to end."""
+        self._releases += 1
+        self.ring()
 
     def ring(self) -> None:
         """Say that there may be new orders or outcomes."""
@@ -187,15 +200,23 @@ class Mailbox:
 
     # -- the mailbox's own ---------------------------------------------------------------------------------------------
 
-    def _record(self, call: Call, *, expires: datetime) -> Standing:
-        """Write an order down, or find the one that stands."""
-        o, now, id = t.orders.c, self._clock.now(), call.id
+    def _claim(self, id: str) -> str:
+        """Return the id, or one beside it while somebody waits for it: two calls at once have an answer each."""
+        with self._bell:
+            ids = (id if number == 0 else f"{id}.{number}" for number in itertools.count())
+            free = next(one for one in ids if one not in self._waited)
+            self._waited.add(free)
+            return free
+
+    def _record(self, id: str, call: Call, *, expires: datetime) -> Standing:
+        """Write an order down, or join the one that is open."""
+        o, now = t.orders.c, self._clock.now()
         is_write = speech.is_write(call.action)
         with self._store.write() if is_write else self._store.telemetry() as connection:
             row = connection.execute(select(t.orders).where(o.id == id).with_for_update()).mappings().first()
             attempt = 1
             if row is not None:
-                if _stands(row, now):
+                if row["done_at"] is None and row["expires_at"] > now:
                     longer = max(expires, row["expires_at"])
                     connection.execute(update(t.orders).where(o.id == id).values(expires_at=longer))
                     return Standing(id=id, attempt=row["attempt"], action=call.action)
@@ -210,6 +231,7 @@ class Mailbox:
 
     def _outcome(self, cloud: str, order: Standing, deadline: datetime) -> Done:
         began = looked = self._clock.now()
+        releases = self._releases
         while True:
             with self._bell:
                 heard = self._rung
@@ -218,6 +240,8 @@ class Mailbox:
                 raise _unreachable(order.action, "the order was withdrawn before anybody had heard of it")
             if row["done_at"] is not None:
                 return self._read(row)
+            if self._releases != releases:
+                raise _ending(order)
             now = self._clock.now()
             if now >= deadline - LAST_LOOK:
                 self._wait(heard, LAST_LOOK)
@@ -238,12 +262,9 @@ class Mailbox:
             return connection.execute(query).mappings().first()
 
     def _read(self, row: RowMapping) -> Done:
-        mine = t.orders.c.number == row["number"]
-        with self._store.telemetry() as connection:
-            if speech.is_write(row["action"]):
-                connection.execute(update(t.orders).where(mine).values(read_at=self._clock.now()))
-            else:
-                connection.execute(delete(t.orders).where(mine))  # nobody else has asked this question
+        if not speech.is_write(row["action"]):
+            with self._store.telemetry() as connection:  # nobody else has asked this question
+                connection.execute(delete(t.orders).where(t.orders.c.number == row["number"]))
         return wire.structure(json.loads(self._keys.unseal(row["outcome"])), Done)
 
     def _withdraw(self, order: Standing) -> bool:
@@ -277,11 +298,10 @@ class Mailbox:
         return self._keys.sign_order(json.dumps(wire.unstructure_revealed(order)).encode())
 
 
-def _stands(row: RowMapping, now: datetime) -> bool:
-    """Tell whether a repeat of the call finds its answer here: under way, or done and told to nobody yet."""
-    if row["done_at"] is None:
-        return bool(row["expires_at"] > now)
-    return row["read_at"] is None and bool(now - row["done_at"] <= KEPT)
+def _ending(order: Standing) -> CloudError:
+    applied = Applied.UNKNOWN if speech.is_write(order.action) else Applied.NO
+    message = f"this control plane ends; what became of {order.action} is asked for again by the next one"
+    return Transient(message, reason="SERVER", applied=applied, retry=Retry.WITH_TOKEN)
 
 
 def _unreachable(action: str, why: str) -> CloudError:

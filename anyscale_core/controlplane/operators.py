@@ -42,6 +42,8 @@ HOLD = timedelta(seconds=20)
 """How long a poll may be held: shorter than what proxies allow an answer, and than the lease that it renews."""
 REPORT_INTERVAL = timedelta(seconds=30)
 """How often health is reported."""
+NOTED = 15
+"""Of the silence that counts, the part in which an operator's asking again is not written down again."""
 KEPT = timedelta(hours=1)
 """How long orders are kept behind their expiry."""
 
@@ -252,6 +254,8 @@ class Operators:
 
     def _seen(self, bearer: OperatorBearer, poll: Poll, now: datetime) -> bool:
         """Note that a replica asks; return whether it leads. Who asks first does, until it has been silent for long."""
+        if self._leads_still(bearer, poll, now):
+            return True
         o = t.operators.c
         with self._store.telemetry() as connection:
             row = connection.execute(_row_of(bearer.cloud).with_for_update()).mappings().first()
@@ -269,6 +273,19 @@ class Operators:
                 touch_cloud(connection, bearer.cloud, now)
             connection.execute(update(t.operators).where(o.cloud == bearer.cloud).values(**values))
         return True
+
+    def _leads_still(self, bearer: OperatorBearer, poll: Poll, now: datetime) -> bool:
+        """Tell whether a replica leads and was noted so a moment ago: an operator that is busy asks many times a second."""
+        row = self._row(bearer.cloud)
+        return (
+            row["epoch"] == bearer.epoch
+            and row["replica"] == bearer.replica
+            and row["state"] == OperatorState.CONNECTED.value
+            and not poll.leaving
+            and row["lease_until"] is not None
+            and row["lease_until"] > now
+            and now - row["seen_at"] < self._settings.timing.operator_silence / NOTED
+        )
 
     def _spec(self, cloud: str) -> CloudSpec:
         """Raises UnknownName, SpecError."""

@@ -47,6 +47,7 @@ class Runner:
     def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
         """Let the turns under way end (each is resumable, so this is courtesy), then return."""
         self._stop.set()
+        self._plane.mailbox.release()
         self.ring()
         for thread in self._threads:
             thread.join(timeout.total_seconds())

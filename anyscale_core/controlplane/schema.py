@@ -177,7 +177,6 @@ orders = Table(
     Column("expires_at", Instant, nullable=False),
     Column("given_at", Instant),  # when an operator was first told; null: nobody has heard of it
     Column("done_at", Instant),
-    Column("read_at", Instant),  # when the outcome was first taken notice of
     Column("outcome", Text),  # sealed likewise
     sqlite_autoincrement=True,  # a number is never used twice
 )

@@ -8,7 +8,7 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from anyscale_core.clock import Clock
@@ -41,27 +41,32 @@ class Operator:
     """One process's operator. ``turn`` does everything that is due, in this thread; ``run`` goes on until ``stop``."""
 
     def __init__(
-        self, contact: Contact, make_drivers: MakeDrivers, *, ca_pem: str, clock: Clock, vitals: Vitals | None = None
-    ) -> None:
+        self, contact: Contact, make_drivers: MakeDrivers, *, ca_pem: str, clock: Clock,
+        probe_every: timedelta | None = PROBES,
+    ) -> None:  # fmt: skip
+        """``probe_every``: how often every part of the cloud is looked at; None: never."""
         self._contact, self._make_drivers, self._ca_pem, self._clock = contact, make_drivers, ca_pem, clock
-        self.vitals = vitals or Vitals(clock)
+        self.vitals, self._probe_every = Vitals(clock), probe_every
         self._session: Session | None = None
         self._open: Callable[[OrderSlip], bytes] | None = None
         self._drivers: Mapping[str, Driver] = {}
         self._in_hand: set[str] = set()
         self._outbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock, self._asking = threading.Lock(), threading.Lock()
         self._over = threading.Event()
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
     def turn(self) -> int:
         """Ask once without waiting, perform all orders, report; return how many there were. Raises Refused, Away, Forged."""
-        orders = self._ask(timedelta())
-        taken = self._accepted(orders)
-        done = tuple(self._performed(order, deadline) for order, deadline in taken)
-        if done:
-            self._tell(Report(done=done))
+        with self._asking:  # who asks while another takes orders over would be given the same ones
+            taken = self._accepted(self._ask(timedelta()))
+        try:
+            done = tuple(self._performed(order, deadline) for order, deadline in taken)
+            if done:
+                self._tell(Report(done=done))
+        finally:
+            self._let_go(order.key for order, _ in taken)  # what was not told is given again
         return len(taken)
 
     # -- as a process --------------------------------------------------------------------------------------------------
@@ -75,9 +80,10 @@ class Operator:
         lanes = Lanes(self._perform)
         reporter = threading.Thread(target=self._report, name="reporter", daemon=True)
         asker = threading.Thread(target=self._poll, args=(lanes,), name="asker", daemon=True)
-        prober = threading.Thread(target=self._probe, name="prober", daemon=True)
-        for thread in (reporter, asker, prober):
+        for thread in (reporter, asker):
             thread.start()
+        if self._probe_every is not None:
+            threading.Thread(target=self._probe, args=(self._probe_every,), name="prober", daemon=True).start()
         self._over.wait()
         lanes.close()
         self._outbox.put(None)
@@ -148,12 +154,12 @@ class Operator:
             return False
         return True
 
-    def _probe(self) -> None:
+    def _probe(self, every: timedelta) -> None:
         while not self._over.is_set():
             session = self._session
             if session is not None:
                 self.vitals.probe(self._drivers, session.owner)
-            self._over.wait(PROBES.total_seconds() if session is not None else 1.0)
+            self._over.wait(every.total_seconds() if session is not None else 1.0)
 
     def _leave(self) -> None:
         try:
@@ -224,8 +230,11 @@ class Operator:
     def _tell(self, report: Report) -> None:
         self._contact.report(report)
         self._found()
+        self._let_go(done.key for done in report.done)
+
+    def _let_go(self, keys: Iterable[str]) -> None:
         with self._lock:
-            self._in_hand -= {done.key for done in report.done}
+            self._in_hand.difference_update(keys)
             self.vitals.in_hand = len(self._in_hand)
 
     def _found(self) -> None:

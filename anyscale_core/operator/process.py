@@ -137,7 +137,7 @@ class Builder:
             raise PluginError(o.identity, f"its identity driver is a {type(driver).__name__}, not an IdentityDriver")
         deadline = self.clock.now() + PROVING
         try:
-            return attrs.evolve(known, proof=driver.prove(OPERATOR_AUDIENCE, subject=o.replica, deadline=deadline))
+            return attrs.evolve(known, proof=driver.prove(OPERATOR_AUDIENCE, subject=o.cloud, deadline=deadline))
         finally:
             driver.close()
 

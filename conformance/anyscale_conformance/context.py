@@ -260,6 +260,10 @@ class Context:
         """Arm a fault: ``ctx.inject(Effect.LOSE_AFTER, "cluster.create", at=2)``. One that never strikes makes the row ERROR."""
         return self.plan.arm(Fault(effect=effect, action=action, **fields))
 
+    def answers(self, category: type[CloudError]) -> bool:
+        """Tell whether an error of this category can come as the answer to a request, in this vendor's words."""
+        return category.category not in getattr(self.carrier, "unanswerable", ())
+
     def count_writes(self, act: Callable[[], object]) -> int:
         """Return how many writes an undisturbed run of ``act`` makes."""
         before = len(self.plan.writes())

@@ -171,8 +171,6 @@ class Kit:
     """An image that instances can be made from, where images are honoured."""
     stock_is_told: bool = True
     """Whether the cloud says beforehand what is sold out; where it does not, only asking for it shows."""
-    collections: Mapping[str, int] = {}
-    """How many of the cloud's collections a list reads, by slot, where it is more than one: each has pages of its own."""
     many: int = 25
     """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)

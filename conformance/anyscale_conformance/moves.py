@@ -142,8 +142,8 @@ def repeat_the_spent(model: Model, draw: Draw) -> None:
         alike = [other for other in model.of("live") if (other.subject, other.owner) == (thing.subject, thing.owner)]
         taken = [other for other in alike if other.key == key]
         expect(not taken, f"a spent token returned {thing}, which another token has made since")
-        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
         thing.state, thing.key = "live", key
+        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
 
 
 @rule(3)

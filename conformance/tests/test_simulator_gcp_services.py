@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -343,3 +345,18 @@ def test_an_answer_that_its_schema_does_not_allow_is_a_fault_of_the_simulator(la
     lab.project.project.all("instances")[0].body["status"] = "DREAMING"
     assert refused(lambda: lab.get("vm")).status_code == 500
     assert "Invalid value at 'status' (enum, 'DREAMING')" in lab.simulator.faults.pop()
+
+
+def test_it_is_a_process_of_its_own_until_its_input_ends() -> None:
+    command = [sys.executable, "-m", "anyscale_conformance.simulators.gcp", "p-1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        request = urllib.request.Request(
+            f"{said['endpoints']['compute']}projects/p-1", headers={"Authorization": f"Bearer {said['tokens']['p-1']}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["name"] == "p-1"
+        process.stdin.close()
+        assert process.wait(WAIT_S) == 0

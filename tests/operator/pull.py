@@ -1,5 +1,6 @@
 """A world whose cloud is run by an operator: plane, mailbox, wire, operator and fake cloud in one thread, on one clock."""
 
+import enum
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.operator.door import Contact
 from anyscale_core.operator.operator import Operator
 from anyscale_core.testing import FakeCloud, FakeProvider
+from tests.controlplane.watched import Killed
 from tests.controlplane.world import World
 
 T = TypeVar("T")
@@ -44,6 +46,13 @@ def _said(value: T) -> T:
     return wire.structure(json.loads(json.dumps(wire.unstructure_revealed(value))), type(value))
 
 
+class Dies(enum.Enum):
+    """Whose death ``Killed`` is when it comes up in an operator's turn."""
+
+    PLANE = "plane"
+    OPERATOR = "operator"
+
+
 @attrs.define
 class Pull:
     """A world with an operator. The engine's calls are performed while they wait, in the same thread.
@@ -55,6 +64,8 @@ class Pull:
     operator: Operator
     replicas: int = 1
     alive: bool = True
+    who_dies: Dies = Dies.PLANE
+    is_idle: bool = False
     door: Any = None
 
     @classmethod
@@ -75,11 +86,14 @@ class Pull:
         name = replica or f"replica-{self.replicas}"
 
         def login() -> Login:
-            return Login(cloud=CLOUD, replica=name, token=self.world.plane.operators.token(CLOUD).token)
+            return self.login(replica=name, token=self.world.plane.operators.token(CLOUD).token)
 
         return Operator(
             Contact(self.door, login), self.drivers, ca_pem=self.world.plane.keys.ca_pem, clock=self.world.clock
         )
+
+    def login(self, *, token: Secret[str], replica: str = "replica-x") -> Login:
+        return Login(cloud=CLOUD, replica=replica, token=token)
 
     def drivers(self, session: Session) -> dict[str, Driver]:
         provider = FakeProvider(self.world.cloud).provider()
@@ -94,13 +108,23 @@ class Pull:
 
     def idle(self, most: timedelta) -> None:
         """What the engine does while it waits for an outcome: nothing else happens, so the operator has its turn."""
-        if not self.alive or not self.step():
-            self.world.clock.advance(max(most, timedelta(milliseconds=10)))
+        if self.alive and self.step():
+            return
+        self.world.clock.advance(max(most, timedelta(seconds=1)))
+        if not self.is_idle:
+            self.is_idle = True
+            self.world.agents.step()  # nodes speak while the engine waits
+            self.is_idle = False
 
     def step(self) -> int:
         try:
             return self.operator.turn()
         except CoreError:
+            return 0
+        except Killed:
+            if self.who_dies is Dies.PLANE:
+                raise
+            self.replace()
             return 0
 
     def run(self, *, steps: int = 1, step: timedelta = timedelta(seconds=1)) -> None:

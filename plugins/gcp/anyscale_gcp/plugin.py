@@ -38,7 +38,7 @@ CAPABILITIES = Capabilities(
         "cluster.notices": "Compute Engine announces a preemption to the machine alone, 30 seconds before it",
         "cluster.volumes": "instances have no disk that outlives them",
     },
-    numbers={"list.page_size": 500, "name.max_len": 63, "tags.max": 58},
+    numbers={"list.lists": 3, "list.page_size": 500, "name.max_len": 63, "tags.max": 58},
     windows={
         "consistency.delete": timedelta(0),
         "consistency.list": timedelta(0),

@@ -63,7 +63,6 @@ class GcpKit(Kit):
     untaggable = frozenset({"grant", "upload"})
     image_uri = "projects/debian-cloud/global/images/family/debian-12"
     reads_environment = frozenset({"GCE_METADATA_HOST"})
-    collections = {"networking": 3}  # noqa: RUF012 - a table
     many = 8
     stock_is_told = False
 
