@@ -250,6 +250,8 @@ class KubernetesKit(Kit):
             self.cluster.make_namespace(namespace)
         self.cluster.set_quota(NAMESPACE, {"pods": "1000"})
         self._plant("v1", "Secret", "store", data={key: _base64(value) for key, value in STORE_KEYS.items()})
+        simulated = {"metadata": {"name": "simulated"}, "spec": {"controllerName": "example.com/simulated"}}
+        self.cluster.plant({"apiVersion": GATEWAY_API, "kind": "GatewayClass", **simulated})
         listeners = [{"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "tls"}]}}]
         self._plant(GATEWAY_API, "Gateway", GATEWAY, spec={"gatewayClassName": "simulated", "listeners": listeners})
         self._carrier = Carrier(self.manual, codes=CODES)
@@ -395,9 +397,11 @@ class KubernetesKit(Kit):
         kind = kinds.NETWORK_POLICY
         for plural, obj in self.cluster.inventory(NAMESPACE):
             if plural.startswith(kind.plural) and tags_of(obj).get("Name") == network:
-                with self.cluster.world.lock:
-                    entry = self.cluster.world.get(kind.plural, NAMESPACE, obj["metadata"]["name"], kind.group)
-                    self.cluster.world.store.remove(entry)
+                world = self.cluster.world
+                with world.lock:
+                    entry = world.get(kind.plural, NAMESPACE, obj["metadata"]["name"], kind.group)
+                    if entry is not None:
+                        world.store.remove(entry)
 
     def _foreign_proof(self, audience: str, subject: str) -> Proof:
         """Return a genuine token of another namespace's account."""
