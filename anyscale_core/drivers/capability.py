@@ -59,7 +59,8 @@ CAPABILITIES: Mapping[str, Capability] = {
 class Capabilities:
     """What one provider claims: pure, offline, stable. ``windows`` are declared times that waits are scaled to.
 
-    ``numbers``: ``list.page_size``, ``name.max_len``, ``tags.max``, ``create.batch_max``. ``windows``:
+    ``numbers``: ``list.page_size``, ``name.max_len``, ``tags.max``, ``create.batch_max``,
+    ``list.lists`` (how many of the cloud's lists one list reads, page by page; 1 unless it says more). ``windows``:
     ``consistency.list`` (a thing created is listed within), ``consistency.delete``, ``token.lifetime``.
     """
 

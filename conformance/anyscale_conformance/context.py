@@ -168,11 +168,10 @@ class Context:
         self._drivers.clear()
 
     def close(self) -> None:
-        """Close the drivers and the kit."""
+        """Close the drivers. The kit is closed by who made it."""
         for driver in self._drivers.values():
             driver.close()
         self._drivers.clear()
-        self.kit.close()
 
     # Time ----------------------------------------------------------------------------------------------------------
 

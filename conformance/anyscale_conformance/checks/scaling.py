@@ -6,6 +6,7 @@ from functools import partial
 
 from anyscale_conformance.batches import a_few_pages, ask, made, make, names, refused, specs, there
 from anyscale_conformance.checks.cluster import until_running
+from anyscale_conformance.checks.paging import lists_of
 from anyscale_conformance.checks.repeats import repeat
 from anyscale_conformance.context import Context
 from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error, expect_one
@@ -198,7 +199,7 @@ def rest_is_cheap(ctx: Context) -> None:
         until_running(ctx, instance)
     ctx.pass_window("consistency.list")
     size = ctx.provider.capabilities.numbers.get("list.page_size", len(wanted))
-    bound = -(-len(wanted) // size) + 1
+    bound = -(-len(wanted) // size) * lists_of(ctx) + 1
     before, written = ctx.inventory(), len(ctx.plan.writes())
     for look in range(LOOKS):
         reads = ctx.count_reads(lambda: it.list())

@@ -1,0 +1,256 @@
+"""The storage driver: buckets are containers of the cloud's storage account, grants are role assignments on prefixes."""
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from anyscale_azure import containers, identities, objects, roles
+from anyscale_azure import tags as tagging
+from anyscale_azure.client import Azure
+from anyscale_azure.config import read_settings
+from anyscale_azure.containers import CONTAINER, Container
+from anyscale_azure.roles import Assignment, Held
+from anyscale_azure.tags import Stamp
+from anyscale_core.drivers.base import DriverConfig
+from anyscale_core.drivers.storage import ObjectStore, StorageDriver
+from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from anyscale_core.models.identity import Access
+from anyscale_core.models.ids import Token
+from anyscale_core.models.instance import Deletion
+from anyscale_core.models.owner import Owner
+from anyscale_core.models.secret import Secret
+from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
+
+ACCOUNT = "Microsoft.Storage/storageAccounts"
+CREATING = timedelta(seconds=5)
+"""How long an account that is being made is left alone; it takes about twenty seconds."""
+
+
+class AzureStorage(StorageDriver):
+    """Containers of one storage account, flat or with folders."""
+
+    provider = "azure"
+
+    def __init__(self, config: DriverConfig, azure: Azure | None = None) -> None:
+        self._settings = azure.settings if azure else read_settings(config)
+        self._azure = azure or Azure(self._settings, config.clock)
+        self._owner = config.owner
+        self._granting = threading.Lock()
+
+    def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
+        tagging.check_owner(owner)
+        tagging.check_name(spec.name)
+        self._ensure_account(owner, deadline)
+        stamp = tagging.stamp(token, [spec, owner])
+        there = containers.every(self._azure, deadline)
+        for each in there:
+            same = tagging.is_same_cloud(each.owner, owner) and each.stamp.token == stamp.token
+            if same and each.stamp.request != stamp.request:
+                raise tagging.mismatch("bucket", each.name)
+        standing = next((c for c in there if c.name == spec.name and tagging.is_same_cloud(c.owner, owner)), None)
+        if standing is not None:
+            return self._met(standing, spec, owner, stamp)
+        self._check(spec)
+        tags = tagging.written(spec.name, owner, stamp, spec.tags)
+        if spec.adopt is not None:
+            return self._adopt(spec, tags, owner, deadline)
+        container = containers.container_of(spec.name, owner)
+        try:
+            self._azure.blob(
+                "PUT", self._settings.storage_account, f"/{container}", params=CONTAINER,
+                headers=containers.metadata_of(tags), deadline=deadline,
+            )  # fmt: skip
+        except AlreadyExists:
+            found = containers.find(self._azure, container, deadline)
+            if found is None:
+                raise
+            return self._met(found, spec, owner, stamp)
+        return Container(container=container, tags=tags, adopted=False).view(self._settings)
+
+    def get(self, name: str, *, owner: Owner, deadline: datetime) -> Bucket:
+        return self._owned(name, owner, deadline).view(self._settings)
+
+    def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
+        tagging.check_owner(owner)
+        if self._account(deadline) is None:
+            return ()
+        found = containers.every(self._azure, deadline)
+        return tuple(each.view(self._settings) for each in found if owner.owns(each.tags))
+
+    def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
+        tagging.check_owner(owner)
+        found = self._find(name, owner, deadline)
+        if found is None:
+            return Deletion.ALREADY_ABSENT
+        if not found.adopted and not containers.is_empty(self._azure, found.container, deadline):
+            raise Conflict(f"bucket {name!r} is not empty", reason="NOT_EMPTY", resource=name, hint="empty it first")
+        for assignment in roles.at_scope(self._azure, self._scope(found), deadline):
+            self._azure.send("DELETE", assignment.path, roles.VERSION, deadline=deadline)
+        account, path = self._settings.storage_account, f"/{found.container}"
+        if found.adopted:
+            kept = {f"{containers.META}{key}": value for key, value in found.others.items()}
+            params = {**CONTAINER, "comp": "metadata"}
+            self._azure.blob("PUT", account, path, params=params, headers=kept, deadline=deadline)
+            return Deletion.GONE
+        try:
+            self._azure.blob("DELETE", account, path, params=CONTAINER, deadline=deadline)
+        except NotFound:
+            return Deletion.ALREADY_ABSENT
+        return Deletion.GONE
+
+    def grant(
+        self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
+    ) -> Grant:
+        tagging.check_owner(owner)
+        roles.check_prefix(prefix)
+        found = self._owned(bucket, owner, deadline)
+        person = identities.find(self._azure, identity, owner, deadline)
+        if person is None:
+            raise NotFound(f"no identity {identity!r}", reason="REFERENCE", resource=identity)
+        word = tagging.digest(token, length=roles.TOKEN)
+        # Two grants to one identity are two changes of one assignment; the core lets one control plane at a time make them.
+        with self._granting:
+            there = roles.at_scope(self._azure, self._scope(found), deadline)
+            for assignment in there:
+                for held in assignment.held:
+                    same = (assignment.principal, assignment.access, held.prefix) == (person.principal, access, prefix)
+                    if held.token == word and not same:
+                        raise tagging.mismatch("grant", f"{bucket}/{held.prefix}")
+            standing = roles.standing(there, person.principal, access)
+            base = standing or Assignment(scope=self._scope(found), principal=person.principal, access=access, held=())
+            if not any(held.prefix == prefix for held in base.held):
+                roles.put(self._azure, roles.with_prefix(base, Held(prefix=prefix, token=word)), deadline)
+        url = f"{containers.url_of(found.container, self._settings)}/{prefix}"
+        options = {"client_id": Secret(person.client_id)} if person.client_id else {}
+        return Grant(
+            bucket=bucket, prefix=prefix, identity=identity, access=access, store=StoreAccess(url=url, options=options)
+        )
+
+    def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
+        tagging.check_owner(owner)
+        found = self._find(bucket, owner, deadline)
+        person = None if found is None else identities.find(self._azure, identity, owner, deadline)
+        if found is None or person is None:
+            return Deletion.ALREADY_ABSENT
+        answer = Deletion.ALREADY_ABSENT
+        with self._granting:
+            for assignment in roles.at_scope(self._azure, self._scope(found), deadline):
+                less = roles.without(assignment, prefix)
+                if assignment.principal == person.principal and less.held != assignment.held:
+                    roles.put(self._azure, less, deadline)
+                    answer = Deletion.GONE
+        return answer
+
+    def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
+        self._check_account()
+        container = containers.container_of(bucket, owner)
+        return objects.open_store(self._azure, container, prefix)
+
+    def signed_url(
+        self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime
+    ) -> Secret[str]:
+        found = self._owned(bucket, owner, deadline)
+        return Secret(objects.signed(self._azure, found.container, key, method, expires_in))
+
+    def close(self) -> None:
+        self._azure.close()
+
+    def _met(self, found: Container, spec: BucketSpec, owner: Owner, stamp: Stamp) -> Bucket:
+        """Return the bucket that has the name, if this very request made it. Raises what else it is."""
+        error = tagging.taken("bucket", spec.name, found.tags, owner, stamp)
+        if error is not None:
+            raise error
+        return found.view(self._settings)
+
+    def _adopt(self, spec: BucketSpec, tags: dict[str, str], owner: Owner, deadline: datetime) -> Bucket:
+        container = containers.container_in(spec.adopt or "", self._settings)
+        found = containers.find(self._azure, container, deadline)
+        if found is None:
+            raise NotFound(f"no container {container!r} to adopt", reason="REFERENCE", hint="name one that exists")
+        if found.owner.plane:
+            reason = "OWNED" if tagging.is_same_cloud(found.owner, owner) else "FOREIGN"
+            raise AlreadyExists(f"{container} is the bucket {found.name} already", reason=reason, resource=spec.name)
+        headers = containers.metadata_of(tags, adopted=found.others)
+        params = {**CONTAINER, "comp": "metadata"}
+        account = self._settings.storage_account
+        self._azure.blob("PUT", account, f"/{container}", params=params, headers=headers, deadline=deadline)
+        return Container(container=container, tags=tags, adopted=True, is_public=found.is_public).view(self._settings)
+
+    def _owned(self, name: str, owner: Owner, deadline: datetime) -> Container:
+        found = self._find(name, owner, deadline)
+        if found is None:
+            raise NotFound(f"no bucket {name!r}", reason="RESOURCE", resource=name)
+        return found
+
+    def _find(self, name: str, owner: Owner, deadline: datetime) -> Container | None:
+        """Return an owner's bucket: one that we made by its container's name, else one that was adopted by the list."""
+        self._check_account()
+        if not owner.plane:
+            return None
+        found = containers.find(self._azure, containers.container_of(name, owner), deadline)
+        if found is None or found.name != name:
+            found = next(
+                (each for each in containers.every(self._azure, deadline) if each.adopted and each.name == name
+                 and tagging.is_same_cloud(each.owner, owner)), None,
+            )  # fmt: skip
+        return found if found is not None and owner.owns(found.tags) else None
+
+    def _scope(self, found: Container) -> str:
+        return self._settings.resource(
+            f"{ACCOUNT}/blobServices/containers", self._settings.storage_account, "default", found.container
+        )
+
+    def _check(self, spec: BucketSpec) -> None:
+        here = self._settings.location
+        if spec.region not in ("", here):
+            hint = f"leave region out, or give {here}: an account has one place"
+            raise InvalidRequest(f"buckets are in {here}", reason="UNSUPPORTED_VALUE", resource=spec.name, hint=hint)
+        if spec.expire_days or spec.cors_origins:
+            hint = "set a lifecycle rule, or CORS, on the storage account: they hold for all its containers"
+            message = "expire_days and cors_origins are not set for single containers on Azure"
+            raise InvalidRequest(message, reason="UNSUPPORTED_VALUE", resource=spec.name, hint=hint)
+
+    def _check_account(self) -> None:
+        if not self._settings.storage_account:
+            hint = "set storage_account: 3 to 24 small letters and digits, unique in the world"
+            raise InvalidRequest("the cloud has no storage account", reason="FIELD", hint=hint)
+
+    def _account(self, deadline: datetime) -> Mapping[str, Any] | None:
+        """Return the storage account; None when it has not been made yet."""
+        self._check_account()
+        name, group = self._settings.storage_account, self._settings.resource_group
+        read = self._azure.storage.storage_accounts.get_properties
+        try:
+            return self._azure.first(f"{ACCOUNT}/read", read, group, name, deadline=deadline).body
+        except NotFound as error:
+            if error.vendor is not None and error.vendor.code == "ResourceGroupNotFound":
+                raise
+            return None
+
+    def _ensure_account(self, owner: Owner, deadline: datetime) -> None:
+        """Make the account where there is none. Raises Conflict(BUSY) until Azure has made it."""
+        found = self._account(deadline)
+        name, group = self._settings.storage_account, self._settings.resource_group
+        if found is None:
+            create = self._azure.storage.storage_accounts.begin_create
+            body = self._private_account(owner)
+            answer = self._azure.first(f"{ACCOUNT}/write", create, group, name, body, resource=name, deadline=deadline)
+            found = answer.body
+        if found.get("properties", {}).get("provisioningState") != "Succeeded":
+            message = f"the storage account {name} is being made"
+            raise Conflict(message, reason="BUSY", resource=name, retry_after=CREATING)
+
+    def _private_account(self, owner: Owner) -> dict[str, object]:
+        """Return the body of an account that nobody can read without signing in."""
+        whole = Owner(plane=owner.plane, cloud=owner.cloud)
+        return {
+            "location": self._settings.location,
+            "kind": "StorageV2",
+            "sku": {"name": "Standard_LRS"},
+            "tags": whole.tags(),
+            "properties": {
+                "isHnsEnabled": self._settings.hierarchical_namespace, "allowBlobPublicAccess": False,
+                "allowSharedKeyAccess": False, "minimumTlsVersion": "TLS1_2", "supportsHttpsTrafficOnly": True,
+            },
+        }  # fmt: skip
