@@ -97,3 +97,21 @@ def test_a_booted_pod_that_does_not_end_is_killed_after_its_grace(booting: Wire)
     assert booting.delete(f"{PODS}/p").status == 200
     assert booting.get(f"{PODS}/p").status == 200, "it has a second"
     until(lambda: booting.get(f"{PODS}/p").status == 404)
+
+
+def test_a_claims_disk_outlives_the_pods_that_use_it(booting: Wire) -> None:
+    booting.post("/apis/storage.k8s.io/v1/storageclasses", {"metadata": {"name": "fast"}, "provisioner": "x/y"})
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}
+    claims = "/api/v1/namespaces/default/persistentvolumeclaims"
+    booting.post(claims, {"metadata": {"name": "c"}, "spec": spec})
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
+
+    def run(name: str, command: str) -> str:
+        mounts = [{"name": "v", "mountPath": "/data"}]
+        container = {"name": "m", "image": "i", "command": ["sh", "-c", command], "volumeMounts": mounts}
+        booting.post(PODS, a_pod(name, restartPolicy="Never", containers=[container], volumes=volumes))
+        until(lambda: booting.get(f"{PODS}/{name}").body["status"]["phase"] == "Succeeded")
+        return str(booting.get(f"{PODS}/{name}/log").body)
+
+    run("first", "echo kept > /data/file")
+    assert run("second", "cat /data/file") == "kept\n"

@@ -192,13 +192,18 @@ def test_an_image_that_cannot_be_pulled_keeps_its_pod_waiting(wire: Wire) -> Non
 
 
 def test_a_secret_that_is_not_there_is_waited_for(wire: Wire) -> None:
-    volumes = [{"name": "v", "secret": {"secretName": "s"}}]
+    volumes = [{"name": "v", "secret": {"secretName": "s", "items": [{"key": "boot", "path": "b"}]}}]
     wire.post(PODS, a_pod("p", volumes=volumes))
     passed(wire)
     assert wire.get(f"{PODS}/p").body["status"]["phase"] == "Pending"
     [event] = wire.get("/api/v1/events", fieldSelector="reason=FailedMount").body["items"]
     assert event["message"] == 'MountVolume.SetUp failed for volume "v" : secret "s" not found'
-    wire.post("/api/v1/namespaces/default/secrets", {"metadata": {"name": "s"}, "stringData": {"a": "b"}})
+    secrets = "/api/v1/namespaces/default/secrets"
+    wire.post(secrets, {"metadata": {"name": "s"}, "stringData": {"a": "b"}})
+    passed(wire)
+    messages = [one["message"] for one in wire.get("/api/v1/events", fieldSelector="reason=FailedMount").body["items"]]
+    assert 'MountVolume.SetUp failed for volume "v" : references non-existent secret key: boot' in messages
+    wire.patch(f"{secrets}/s", {"stringData": {"boot": "b"}})
     passed(wire)
     assert wire.get(f"{PODS}/p").body["status"]["phase"] == "Running"
 
@@ -373,6 +378,11 @@ def test_a_claim_is_bound_by_its_class_and_kept_while_a_pod_uses_it(wire: Wire) 
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     plain = wire.post(claims, {"metadata": {"name": "plain"}, "spec": spec})
     assert plain.body["spec"]["storageClassName"] == "fast"
+    passed(wire, 3)
+    assert len(wire.get("/api/v1/persistentvolumes").names) == 2
+    wire.delete(claims)
+    passed(wire, 3)
+    assert wire.get("/api/v1/persistentvolumes").names == []
 
 
 def test_a_node_that_goes_takes_its_pods_along(wire: Wire) -> None:

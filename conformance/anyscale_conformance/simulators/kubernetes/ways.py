@@ -44,6 +44,8 @@ class Ways:
                     and change.before is None
                 ):
                     self._later(route, self._route)
+        if entry.kind.plural == "persistentvolumeclaims" and change.after is None:
+            self._reclaim(entry)
         if entry.kind.plural == "pods" and change.after is None:
             for claim in self._world.entries("persistentvolumeclaims", entry.namespace):
                 if "deletionTimestamp" in claim.meta:
@@ -160,6 +162,15 @@ class Ways:
             )
         generation = about.meta.get("generation", 1)
         return [{"message": ""} | one | {"observedGeneration": generation} for one in plain(conditions)]
+
+    def _reclaim(self, claim: Entry) -> None:
+        volume = self._world.get("persistentvolumes", "", claim.obj["spec"].get("volumeName", ""))
+        if volume is None:
+            return
+        if volume.obj["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+            self._world.store.remove(volume)
+        else:
+            self._world.write(volume, status={"phase": "Released"})
 
     def _claim(self, claim: Entry) -> None:
         world = self._world
