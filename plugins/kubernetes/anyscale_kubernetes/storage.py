@@ -24,12 +24,13 @@ from anyscale_kubernetes.client import Api, Connection
 from anyscale_kubernetes.config import SETTINGS, read_settings
 from anyscale_kubernetes.errors import check_deadline
 from anyscale_kubernetes.identity import GRANT_SLOT, IDENTITY_LABEL
+from anyscale_kubernetes.identity import SLOT as IDENTITY
 from anyscale_kubernetes.kinds import CONFIG_MAP
 from anyscale_kubernetes.names import check_name, digest, short_name
 from anyscale_kubernetes.objects import ObjectStores
 from anyscale_kubernetes.records import Records, Request, is_adopted, name_of, token_spent
 from anyscale_kubernetes.routes import child_metadata
-from anyscale_kubernetes.tags import Body, fingerprint, owner_of, tags_of, whole_cloud
+from anyscale_kubernetes.tags import Body, fingerprint, owner_of, tags_of
 
 SLOT = "bucket"
 FINALIZER = "anyscale-core/bucket"
@@ -232,7 +233,7 @@ def _grant_name(owner: Owner, bucket: str, prefix: str, identity: str) -> str:
 def _grant_body(request: Request, bucket: Body, data: Mapping[str, str]) -> dict[str, Any]:
     """Return the record of a grant. It goes with its bucket, and its identity's driver finds it by a label."""
     metadata = request.metadata()
-    metadata["labels"][IDENTITY_LABEL] = short_name(whole_cloud(request.owner), data["identity"])
+    metadata["labels"][IDENTITY_LABEL] = short_name(request.owner, data["identity"], IDENTITY)
     metadata["ownerReferences"] = child_metadata(bucket)["ownerReferences"]
     return {"metadata": metadata, "data": dict(data)}
 
