@@ -6,6 +6,7 @@ server (TokenReview), or without one by the keys of its issuer, from the setting
 
 import base64
 import json
+import os
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,13 +26,13 @@ from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_kubernetes.client import Api, Connection
-from anyscale_kubernetes.config import read_settings
+from anyscale_kubernetes.config import TOKEN_VARIABLE, read_settings
 from anyscale_kubernetes.errors import check_deadline
 from anyscale_kubernetes.kinds import CONFIG_MAP, POD, SERVICE_ACCOUNT, TOKEN_REVIEW, Kind
 from anyscale_kubernetes.names import check_name, instance_name, object_name
 from anyscale_kubernetes.permissions import permissions_for
 from anyscale_kubernetes.pods import SLOT as CLUSTER
-from anyscale_kubernetes.pods import instant
+from anyscale_kubernetes.pods import TOKEN_FILE, instant
 from anyscale_kubernetes.records import Records, Request, find, is_adopted, name_of, taken
 from anyscale_kubernetes.tags import SLOT_LABEL, Body, fingerprint, owner_of, tags_of, whole_cloud
 
@@ -119,7 +120,7 @@ class KubernetesIdentity(IdentityDriver):
         Asking takes the right to create tokens of the Pod's account, which workloads do not have.
         """
         check_deadline(deadline, self._clock)
-        projected = _projected(Path(self._settings.token_file))
+        projected = _projected(Path(os.environ.get(TOKEN_VARIABLE, TOKEN_FILE)))
         if audience in _audiences(_claims(projected)):
             return Proof(provider=self.provider, document=Secret(projected))
         name = object_name(self._owner, subject)

@@ -2,10 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from anyscale_conformance.simulators.kubernetes.store import Entry
 from anyscale_conformance.simulators.kubernetes.world import World
+
+TTL = timedelta(hours=1)
+"""How long an event is kept since it was last written. Source: kube-apiserver, --event-ttl."""
 
 
 def record(world: World, about: Entry, *, reason: str, message: str, source: str, is_warning: bool = False) -> None:

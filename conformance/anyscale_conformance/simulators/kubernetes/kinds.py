@@ -9,9 +9,9 @@ REVIEW_VERBS = ("create",)
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Kind:
-    """One kind: ``model`` is its class in the ``kubernetes`` client, from which its schema is had (empty: an own schema)."""
+    """One kind. ``model``: its class in the ``kubernetes`` client, where its schema is from (empty: an own schema)."""
 
     group: str
     version: str
@@ -118,6 +118,7 @@ class Catalogue:
     def __init__(self, kinds: Iterable[Kind] = KINDS) -> None:
         self.kinds = tuple(kinds)
         self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in self.kinds}
+        self._by_plural = {(kind.plural, kind.group): kind for kind in self.kinds}
         self._by_words = {(kind.api_version, kind.kind): kind for kind in self.kinds}
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
@@ -130,7 +131,7 @@ class Catalogue:
 
     def plural(self, plural: str, group: str = "") -> Kind:
         """Return the kind of a resource that is surely served. Raises KeyError."""
-        return next(kind for kind in self.kinds if kind.plural == plural and kind.group == group)
+        return self._by_plural[plural, group]
 
     @property
     def groups(self) -> dict[str, list[str]]:

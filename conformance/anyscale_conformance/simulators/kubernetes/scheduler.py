@@ -137,7 +137,7 @@ class Scheduler:
         used = dict(load.used)
         for victim in gone:
             used |= {word: used[word] - amount for word, amount in requests(victim.obj["spec"]).items()}
-        there = [one for one in load.pods.values() if one not in gone]
+        there = [one for one in load.pods.values() if one not in gone] if gone else list(load.pods.values())
         return placing.refusal(pod, node, used, there, self._others)
 
     def _others(self) -> Iterable[tuple[Entry, Entry]]:

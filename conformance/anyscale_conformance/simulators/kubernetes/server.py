@@ -5,6 +5,7 @@ import shutil
 import ssl
 import tempfile
 import threading
+import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ async def _body(request: web.BaseRequest) -> bytes:
 def _response(answer: Answer) -> web.Response:
     response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
     response.headers["Content-Type"] = answer.content_type
+    response.headers["Audit-Id"] = str(uuid.uuid4())
     response.headers["Cache-Control"] = "no-cache, private"
     for warning in answer.warnings:
         escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
