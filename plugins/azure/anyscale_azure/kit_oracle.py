@@ -40,7 +40,8 @@ class AzureOracle:
         at = self._subscription()
         things = at.inventory()
         for thing in things:
-            yield from _items(thing)
+            found = at.find(thing.id)
+            yield from _items(thing, "" if found is None else str(found.state).lower())
         yield from _remains(things)
         people = self.people()
         buckets = {}
@@ -83,7 +84,7 @@ def _remains(things: Sequence[Thing]) -> Iterator[Item]:
             yield Item(kind="instance", id=id, name=tags.get("Name", ""), tags=tags, state="deleting")
 
 
-def _items(thing: Thing) -> Iterator[Item]:
+def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
     kind = KINDS.get(thing.type)
     if thing.type.endswith("federatedIdentityCredentials"):
         subject = str(thing.body["properties"]["subject"])
@@ -106,7 +107,12 @@ def _items(thing: Thing) -> Iterator[Item]:
         return
     id = f"{thing.name}.{thing.tags.get(HIDDEN[0], '')[:8]}" if kind == "instance" else thing.id
     yield Item(
-        kind=kind, id=id, name=tags.get("Name", ""), tags=tags, state=_state(thing, kind), detail=_detail(thing, kind)
+        kind=kind,
+        id=id,
+        name=tags.get("Name", ""),
+        tags=tags,
+        state=_state(thing, kind, provisioned),
+        detail=_detail(thing, kind),
     )
     if thing.type.endswith("networkSecurityGroups"):
         for rule in thing.body["properties"].get("securityRules") or ():
@@ -115,10 +121,11 @@ def _items(thing: Thing) -> Iterator[Item]:
             yield Item(kind="rule", id=str(rule["id"]), name=str(rule["name"])[:-6], detail={"from": source})
 
 
-def _state(thing: Thing, kind: str) -> str:
-    plain = str(thing.body.get("properties", {}).get("provisioningState", thing.state)).lower()
-    if plain == "deleting" or thing.state == "Deleting":
+def _state(thing: Thing, kind: str, provisioned: str) -> str:
+    if provisioned == "deleting":
         return "deleting"
+    if provisioned == "failed" and kind == "instance":
+        return "stopped"
     if kind == "instance":
         power = thing.state.lower().rpartition("/")[2]
         if power in ("stopped", "deallocated", "failed"):

@@ -100,11 +100,7 @@ class AzureNetworking(NetworkingDriver):
         if is_public:
             body = balancers.address_of(spec, self._settings)
             self._azure.send("PUT", balancers.address_path(spec, self._settings), VERSION, deadline=deadline, body=body)
-        same = old is not None and balancers.is_same(old, spec, record, self._settings)
-        if same and old is not None:
-            self._finish(spec, record, deadline)
-            return balancers.view(old, self._addresses(deadline) if is_public else {})
-        body = balancers.render(spec, stamp, record, self._settings)
+        body = balancers.render(spec, stamp, record, self._settings, before=old)
         # A way in that stands is moved by the same request: the newest order counts.
         headers = ONLY_NEW if old is None else {"If-Match": str(old["etag"])} if old.get("etag") else {}
         path = balancers.path_of(spec, self._settings)
@@ -199,6 +195,8 @@ class AzureNetworking(NetworkingDriver):
             reason = "OWNED" if tagging.is_same_cloud(_owner(old), spec.owner) else "FOREIGN"
             message = f"there is an endpoint {spec.name} already"
             raise AlreadyExists(message, reason=reason, resource=spec.name, hint="use another name")
+        if stamp.token in balancers.past(old):
+            raise tagging.superseded("endpoint", spec.name)
         if balancers.is_going(old):
             raise Conflict(f"{spec.name} is being taken down", reason="BEING_DELETED", resource=spec.name)
         return old

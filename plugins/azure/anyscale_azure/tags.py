@@ -158,3 +158,10 @@ def spent(kind: str, name: str) -> Conflict:
         f"the {kind} {name} that the token made is being deleted", reason="TOKEN_SPENT", resource=name,
         hint="mint a new token",
     )  # fmt: skip
+
+
+def superseded(kind: str, name: str) -> Conflict:
+    """Return the error for a token whose order a newer one has taken the place of."""
+    return Conflict(
+        f"a newer order has moved the {kind} {name}", reason="TOKEN_SPENT", resource=name, hint="mint a new token"
+    )
