@@ -138,6 +138,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_NET}/loadBalancers/read", _GROUP, "the load balancer"),
         (f"{_NET}/loadBalancers/write", _GROUP, "lets go of the address"),
         (f"{_NET}/loadBalancers/delete", _GROUP, "the load balancer"),
+        ("Microsoft.Resources/tags/write", _GROUP, "the note on orders that came too late"),
         (f"{_NET}/publicIPAddresses/read", _GROUP, "its address"),
         (f"{_NET}/publicIPAddresses/delete", _GROUP, "its address"),
         (f"{_NET}/networkSecurityGroups/securityRules/delete", _GROUP, "the rule that let clients in"),

@@ -144,6 +144,7 @@ class AzureStorage(StorageDriver):
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         self._check_account()
+        tagging.check_name(bucket)
         container = containers.container_of(bucket, owner)
         return objects.open_store(self._azure, container, prefix)
 
@@ -186,7 +187,7 @@ class AzureStorage(StorageDriver):
     def _find(self, name: str, owner: Owner, deadline: datetime) -> Container | None:
         """Return an owner's bucket: one that we made by its container's name, else one that was adopted by the list."""
         self._check_account()
-        if not owner.plane:
+        if not owner.plane or not tagging.is_name(name):
             return None
         found = containers.find(self._azure, containers.container_of(name, owner), deadline)
         if found is None or found.name != name:
