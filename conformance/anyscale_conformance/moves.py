@@ -140,8 +140,8 @@ def repeat_the_spent(model: Model, draw: Draw) -> None:
         same = (thing.subject, key, thing.owner)  # a name may be there once for each owner
         taken = [other for other in model.of("live") if (other.subject, other.key, other.owner) == same]
         expect(not taken, f"a spent token returned {thing}, which another token has made since")
-        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
         thing.state, thing.key = "live", key
+        expect(model.items(thing), f"a spent token returned {thing}, which is not there")
 
 
 @rule(3)
