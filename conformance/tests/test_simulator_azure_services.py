@@ -182,6 +182,13 @@ def test_a_flexible_scale_set_makes_grows_and_shrinks_machines(world: World) -> 
         )
     assert failure.value.error is not None
     assert failure.value.error.code == "OperationNotAllowed"
+    world.at.hands.fill(world.below("Microsoft.Network/virtualNetworks/v/subnets/a"))
+    before = len(world.at.inventory())
+    grown = {"sku": {"name": "Standard_D2s_v5", "capacity": 5}}
+    answer = world.send("PATCH", world.below("Microsoft.Compute/virtualMachineScaleSets/set"), grown)
+    assert (answer.code, len(world.at.inventory())) == ("SubnetIsFull", before)
+    fewer = {"sku": {"name": "Standard_D2s_v5", "capacity": 1}}
+    assert world.send("PATCH", world.below("Microsoft.Compute/virtualMachineScaleSets/set"), fewer).status == 200
     compute.virtual_machine_scale_sets.begin_delete("rg", "set")
     world.wait()
     world.wait()
