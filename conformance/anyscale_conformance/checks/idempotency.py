@@ -123,12 +123,14 @@ def tokens_are_the_same_in_every_process(ctx: Context) -> None:
         before = len(ctx.plan.writes())
         ctx.inject(Effect.CRASH_BEFORE, at=position)
         expect(ctx.crash(partial(it.create, spec, token=token)), f"write {position} was never reached")
-        cut = [request.token for request in ctx.plan.writes()[before:]]
+        # What was carried out may be found instead of asked for again; the write that was cut has to come, as it was.
+        done = ctx.plan.writes()[before:]
+        cut = [request.token for request in done[-1:]]
         repeat(partial(it.create, spec, token=token))
-        sent = [request.token for request in ctx.plan.writes()[before + len(cut) :]]
+        sent = [request.token for request in ctx.plan.writes()[before + len(done) :]]
         lost = [derived for derived in cut if derived and derived not in sent]
-        expect(not lost, f"the repeat by another process did not use {len(lost)} of the tokens that the first one used")
-        expect(any(sent), f"no write of creating a {it.name} carries a token")
+        expect(not lost, f"the repeat by another process did not use the token of the write that was cut")
+        expect(any([*(each.token for each in done), *sent]), f"no write of creating a {it.name} carries a token")
 
 
 @check("X-IDEM-08", on=ALL, uses=(Uses.JOURNAL,))

@@ -48,8 +48,12 @@ PLANE_ACCOUNT = "999999999999"
 TYPE, IMAGE, IMAGE_X86 = "m7g.medium", "ami-0c0ffee0c0ffee000", "ami-0c0ffee0c0ffee086"
 """One vCPU, so that a quota of vCPUs is one of instances."""
 OUR_TOKEN = re.compile(rb"anyscale-core-token(?:</Key><Value>|[^&]*&[^=]*Value=)([0-9a-f]{20})")
-CODES = {f"{service}:Conflict(ETAG)": (412, "PreconditionFailed") for service in ("ec2", "iam", "s3")}
-"""No service of EC2's kind has a word of its own for a lost update; this one means it wherever it comes."""
+CODES = {
+    **{f"{service}:Conflict(ETAG)": (412, "PreconditionFailed") for service in ("ec2", "iam", "s3")},
+    **{f"{service}:Transient(PROPAGATION)": (428, "ResourcePropagationDelayException") for service in ("iam", "s3")},
+    "CapacityUnavailable(SKU)": (400, "UnsupportedAvailabilityZoneException"),
+}
+"""Where a service has no word of its own, the one that means it wherever it comes."""
 STATES = {"shutting-down": "deleting", "stopping": "stopped"}
 
 
