@@ -129,7 +129,7 @@ def tokens_are_the_same_in_every_process(ctx: Context) -> None:
         repeat(partial(it.create, spec, token=token))
         sent = [request.token for request in ctx.plan.writes()[before + len(done) :]]
         lost = [derived for derived in cut if derived and derived not in sent]
-        expect(not lost, f"the repeat by another process did not use the token of the write that was cut")
+        expect(not lost, "the repeat by another process did not use the token of the write that was cut")
         expect(any([*(each.token for each in done), *sent]), f"no write of creating a {it.name} carries a token")
 
 

@@ -1,7 +1,7 @@
 """Ways in to heads. Each is a security group of its own, whose tags are its record; what it opens depends on the setting.
 
-``address``: the group lets clients reach the head's port and is put on the head's interface. ``nlb``: the group is on a network load
-balancer, which alone may reach the head's port through the group of the nodes.
+``address``: the group lets clients reach the head's port and is put on the head's interface. ``nlb``: the group is on a network
+load balancer, which alone may reach the head's port through the group of the nodes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +154,7 @@ class Endpoints:
         return [group for page in pages for group in page["SecurityGroups"]]
 
     def _there(self, spec: EndpointSpec, token: str, print: str, deadline: datetime) -> Record | None:
-        """Return the way in of that name, if any. Raises AlreadyExists for another cluster's, Conflict for another spec's token."""
+        """Return the way in of that name, if any. Raises AlreadyExists for another cluster's, Conflict for a used token."""
         cloud = attrs.evolve(spec.owner, cluster=None)
         found = None
         for record in map(_record, self._groups(filters(cloud), deadline)):

@@ -20,7 +20,7 @@ TAG_MODE = "anyscale-core-mode"
 TAG_SPENT = "anyscale-core-spent"
 """Digests of tokens that have had their time: what comes late with one of them changes nothing."""
 NODES, ADOPTED, WAY = "nodes", "adopted", "endpoint"
-"""Kinds of our security groups: of a network's nodes, of the nodes in a network that was adopted (its whole record), of a way in."""
+"""Kinds of our security groups: of a network's nodes, of those in an adopted one (its whole record), of a way in."""
 
 
 @attrs.frozen(kw_only=True)

@@ -7,14 +7,15 @@ import moto.core.responses
 from moto.ec2.models.tags import TagBackend
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
 
-_slow = TagBackend.describe_tags
+_slow: Any = TagBackend.describe_tags
 
 
 def _describe_tags(self: Any, filters: dict[str, list[str]] | None = None) -> list[dict[str, str]]:
     """Return tags; of things that are named by their whole ids without looking through all others'."""
     ids = (filters or {}).get("resource-id", [])
     if len(filters or {}) != 1 or not ids or any("*" in id or "?" in id for id in ids):
-        return _slow(self, filters)
+        found: list[dict[str, str]] = _slow(self, filters)
+        return found
     return [
         {"resource_id": id, "key": key, "value": value, "resource_type": EC2_PREFIX_TO_RESOURCE.get(get_prefix(id), "")}
         for id in ids
@@ -27,4 +28,4 @@ def quicken() -> None:
     if TagBackend.describe_tags is _describe_tags:
         return
     moto.core.responses.method_names_from_class = functools.cache(moto.core.responses.method_names_from_class)
-    TagBackend.describe_tags = _describe_tags  # type: ignore[method-assign]
+    TagBackend.describe_tags = _describe_tags
