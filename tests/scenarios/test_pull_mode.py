@@ -12,7 +12,10 @@ from tests.scenarios.machine import Machine
 
 pytestmark = [pytest.mark.real_ray, pytest.mark.timeout(240)]
 
-JOB = "import ray, time; ray.init(); time.sleep(8); print('sum', sum(ray.get([ray.remote(lambda n: n).remote(n) for n in (40, 2)])))"
+JOB = (
+    "import ray, time; ray.init(); time.sleep(8); "
+    "print('sum', sum(ray.get([ray.remote(lambda n: n).remote(n) for n in (40, 2)])))"
+)
 SPEC = """
 name: real
 cloud: far
