@@ -36,6 +36,8 @@ from benchmarks.rows import Row, interleaved, row
 SIZES = (1, 10, 100)
 THREADS = 16
 GETS = 2_000
+BRIEF = timedelta(milliseconds=100)
+"""How long an operation takes."""
 PROJECT, REGION, ZONE = "benchmarks", "us-central1", "us-central1-a"
 OURS = owner(cluster="clu_bench")
 _SERIAL = itertools.count()
@@ -168,6 +170,7 @@ IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 
 
 def _timed(town: Town, act: Callable[[], None]) -> Round:
+    time.sleep(4 * BRIEF.total_seconds())  # until the deletes of the round before have ended
     before, begun = town.count(), time.perf_counter()
     act()
     seconds = time.perf_counter() - begun
@@ -240,8 +243,7 @@ def _serve(line: Connection) -> None:
 
     with GcpSimulator() as simulator:
         # Operations are never done when they are answered: just not for long.
-        brief = timedelta(milliseconds=50)
-        timings = attrs.evolve(Timings.none(), insert=brief, delete=brief)
+        timings = attrs.evolve(Timings.none(), insert=BRIEF, delete=BRIEF)
         project = simulator.add_project(PROJECT, timings=timings)
         endpoints = {"compute": simulator.endpoint("compute")}
         town = Town(endpoints=endpoints, token=project.token(), count=lambda: 0)
