@@ -89,6 +89,7 @@ def test_pages_show_one_moment_and_end(wire: Wire) -> None:
     assert "continue" not in last.body["metadata"]
     assert wire.get(CONFIGS).names == ["a", "b", "bb", "d", "kube-root-ca.crt"]
     assert wire.get(CONFIGS, **{"continue": "nonsense"}).status == 400
+    assert len(wire.get(CONFIGS, limit=2, resourceVersion="0").names) == 5, "what may be stale does not page"
 
 
 def test_a_page_that_is_too_old_is_gone_and_may_be_gone_on_with_inconsistently(wire: Wire) -> None:

@@ -106,7 +106,7 @@ class Api:
                 return _written(entry, call, caller, status=201 if is_new else 200)
             case "patch" if asked.name:
                 return self._patch(asked, target, call, user)
-            case "delete":
+            case "delete" if not asked.subresource:
                 return self._delete(target, call, user)
             case "deletecollection":
                 return self._delete_all(asked, call, user)
@@ -160,6 +160,8 @@ class Api:
         wanted = call.query.get("resourceVersion", "")
         if token and wanted not in ("", "0"):
             raise bad_request("specifying resource version is not allowed when using continue")
+        if wanted == "0":
+            limit = 0  # such a list is served from the watch cache, which does not page
         start: tuple[str, str] | None = None
         revision = store.revision
         if token:

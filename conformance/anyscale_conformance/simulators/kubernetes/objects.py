@@ -137,8 +137,7 @@ class Objects:
     def _create(self, target: Target, obj: Object, caller: Caller, *, managers: list[fields.Manager] | None) -> Entry:
         world, kind = self._world, target.kind
         meta = obj["metadata"]
-        given = meta.get("name", "")
-        if not given and meta.get("generateName"):
+        if not meta.get("name") and meta.get("generateName"):
             meta["name"] = f"{meta['generateName'][:58]}{world.letters(5)}"
         name = meta.get("name", "")
         if target.name and name != target.name:
