@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from anyscale_conformance.simulators.kubernetes.problems import Problem
-from anyscale_kubernetes.config import Settings
+from anyscale_kubernetes.config import ROUTES, Settings
 from anyscale_kubernetes.errors import TABLE
+from anyscale_kubernetes.flavors import FLAVORS
 from anyscale_kubernetes.kinds import EVENT, POD, SECRET, SERVICE_ACCOUNT
 from anyscale_kubernetes.plugin import CAPABILITIES, SETTINGS, anyscale_provider
 from anyscale_kubernetes.testing import OWNER, Land, specified
@@ -44,6 +46,12 @@ def test_the_provider_is_sound_says_of_every_capability_and_explains_every_setti
     assert CAPABILITIES.faults(provider.slots()) == ()
     assert CAPABILITIES.supported | set(CAPABILITIES.emulated) | set(CAPABILITIES.unsupported) == set(KNOWN)
     assert set(anyscale_provider().settings) == set(SETTINGS) == {field.name for field in attrs.fields(Settings)}
+
+
+def test_the_page_explains_every_setting_and_every_flavor() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    for word in (*SETTINGS, *FLAVORS, *ROUTES):
+        assert f"| `{word}` |" in page
 
 
 def test_wrong_settings_are_named_all_at_once(land: Land) -> None:
