@@ -20,10 +20,10 @@ from anyscale_conformance.simulators.kubernetes.calls import (
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.objects import Objects, Target, check_options, unsupported_media
 from anyscale_conformance.simulators.kubernetes.problems import (
-    NoPage,
     Problem,
     bad_request,
     expired,
+    no_page,
     not_allowed,
     unauthorized,
 )
@@ -220,7 +220,7 @@ class Api:
     def _other(self, call: Call) -> Answer:
         found = discovery.answer(self._world.catalogue, call, self._tokens)
         if found is None:
-            raise NoPage
+            raise no_page()
         return found
 
     def _caller(self, call: Call, user: User, options: Mapping[str, Any] | None = None) -> Caller:

@@ -9,7 +9,7 @@ from anyscale_conformance.simulators.kubernetes import budgets, deletion
 from anyscale_conformance.simulators.kubernetes.calls import Answer, Call, Route, encode
 from anyscale_conformance.simulators.kubernetes.conditions import with_condition
 from anyscale_conformance.simulators.kubernetes.objects import Objects, Target
-from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, not_allowed, too_many_requests
+from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, not_allowed, too_many_evictions
 from anyscale_conformance.simulators.kubernetes.store import Entry
 from anyscale_conformance.simulators.kubernetes.tokens import Tokens
 from anyscale_conformance.simulators.kubernetes.users import Caller
@@ -61,7 +61,7 @@ def evict(world: World, pod: Entry, options: Mapping[str, Any], *, is_dry: bool 
                 "message": f"The disruption budget {found[0].name} needs {state.desired} healthy pods and has {state.healthy} "
                 "currently",
             }
-            raise too_many_requests(
+            raise too_many_evictions(
                 "Cannot evict pod as it would violate the pod's disruption budget.",
                 retry_after=RETRY_EVICTION_S,
                 causes=[cause],
