@@ -18,7 +18,13 @@ from anyscale_conformance.simulators.kubernetes.calls import (
     route,
 )
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
-from anyscale_conformance.simulators.kubernetes.objects import Objects, Target, check_options, unsupported_media
+from anyscale_conformance.simulators.kubernetes.objects import (
+    Clashes,
+    Objects,
+    Target,
+    check_options,
+    unsupported_media,
+)
 from anyscale_conformance.simulators.kubernetes.problems import (
     Problem,
     bad_request,
@@ -124,7 +130,8 @@ class Api:
             case "apply":
                 self._may_create(asked, user, target)
                 self._may_grant(asked, call, user)
-                entry, is_new = self._objects.apply(target, body, caller, force=call.flag("force"))
+                clashes = Clashes.TAKEN if call.flag("force") else Clashes.REFUSED
+                entry, is_new = self._objects.apply(target, body, caller, clashes=clashes)
                 status = 201 if is_new else 200
             case "json":
                 entry = self._objects.patch(target, lambda obj: patches.json_patch(obj, body), caller)

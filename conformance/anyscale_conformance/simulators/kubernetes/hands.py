@@ -152,7 +152,7 @@ class Hands:
         """Let the kubelet end a Pod: phase Failed, with a reason."""
         with self.world.lock:
             pod = self.kubelet.fail(self.pod(namespace, name), reason=reason, message=message)
-            events.record(self.world, pod, reason=reason, message=message, source="kubelet", is_warning=True)
+            events.record(self.world, pod, reason=reason, message=message, source="kubelet", sort=events.Sort.WARNING)
             self.world.advance()
 
     def exit(self, namespace: str, name: str, code: int = 0, *, container: str = "") -> None:

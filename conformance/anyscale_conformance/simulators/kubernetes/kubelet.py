@@ -158,7 +158,9 @@ class Kubelet:
         if pod is None or "deletionTimestamp" in pod.meta or pod.obj.get("status", {}).get("phase") in ENDED:
             return
         if problem := mounts.missing(self._world, pod):
-            events.record(self._world, pod, reason="FailedMount", message=problem, source="kubelet", is_warning=True)
+            events.record(
+                self._world, pod, reason="FailedMount", message=problem, source="kubelet", sort=events.Sort.WARNING
+            )
             self._world.later(RETRY, lambda: self._start(namespace, name, uid))
             return
         status = pod.obj.get("status", {})
@@ -192,7 +194,12 @@ class Kubelet:
                 f'Back-off pulling image "{image}"' if reason != pull else f'failed to pull image "{image}": not found'
             )
             events.record(
-                self._world, pod, reason="Failed", message=f"Error: {reason}", source="kubelet", is_warning=True
+                self._world,
+                pod,
+                reason="Failed",
+                message=f"Error: {reason}",
+                source="kubelet",
+                sort=events.Sort.WARNING,
             )
             return _waiting(container, reason, message, restarts), reason
         if problem := mounts.missing_variable(self._world, pod, container):
