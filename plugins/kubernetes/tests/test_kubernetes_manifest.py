@@ -1,14 +1,17 @@
 """What is installed is enough, and not more: the drivers work with exactly the rights that the manifest gives."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import attrs
+import jsonschema
 import pytest
 import yaml
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import SERVICE_ACCOUNT, Kind
-from anyscale_kubernetes.manifest import NAME, manifest
+from anyscale_kubernetes.manifest import NAME, manifest, rules_of
 from anyscale_kubernetes.testing import OWNER, TYPES, Land, specified
 
 from anyscale_core.errors import PermissionDenied
@@ -20,6 +23,7 @@ from anyscale_core.models.networking import EndpointSpec, NetworkSpec
 from anyscale_core.models.secret import Secret
 
 NAMESPACE = "ray"
+CHART = Path(__file__).parents[1] / "deploy" / "anyscale-operator"
 CONFIG = ManifestConfig(
     cloud="factory", provider="kubernetes", url="https://plane.invalid:8443", ca_pem="-----CA-----",
     image="registry.invalid/operator:1", namespace=NAMESPACE, token=Secret("tok-canary"),
@@ -119,3 +123,39 @@ def test_a_right_that_is_missing_is_named_with_its_remedy(installed: Land) -> No
     with pytest.raises(PermissionDenied) as caught:
         driver.expose(spec, token=Token("e"), deadline=installed.soon())
     assert "grant get on ingressclasses" in caught.value.hint
+
+
+def test_the_charts_values_hold_the_rights_of_the_manifest() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert values["rules"] == rules_of(Settings(), is_namespaced=True)
+    assert values["clusterRules"] == rules_of(Settings(), is_namespaced=False)
+
+
+def test_the_chart_makes_the_kinds_of_the_manifest() -> None:
+    text = "\n".join(path.read_text() for path in sorted((CHART / "templates").glob("*.yaml")))
+    assert set(re.findall(r"^kind: (\w+)$", text, re.MULTILINE)) == {obj["kind"] for obj in manifest(CONFIG)}
+    container = of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+    for word in (
+        *container["command"],
+        *container["args"][::2],
+        *(each["mountPath"] for each in container["volumeMounts"]),
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("change", "is_fine"),
+    [
+        ({}, True), ({"token": ""}, False), ({"token": "", "identity": "kubernetes"}, True), ({"tokenSecret": "x"}, False),
+        ({"url": "http://plane"}, False), ({"cloud": ""}, False), ({"unknown": 1}, False), ({"replicas": 0}, False),
+        ({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}]}, False),
+    ],
+)  # fmt: skip
+def test_the_values_schema_lets_through_what_can_work_and_nothing_else(change: dict[str, Any], is_fine: bool) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    good = {
+        "cloud": "factory", "url": "https://plane.invalid:8443", "caPem": "-----BEGIN CERTIFICATE-----", "image": "i:1",
+        "token": "tok",
+    }  # fmt: skip
+    values = yaml.safe_load((CHART / "values.yaml").read_text()) | good | change
+    assert jsonschema.Draft202012Validator(schema).is_valid(values) is is_fine
