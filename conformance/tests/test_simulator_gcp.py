@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from anyscale_conformance.simulators.gcp import ApiError
+from anyscale_conformance.simulators.gcp import ApiError, QuotaAnswer
 from anyscale_conformance.simulators.gcp.filters import parse
 from anyscale_conformance.simulators.gcp.lab import MINUTE, REGION, ZONE, Lab, order, reason, refused
 
@@ -132,6 +132,18 @@ def test_quotas_refuse_what_would_pass_them_and_spot_has_its_own(lab: Lab) -> No
     )
     whole = {item["metric"]: item["usage"] for item in lab.compute.projects().get(project="p-1").execute()["quotas"]}
     assert (whole["CPUS_ALL_REGIONS"], whole["NETWORKS"]) == (8.0, 1.0)
+
+
+def test_a_quota_may_also_fail_the_operation(lab: Lab) -> None:
+    lab.project.limit("INSTANCES", 0, region="us-central1")
+    lab.project.answer_quotas(QuotaAnswer.LATE)
+    operation = lab.insert("vm")
+    lab.clock.advance(MINUTE)
+    failed = lab.operation(operation)
+    error = failed["error"]["errors"][0]
+    assert (failed["status"], failed["httpErrorStatusCode"], error["code"]) == ("DONE", 403, "QUOTA_EXCEEDED")
+    assert error["errorDetails"][0]["quotaInfo"]["limit"] == 0.0
+    assert reason(refused(lambda: lab.get("vm"))) == "notFound"
 
 
 def test_the_four_hundred_and_threes_are_told_apart_by_their_reasons(lab: Lab) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -12,8 +14,11 @@ from datetime import timedelta
 
 import pytest
 from anyscale_conformance.simulators.gcp import GcpSimulator, Guard, Running, Timings
+from anyscale_conformance.simulators.gcp.calls import HANDLERS
 from anyscale_conformance.simulators.gcp.clients import client
+from anyscale_conformance.simulators.gcp.dispatch import APIS
 from anyscale_conformance.simulators.gcp.lab import MINUTE, REGION, ZONE, Lab, order, reason, refused
+from anyscale_conformance.simulators.gcp.schema import Document
 
 from anyscale_core.testing.clock import ManualClock
 
@@ -51,6 +56,26 @@ def test_a_network_is_used_when_it_is_ready_and_deleted_when_nothing_uses_it(lab
     assert [
         route["network"].rpartition("/")[2] for route in lab.compute.routes().list(project="p-1").execute()["items"]
     ] == ["net"]
+
+
+def test_instances_of_a_service_project_lie_in_the_hosts_shared_network(lab: Lab) -> None:
+    service = lab.simulator.add_project("p-service", clock=lab.clock, timings=Timings.none())
+    service.share_network_of("p-1")
+    compute = client(lab.simulator, "compute", token=service.token())
+    assert compute.projects().getXpnHost(project="p-service").execute()["name"] == "p-1"
+    body = {
+        **order(),
+        "name": "vm",
+        "networkInterfaces": [{"subnetwork": "projects/p-1/regions/us-central1/subnetworks/sub"}],
+    }
+    compute.instances().insert(project="p-service", zone="us-central1-a", body=body).execute()
+    lab.insert("vm")
+    interfaces = [
+        found.instances().get(project=project, zone="us-central1-a", instance="vm").execute()["networkInterfaces"][0]
+        for found, project in ((compute, "p-service"), (lab.compute, "p-1"))
+    ]
+    assert [interface["networkIP"] for interface in interfaces] == ["10.1.0.2", "10.1.0.3"]
+    assert interfaces[0]["subnetwork"] == interfaces[1]["subnetwork"]
 
 
 def test_firewall_rules_are_exact_and_are_patched(lab: Lab) -> None:
@@ -208,6 +233,8 @@ def test_a_permission_that_is_missing_is_named(lab: Lab) -> None:
         assert "Required 'compute.instances.create' permission for 'projects/p-1'" in error.reason
         project.bind("", "roles/compute.instanceAdmin.v1", member)
         insert.execute()
+        assert compute.regions().get(**REGION).execute()["name"] == "us-central1"
+        assert compute.projects().get(project="p-1").execute()["name"] == "p-1"
         email = project.add_account("worker")
         as_other = compute.instances().insert(
             **ZONE, body={**body, "name": "vm-2", "serviceAccounts": [{"email": email}]}
@@ -217,6 +244,27 @@ def test_a_permission_that_is_missing_is_named(lab: Lab) -> None:
         as_other.execute()
         rule = compute.firewalls().insert(project="p-1", body={"name": "x", "allowed": []})
         assert "compute.firewalls.create" in refused(rule).reason
+
+
+def test_a_role_under_a_condition_reaches_the_resources_that_it_names() -> None:
+    with GcpSimulator(guard=Guard.PERMISSIONS) as simulator:
+        project = simulator.add_project("p-1", timings=Timings.none())
+        client(simulator, "compute", token=project.token()).networks().insert(
+            project="p-1", body={"name": "default"}
+        ).execute()
+        member = f"serviceAccount:{project.add_account('deployer')}"
+        condition = {"title": "mine", "expression": 'resource.name.extract("instances/{name}").startsWith("mine-")'}
+        binding = {"role": "roles/compute.instanceAdmin.v1", "members": [member], "condition": condition}
+        policy = {"version": 3, "bindings": [{"role": "roles/owner", "members": ["user:owner@example.com"]}, binding]}
+        projects = client(simulator, "cloudresourcemanager", token=project.token()).projects()
+        projects.setIamPolicy(resource="projects/p-1", body={"policy": policy}).execute()
+        compute = client(simulator, "compute", token=project.token(member)).instances()
+        body = {**order(), "networkInterfaces": [{}]}
+        compute.insert(**ZONE, body={**body, "name": "mine-1"}).execute()
+        assert compute.get(**ZONE, instance="mine-1").execute()["status"] == "RUNNING"
+        assert refused(compute.insert(**ZONE, body={**body, "name": "yours"})).status_code == 403
+        assert refused(compute.delete(**ZONE, instance="yours")).status_code == 403
+        assert simulator.faults == []
 
 
 def test_sixteen_threads_get_only_their_own_answers() -> None:
@@ -285,3 +333,30 @@ def test_a_booted_instance_runs_its_script_and_its_metadata_server_tells_it_who_
         compute.instances().delete(**ZONE, instance="vm").execute()
         assert project.inventory()[0].kind != "instances"
         assert simulator.faults == []
+
+
+def test_every_method_that_is_answered_is_one_of_the_published_ones() -> None:
+    published = {method for api in APIS for method in Document.load(*api).methods}
+    assert set(HANDLERS) <= published
+
+
+def test_an_answer_that_its_schema_does_not_allow_is_a_fault_of_the_simulator(lab: Lab) -> None:
+    lab.insert("vm")
+    lab.project.project.all("instances")[0].body["status"] = "DREAMING"
+    assert refused(lambda: lab.get("vm")).status_code == 500
+    assert "Invalid value at 'status' (enum, 'DREAMING')" in lab.simulator.faults.pop()
+
+
+def test_it_is_a_process_of_its_own_until_its_input_ends() -> None:
+    command = [sys.executable, "-m", "anyscale_conformance.simulators.gcp", "p-1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        request = urllib.request.Request(
+            f"{said['endpoints']['compute']}projects/p-1", headers={"Authorization": f"Bearer {said['tokens']['p-1']}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["name"] == "p-1"
+        process.stdin.close()
+        assert process.wait(WAIT_S) == 0

@@ -16,6 +16,8 @@ STATUSES = {
 }  # fmt: skip
 """google.rpc.Code by HTTP status."""
 
+RPC = "type.googleapis.com/google.rpc"
+
 CODES: Codes = {
     # Sources: the Compute and IAM APIs' error references; the cluster autoscaler's GCE client for capacity.
     "InvalidRequest": (400, "invalid"),
@@ -63,7 +65,10 @@ class GoogleCarrier(HttpCarrier[Any]):
             "message": answer.message,
             "errors": [{"message": answer.message, "domain": "global", "reason": answer.code}],
             "status": STATUSES.get(answer.status, "UNKNOWN"),
-            "details": [{"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": REQUEST_ID}],
+            "details": [
+                {"@type": f"{RPC}.ErrorInfo", "reason": answer.code, "domain": "googleapis.com"},
+                {"@type": f"{RPC}.RequestInfo", "requestId": REQUEST_ID},
+            ],
         }
         headers = {"status": str(answer.status), "content-type": "application/json; charset=UTF-8", **answer.headers}
         response = httplib2.Response(headers)

@@ -302,12 +302,12 @@ class AwsCluster(ClusterDriver):
             same = alike and each["InstanceType"] == group.first.instance_type
             if not is_gone(each) and (name not in marks.names or (name in mine and not same)):
                 raise Conflict(f"the token has made {name} otherwise", reason="TOKEN_MISMATCH", resource=name)
-        left = []
+        left: list[tuple[int, InstanceSpec]] = []
         for at, spec in zip(group.places, group.specs, strict=True):
-            each = there.get(spec.name)
-            if each is None:
+            found = there.get(spec.name)
+            if found is None:
                 left.append((at, spec))
-            elif is_gone(each) or each["State"]["Name"] == "shutting-down":
+            elif is_gone(found) or found["State"]["Name"] == "shutting-down":
                 error = Conflict(
                     f"what this token made, {spec.name}, is deleted", reason="TOKEN_SPENT", resource=spec.name
                 )
@@ -315,7 +315,7 @@ class AwsCluster(ClusterDriver):
                     raise error
                 outcomes[at] = NotCreated(name=spec.name, error=error)
             else:
-                outcomes[at] = Created(instance=self._remembered(each))
+                outcomes[at] = Created(instance=self._remembered(found))
         return Group(places=tuple(at for at, _ in left), specs=tuple(spec for _, spec in left))
 
     def _places(self, spec: InstanceSpec, deadline: datetime) -> tuple[Place, ...]:
@@ -382,7 +382,7 @@ class AwsCluster(ClusterDriver):
         self._by_name[_key(instance.owner, instance.name)] = known
         for table in (self._by_id, self._by_name):
             while len(table) > REMEMBERED:
-                table.popitem(last=False)  # type: ignore[attr-defined]
+                table.popitem(last=False)
         return instance
 
     def _owned(self, ids: Sequence[InstanceId], owner: Owner, deadline: datetime) -> Sequence[str]:

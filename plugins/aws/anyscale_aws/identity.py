@@ -6,7 +6,7 @@ can be made or removed by it. An adopted role is put into a profile of ours and 
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -123,7 +123,7 @@ class AwsIdentity(IdentityDriver):
             "aws_secret_access_key": Secret(str(answer["SecretAccessKey"])),
             "aws_session_token": Secret(str(answer["SessionToken"])),
         }
-        return Credentials(values=values, expires_at=answer["Expiration"])
+        return Credentials(values=values, expires_at=answer["Expiration"].astimezone(UTC))
 
     def prove(self, audience: str, *, subject: str, deadline: datetime) -> Proof:
         """Sign with this machine's own credentials, those of its instance profile; ``subject`` is what STS will say."""

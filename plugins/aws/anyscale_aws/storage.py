@@ -184,10 +184,9 @@ class AwsStorage(StorageDriver):
         from obstore.store import S3Store
 
         found = self._known(bucket, owner, self._clock.now() + PATIENCE)
-        return S3Store(
-            found.bucket, prefix=check_prefix(prefix) or None, credential_provider=self._credentials,
-            **{key: value.reveal() for key, value in self._options().items()},
-        )  # fmt: skip
+        options: dict[str, Any] = {key: value.reveal() for key, value in self._options().items()}
+        provider: Any = self._credentials
+        return S3Store(found.bucket, prefix=check_prefix(prefix) or None, credential_provider=provider, **options)
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime

@@ -31,6 +31,7 @@ from anyscale_core.errors import (
     Throttled,
     Transient,
     Unauthenticated,
+    Unclassified,
     Unsupported,
 )
 from anyscale_core.models.cluster import MarketType
@@ -49,7 +50,7 @@ from anyscale_core.models.instance import (
 from anyscale_core.models.owner import TAG_NAME, Owner
 
 VM = "Microsoft.Compute/virtualMachines"
-WHOLE_CALL = (Transient, Throttled, DeadlineExceeded, Unauthenticated, PermissionDenied)
+WHOLE_CALL = (Transient, Throttled, DeadlineExceeded, Unauthenticated, PermissionDenied, Unclassified)
 """Errors that strike the call, whichever item they came at: it is to be repeated with its token."""
 Machine = Mapping[str, Any]
 
@@ -207,9 +208,6 @@ class AzureCluster(ClusterDriver):
                 f"{VM}/write", put, group, name, body, resource=spec.name, deadline=deadline, **self._azure.match()
             )
         except Conflict as error:
-            code = "" if error.vendor is None else error.vendor.code
-            if code == "ConflictingUserInput":  # the disk of this name, and so of this token, is there still
-                raise tagging.spent("instance", spec.name) from error
             if error.reason != "ETAG":
                 raise
             machine = self._read(name, deadline)
@@ -242,9 +240,8 @@ class AzureCluster(ClusterDriver):
         name = machines.name_in(id)
         if not name:
             return None
-        nonce = id.rpartition(".")[2]
-        stamp = Stamp(token=nonce, request="")
-        disk, nic = machines.part_of(name, stamp, "os"), machines.part_of(name, stamp, "nic")
+        life = id.rpartition(".")[2]
+        disk, nic = machines.part_of(name, life, "os"), machines.part_of(name, life, "nic")
         get, group = self._azure.compute.disks.get, self._settings.resource_group
         looks: tuple[Callable[[], Answer], ...] = (
             partial(self._azure.first, "Microsoft.Compute/disks/read", get, group, disk, deadline=deadline),

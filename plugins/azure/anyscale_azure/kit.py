@@ -106,7 +106,7 @@ class AzureKit(Kit):
         self.clock = self.manual = ManualClock()
         self._lock = threading.Lock()
         self._at: Subscription | None = None
-        self._carrier = StampedCarrier(self.clock)
+        self._carrier = StampedCarrier(self.clock, codes={"QuotaExceeded(COUNT)": (409, "QuotaExceeded")})
         self._transport: Any = None
 
     @property
@@ -191,11 +191,11 @@ class AzureKit(Kit):
 
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         return {
-            Hand.SELL_OUT: lambda size, zone=None: self.at.hands.restrict(size, zone),
+            Hand.SELL_OUT: self._sell_out,
             Hand.RESTOCK: lambda: self.at.hands.restock(),
             Hand.LIMIT: lambda count: self.at.hands.limit("cores", count),
             Hand.KILL: lambda name: self.at.hands.kill(self._machine(name)),
-            Hand.STOP: lambda name: self.at.hands.stop(self._machine(name)),
+            Hand.STOP: self._stop,
             Hand.LAG: self._lag,
             Hand.OFFER: self._offer,
             Hand.ADD_DUPLICATE: lambda name: self.at.hands.double(self._machine(name)),
@@ -261,6 +261,17 @@ class AzureKit(Kit):
     def _vnet(self, name: str) -> str:
         things = (thing for thing in self.at.inventory() if thing.type == VNET)
         return next(thing.id for thing in things if thing.tags.get("Name") == name)
+
+    def _sell_out(self, size: str, zone: str | None = None) -> None:
+        """Let there be none to be had: not by name, and not where Azure chooses the zone."""
+        self.at.hands.restrict(size, zone)
+        if zone is not None:
+            self.at.hands.sell_out(size, zone)
+
+    def _stop(self, name: str) -> None:
+        """Shut a machine down, from within: it has come up by then."""
+        self.clock.sleep(self.at.boot)
+        self.at.hands.stop(self._machine(name))
 
     def _lag(self, window: timedelta) -> None:
         self.at.lag = window

@@ -17,7 +17,7 @@ KINDS = {
     "Microsoft.Compute/disks": "disk",
     "Microsoft.Network/networkInterfaces": "interface",
     "Microsoft.Network/publicIPAddresses": "address",
-    "Microsoft.Network/networkSecurityGroups": "security group",
+    "Microsoft.Network/networkSecurityGroups": "securitygroup",
     "Microsoft.Network/loadBalancers": "endpoint",
     "Microsoft.ManagedIdentity/userAssignedIdentities": "identity",
     VNET: "network",
@@ -25,7 +25,7 @@ KINDS = {
 PLANE = "anyscale-core-plane"
 ADOPTED = re.compile(r"anyscale-core-adopted-(\w+)$")
 PATHS = re.compile(r"blobs:path\] StringStartsWith '([^']*)'")
-HIDDEN = ("anyscale-core-token", "anyscale-core-request")
+HIDDEN = ("anyscale-core-token", "anyscale-core-request", "anyscale-core-life", "anyscale-core-past")
 PART = re.compile(r"-[0-9a-f]{8}-(os|nic|ip)$")
 
 
@@ -40,7 +40,8 @@ class AzureOracle:
         at = self._subscription()
         things = at.inventory()
         for thing in things:
-            yield from _items(thing)
+            found = at.find(thing.id)
+            yield from _items(thing, "" if found is None else str(found.state).lower())
         yield from _remains(things)
         people = self.people()
         buckets = {}
@@ -74,16 +75,17 @@ def _remains(things: Sequence[Thing]) -> Iterator[Item]:
     seen: set[str] = set()
     for thing in things:
         machine = PART.sub("", thing.name)
-        if KINDS.get(thing.type) not in ("disk", "interface") or PLANE not in thing.tags or machine in machines:
+        is_part = KINDS.get(thing.type) in ("disk", "interface") and PART.search(thing.name)
+        if not is_part or PLANE not in thing.tags or machine in machines:
             continue
-        id = f"{machine}.{thing.tags.get(HIDDEN[0], '')[:8]}"
+        id = f"{machine}.{thing.tags.get(HIDDEN[2], '')}"
         if id not in seen:
             seen.add(id)
             tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
             yield Item(kind="instance", id=id, name=tags.get("Name", ""), tags=tags, state="deleting")
 
 
-def _items(thing: Thing) -> Iterator[Item]:
+def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
     kind = KINDS.get(thing.type)
     if thing.type.endswith("federatedIdentityCredentials"):
         subject = str(thing.body["properties"]["subject"])
@@ -91,11 +93,13 @@ def _items(thing: Thing) -> Iterator[Item]:
     if kind is None:
         return
     tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
-    if kind == "security group" and any(key.startswith("anyscale-core-adopts-") for key in thing.tags):
+    if kind == "securitygroup" and any(key.startswith("anyscale-core-adopts-") for key in thing.tags):
         kind = "network"
     if kind == "identity" and (note := _note(thing)):
         yield Item(kind=kind, id=thing.id, name=note["Name"], tags=note, detail={"client": str(thing.tags)})
         return
+    if thing.name == "customers":
+        return  # what machines go into that are in no network of the core's
     if PLANE not in tags:
         yield Item(
             kind=f"foreign {kind}",
@@ -104,9 +108,14 @@ def _items(thing: Thing) -> Iterator[Item]:
             detail={"body": json.dumps(thing.body, sort_keys=True)},
         )
         return
-    id = f"{thing.name}.{thing.tags.get(HIDDEN[0], '')[:8]}" if kind == "instance" else thing.id
+    id = f"{thing.name}.{thing.tags.get(HIDDEN[2], '')}" if kind == "instance" else thing.id
     yield Item(
-        kind=kind, id=id, name=tags.get("Name", ""), tags=tags, state=_state(thing, kind), detail=_detail(thing, kind)
+        kind=kind,
+        id=id,
+        name=tags.get("Name", ""),
+        tags=tags,
+        state=_state(thing, kind, provisioned),
+        detail=_detail(thing, kind),
     )
     if thing.type.endswith("networkSecurityGroups"):
         for rule in thing.body["properties"].get("securityRules") or ():
@@ -115,10 +124,11 @@ def _items(thing: Thing) -> Iterator[Item]:
             yield Item(kind="rule", id=str(rule["id"]), name=str(rule["name"])[:-6], detail={"from": source})
 
 
-def _state(thing: Thing, kind: str) -> str:
-    plain = str(thing.body.get("properties", {}).get("provisioningState", thing.state)).lower()
-    if plain == "deleting" or thing.state == "Deleting":
+def _state(thing: Thing, kind: str, provisioned: str) -> str:
+    if provisioned == "deleting":
         return "deleting"
+    if provisioned == "failed" and kind == "instance":
+        return "stopped"
     if kind == "instance":
         power = thing.state.lower().rpartition("/")[2]
         if power in ("stopped", "deallocated", "failed"):

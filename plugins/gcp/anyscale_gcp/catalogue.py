@@ -25,6 +25,10 @@ RAY_NAMES: Mapping[str, str] = {
     "nvidia-l4": "L4", "nvidia-tesla-a100": "A100", "nvidia-a100-80gb": "A100-80G", "nvidia-h100-80gb": "H100",
 }  # fmt: skip
 """What Ray calls an accelerator (``ray.util.accelerators``), by Google's name."""
+COUNTED_APART = frozenset({"a2", "c2", "c2d", "c3", "m1", "m2", "m3", "n2", "n2d", "t2a", "t2d"})
+"""Families whose vCPUs have a regional quota of their own (``Quota.metric`` of the API)."""
+COUNTED_TOGETHER = frozenset({"e2", "f1", "g1", "n1"})
+"""Families that share the quota CPUS. What newer ones take of which quota the API does not say."""
 SHARED_CORE = {"f1-micro": 0.2, "g1-small": 0.5, "e2-micro": 0.25, "e2-small": 0.5, "e2-medium": 1.0}
 """vCPUs that are paid for and may be used all the time, of types that share a core."""
 
@@ -39,8 +43,10 @@ def takes_of(instance_type: str, cpus: float, accelerators: Mapping[str, int], m
     """Return how much of each regional quota one instance takes, by the metrics of ``regions.get``."""
     family = instance_type.partition("-")[0]
     is_spot = market is MarketType.SPOT
-    own = f"{family.upper()}_CPUS" if family not in ("n1", "e2", "f1", "g1") else "CPUS"
-    taken = {"INSTANCES": 1.0, "PREEMPTIBLE_CPUS" if is_spot else own: cpus}
+    own = f"{family.upper()}_CPUS" if family in COUNTED_APART else "CPUS" if family in COUNTED_TOGETHER else ""
+    taken = {"INSTANCES": 1.0}
+    if own:
+        taken["PREEMPTIBLE_CPUS" if is_spot else own] = cpus
     for name, count in accelerators.items():
         metric = f"{name.removeprefix('nvidia-tesla-').removeprefix('nvidia-').upper().replace('-', '_')}_GPUS"
         taken[f"{'PREEMPTIBLE_' if is_spot else ''}NVIDIA_{metric}"] = float(count)

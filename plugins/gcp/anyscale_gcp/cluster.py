@@ -99,8 +99,8 @@ class GcpCluster(ClusterDriver):
         place = instances.place_of(id)
         raw = None if place is None else self._raw(place, deadline=deadline)
         if raw is not None and _is_owned(raw, owner):
-            self._expected.seen([id])
             (instance,) = self._read([raw], deadline=deadline)
+            self._expected.settled([instance])
             return instance
         if id in self._expected.of(owner):
             coming = self._expected.look(id, project=self._project, deadline=deadline)
@@ -110,8 +110,9 @@ class GcpCluster(ClusterDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
         listed = self._read(self._sweep(owner, deadline=deadline), deadline=deadline)
-        self._expected.seen(instance.id for instance in listed)
-        coming = (self._expected.look(id, project=self._project, deadline=deadline) for id in self._expected.of(owner))
+        self._expected.settled(listed)
+        lost = set(self._expected.of(owner)) - {instance.id for instance in listed}
+        coming = (self._expected.look(id, project=self._project, deadline=deadline) for id in sorted(lost))
         return (*listed, *(instance for instance in coming if instance is not None))
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
@@ -122,7 +123,7 @@ class GcpCluster(ClusterDriver):
         doomed = [id for id in ids if id in lost or (id in found and found[id].state is not InstanceState.DELETING)]
         answers = dict(zip(doomed, at_once(partial(self._delete, deadline=deadline), doomed), strict=True))
         errors = [answer for answer in answers.values() if isinstance(answer, CloudError)]
-        self._expected.seen(id for id, answer in answers.items() if not isinstance(answer, CloudError))
+        self._expected.forget(id for id, answer in answers.items() if not isinstance(answer, CloudError))
         if errors:
             raise errors[0]
         ends = {id: answer for id, answer in answers.items() if isinstance(answer, Deletion)}
@@ -293,7 +294,7 @@ class GcpCluster(ClusterDriver):
         subnetwork = self._settings.subnetwork or networks.subnet_path(self._project, self._region, "default")
         account, is_public = "", False
         if spec.network:
-            net = networks.usable(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
+            net = networks.find(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
             if net is None:
                 raise InvalidRequest(
                     f"there is no network {spec.network}", reason="FIELD", resource=spec.name, hint="create it first"

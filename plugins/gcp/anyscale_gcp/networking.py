@@ -35,6 +35,8 @@ from anyscale_gcp.tags import Note, brief, check_name, fingerprint, parse, rende
 from anyscale_gcp.tags import note as note_of
 
 ANYBODY = ("0.0.0.0/0",)
+ORDERS = 24
+"""Orders of a way in that are remembered: as many as its description holds."""
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
 
@@ -56,6 +58,11 @@ class Way:
     def reached_at(self) -> str:
         """The address that clients use: the target's public one, where it has one."""
         return self.note.more.get("public", self.target)
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """The orders that it has had, the newest last: each the hash of a token and of what it asked for."""
+        return tuple(self.note.more.get("orders", "").split())
 
     @property
     def port(self) -> int:
@@ -140,24 +147,17 @@ class GcpNetworking(NetworkingDriver):
         check_name(spec.name, "an endpoint")
         _check_target(spec)
         net = self._reachable(spec, deadline=deadline)
-        wanted = fingerprint(spec)
-        target = {"address": spec.target_address, "port": str(spec.target_port)}
-        public = self._public_address(spec.target_address, deadline=deadline) if net.mode is NetworkMode.PUBLIC else ""
-        if public:
-            target["public"] = public
-        more = {"kind": "endpoint", "network": net.own_name, "mode": net.mode.value, **target}
-        note = note_of(spec.owner, spec.name, {}, token=token, wanted=wanted, more=more)
+        rule, order = _rule_name(spec.owner, spec.name), _order(token, spec)
         ways = tuple(self._ways(deadline=deadline))
-        for way in ways:
-            if way.note.token == brief(token) and way.note.wanted != wanted:
-                raise _mismatch(spec.name)
-        rule = _rule_name(spec.owner, spec.name)
+        if any(known != order and known.partition(".")[0] == brief(token) for way in ways for known in way.orders):
+            raise _mismatch(spec.name)
         there = next((way for way in ways if way.rule == rule), None)
         if there is not None and not spec.owner.owns(there.note.tags):
             raise _taken(spec.name, "an endpoint")
+        if there is not None and order in there.orders:
+            return self._ordered(there, order)
+        note = self._way_note(spec, net, there, order, token=token, deadline=deadline)
         body = _rule_body(rule, note, net, sources=self._sources(net))
-        if there is not None and (there.target, there.port, there.network) == (*_target(spec), net.own_name):
-            return self._endpoint(there)
         if there is None:
             self._insert("firewalls", body, token=token, about=spec.name, deadline=deadline)
         else:
@@ -315,10 +315,31 @@ class GcpNetworking(NetworkingDriver):
                     yield way
 
     def _reachable(self, spec: EndpointSpec, *, deadline: datetime) -> Net:
-        net = networks.usable(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
+        net = networks.find(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
         if net is None:
             raise NotFound(f"there is no network {spec.network}", reason="REFERENCE", resource=spec.network)
         return net
+
+    def _way_note(
+        self, spec: EndpointSpec, net: Net, there: Way | None, order: str, *, token: Token, deadline: datetime
+    ) -> Note:
+        """Return the note of a way in: where it leads, and the orders that it has had, the newest last."""
+        public = self._public_address(spec.target_address, deadline=deadline) if net.mode is NetworkMode.PUBLIC else ""
+        orders = (*(there.orders if there is not None else ()), order)[-ORDERS:]
+        more = {
+            "kind": "endpoint", "network": net.own_name, "address": spec.target_address, "port": str(spec.target_port),
+            "orders": " ".join(orders), **({"public": public} if public else {}),
+        }  # fmt: skip
+        return note_of(spec.owner, spec.name, {}, token=token, wanted="", more=more)
+
+    def _ordered(self, way: Way, order: str) -> Endpoint:
+        """Return a way in whose order is known. Raises Conflict(TOKEN_SPENT) when a newer one has moved it since."""
+        if way.orders[-1] != order:
+            raise Conflict(
+                f"a newer order has moved {way.note.name}", reason="TOKEN_SPENT", resource=way.note.name,
+                hint="mint a new token",
+            )  # fmt: skip
+        return self._endpoint(way)
 
     def _public_address(self, address: str, *, deadline: datetime) -> str:
         """Return the public address of the machine at a private one; empty when it has none."""
@@ -395,6 +416,10 @@ def _known(every: tuple[Net, ...], name: str, own_name: str, *, token: Token, wa
     return found
 
 
+def _order(token: Token, spec: EndpointSpec) -> str:
+    return f"{brief(token)}.{fingerprint(spec)[:8]}"
+
+
 def _rule_name(owner: Owner, name: str) -> str:
     return resource_name(owner, f"in-{name}")
 
@@ -413,10 +438,6 @@ def _way(item: Mapping[str, Any]) -> Way | None:
     if note is None or note.more.get("kind") != "endpoint":
         return None
     return Way(note=note, rule=str(item["name"]), network=note.more["network"])
-
-
-def _target(spec: EndpointSpec) -> tuple[str, int]:
-    return spec.target_address, spec.target_port
 
 
 def _check_target(spec: EndpointSpec) -> None:

@@ -121,12 +121,6 @@ def find(client: Client, name: str, *, owner: Owner, region: str, deadline: date
     return None
 
 
-def usable(client: Client, name: str, *, owner: Owner, region: str, deadline: datetime) -> Net | None:
-    """Return a network that an owner's things may be in: its own, or its plane's; None when there is none of that name."""
-    net = find(client, name, owner=owner, region=region, deadline=deadline)
-    return net if net is not None and net.note.owner().cluster in (None, owner.cluster) else None
-
-
 def every(client: Client, owner: Owner, *, region: str, deadline: datetime) -> Iterator[Net]:
     """Yield every network of the owner's plane and cloud, each once, whichever cluster has it."""
     project, whole, seen = client.settings.project, attrs.evolve(owner, cluster=None), set[str]()

@@ -55,14 +55,14 @@ def going(client: Client, *, project: str, deadline: datetime) -> frozenset[str]
 
 @attrs.frozen(kw_only=True)
 class Coming:
-    """An instance that was asked for and that no list has shown yet, and the operation that makes it."""
+    """An instance that was asked for and has not come yet, and the operation that makes it."""
 
     instance: Instance
     operation: str
 
 
 class Expected:
-    """The instances that this process has asked for and not seen yet. Threads may share it.
+    """The instances that this process has asked for and that have not come yet. Threads may share it.
 
     An insert that fails late leaves nothing that a list could show. What becomes of the operation is told here instead:
     PENDING while it runs, STOPPED with Google's words once it has failed. It is a help, not a record: another process
@@ -80,8 +80,12 @@ class Expected:
             if len(self._coming) < EXPECTED_MAX:
                 self._coming[instance.id] = Coming(instance=instance, operation=str(operation["name"]))
 
-    def seen(self, ids: Iterable[InstanceId]) -> None:
-        """Expect no longer what was seen, or let go of."""
+    def settled(self, instances: Iterable[Instance]) -> None:
+        """Expect no longer what has come: one that is PENDING still may vanish."""
+        self.forget(instance.id for instance in instances if instance.state is not InstanceState.PENDING)
+
+    def forget(self, ids: Iterable[InstanceId]) -> None:
+        """Expect nothing of these any more."""
         with self._lock:
             for id in ids:
                 self._coming.pop(id, None)
@@ -111,5 +115,5 @@ class Expected:
             return attrs.evolve(coming.instance, state=InstanceState.STOPPED, reason=f"{code}: {error.message}")
         if operation.get("status") != DONE:
             return coming.instance
-        self.seen([id])
+        self.forget([id])
         return None

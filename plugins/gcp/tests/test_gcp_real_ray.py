@@ -13,9 +13,8 @@ import attrs
 import pytest
 import yaml
 from anyscale_conformance.simulators.gcp import GcpSimulator, Running, Timings
+from anyscale_gcp.kit.world import REGION, World
 from joserfc.jwk import RSAKey
-
-from .conftest import REGION, World
 
 TYPE = "n2-standard-2"
 SPEC = {

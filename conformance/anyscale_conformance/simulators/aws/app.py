@@ -24,6 +24,7 @@ from anyscale_conformance.simulators.aws import (
     catalogue,
     compute,
     networks,
+    quicker,
     sts,
     tagging,
 )
@@ -72,6 +73,7 @@ class AwsSimulator:
     """AWS on a port of this machine. ``machines``: where launched instances really run; None lets them only be listed."""
 
     def __init__(self, *, clock: Clock | None = None, machines: Machines | None = None, port: int = 0) -> None:
+        quicker.quicken()
         self.clock = clock or SystemClock()
         self.machines = machines
         self.accounts: dict[str, Account] = {}

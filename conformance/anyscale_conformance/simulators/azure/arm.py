@@ -121,11 +121,12 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
         resource.state = "Succeeded"
         kind.finish(at, resource)
         return Reply(status=status, body=kind.view(at, resource, request))
-    resource.state = "Creating" if old is None else "Updating"
+    resource.state = "Creating" if old is None or resource.state == "Creating" else "Updating"
     operation = at.begin(resource, kind.duration(at, resource), result=resource.id)
 
     def finish() -> None:
-        if operation.status != "InProgress":
+        # A delete, or somebody behind its back, may have come before.
+        if operation.status != "InProgress" or resource.state == BEING_DELETED or at.find(resource.id) is not resource:
             return
         error = kind.finish(at, resource)
         resource.state = "Failed" if error else "Succeeded"

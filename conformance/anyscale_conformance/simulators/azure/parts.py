@@ -317,7 +317,7 @@ def _check_interfaces(at: Subscription, request: Request, body: Body) -> None:
         asked = as_request(request, id)
         for part in body_of["properties"]["ipConfigurations"]:
             part["properties"].pop("publicIPAddressConfiguration", None)
-        KINDS[interfaces.INTERFACES.lower()].check(at, asked, body_of, None)
+        interfaces.Interface().check_parts(at, asked, body_of, None)
 
 
 def interface_made(at: Subscription, nic: Resource) -> None:

@@ -4,7 +4,7 @@ import copy
 import uuid
 from datetime import timedelta
 
-from anyscale_conformance.simulators.azure import allocation, parts, shapes
+from anyscale_conformance.simulators.azure import allocation, interfaces, parts, shapes
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, shown
 from anyscale_conformance.simulators.azure.lifecycle import begin_delete, headers_of, page
@@ -80,6 +80,8 @@ class ScaleSet(Kind):
             parts.check(at, asked, sample)
             more = capacity - (len(members(at, old)) if old is not None else 0)
             allocation.check_quota(at, sample, count=max(0, more))
+            network = sample["properties"]["networkProfile"]
+            interfaces.check_room(at, network.get("networkInterfaceConfigurations"), count=max(0, more))
 
     def put(self, at: Subscription, resource: Resource, old: Body | None) -> None:
         before = (old or {}).get("properties") or {}
@@ -171,7 +173,7 @@ def _add(at: Subscription, one: Resource) -> None:
     operation = at.begin(machine, at.boot)
 
     def finish() -> None:
-        if operation.status == "InProgress":
+        if operation.status == "InProgress" and at.find(machine.id) is machine:
             error = kind.finish(at, machine)
             machine.state = "Failed" if error else "Succeeded"
             at.end(operation, error)

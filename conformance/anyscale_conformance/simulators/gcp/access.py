@@ -13,18 +13,24 @@ from joserfc.jws import extract_compact
 from anyscale_conformance.simulators.gcp import policies
 from anyscale_conformance.simulators.gcp.calls import Call, Caller
 from anyscale_conformance.simulators.gcp.cloud import Cloud
-from anyscale_conformance.simulators.gcp.errors import ApiError, info, not_found
+from anyscale_conformance.simulators.gcp.errors import ApiError, info, not_found, singular
 from anyscale_conformance.simulators.gcp.schema import Json, Method
 from anyscale_conformance.simulators.gcp.server import Request
 from anyscale_conformance.simulators.gcp.tokens import Guard, unauthenticated
 from anyscale_conformance.simulators.gcp.world import Project, words_of
 
-VERBS = {"insert": "create", "patch": "update", "aggregatedList": "list", "bulkInsert": "create", "wait": "get"}
-"""What permissions call a method that they call otherwise."""
-COLLECTIONS = {
-    "regionBackendServices": "regionBackendServices", "regionHealthChecks": "healthChecks",
-    "regionHealthCheckServices": "healthChecks",
+VERBS = {
+    "insert": "create", "bulkInsert": "create", "patch": "update", "aggregatedList": "list", "listUsable": "list",
+    "listInstances": "list", "wait": "get", "getHealth": "get", "getXpnHost": "get",
 }  # fmt: skip
+"""What permissions call a method that they call otherwise. Source: cloud.google.com/compute/docs/access/iam-permissions."""
+CHANGES = {
+    ("instanceGroups", "addInstances"), ("instanceGroups", "removeInstances"), ("clusters", "setResourceLabels"),
+    ("nodePools", "create"), ("nodePools", "delete"), ("nodePools", "setSize"),
+}  # fmt: skip
+"""Methods that need the permission to update what they change."""
+OF_NETWORKS = frozenset({"firewalls", "routers", "routes", "subnetworks"})
+"""What is part of a network: to change it needs the network's policy to be changeable."""
 
 
 def caller_of(cloud: Cloud, request: Request, api: str) -> Caller:
@@ -70,8 +76,10 @@ def check(call: Call) -> None:
     """Raise 403 naming the first permission that the caller lacks; asks nothing while permissions are not enforced."""
     if call.cloud.guard is not Guard.PERMISSIONS or call.method.api in ("sts", "iamcredentials"):
         return
+    attributes = {"resource": _resource(call)}
     for permission, project, resource in needed(call):
-        if not policies.permitted(call.cloud, call.caller, permission, project, [resource] if resource else []):
+        keys = [resource] if resource else []
+        if not policies.permitted(call.cloud, call.caller, permission, project, keys, attributes):
             raise denied(call, permission, resource or f"projects/{project.id}")
 
 
@@ -96,34 +104,36 @@ def denied(call: Call, permission: str, resource: str) -> ApiError:
 
 def needed(call: Call) -> Iterator[tuple[str, Project, str]]:
     """Yield the permissions that a call needs, the project and the resource (its policy's key) that they are needed on."""
-    words = call.method.id.split(".")
-    collection, verb = words[-2], words[-1]
+    collection, method = call.method.id.split(".")[-2:]
+    verb = "update" if (collection, method) in CHANGES else VERBS.get(method, method)
     if verb == "testIamPermissions" or (call.method.api == "storage" and collection == "objects"):
         return  # of objects by Access.must, which knows the key
     if call.method.api == "compute":
-        yield from _of_compute(call, COLLECTIONS.get(collection, collection), verb)
+        yield from _of_compute(call, collection, verb)
     elif call.method.api == "iam":
         name = call.params.get("name") or call.params.get("resource") or ""
         resource = name.split("/")[3] if collection == "serviceAccounts" and name.count("/") >= 3 else ""
         collection = collection.replace("providers", "workloadIdentityPoolProviders")
-        yield f"iam.{collection}.{VERBS.get(verb, verb)}", call.project, resource
+        yield f"iam.{collection}.{verb}", call.project, resource
     elif call.method.api == "cloudresourcemanager":
         yield f"resourcemanager.projects.{verb}", call.project, ""
     elif call.method.api == "storage":
-        yield f"storage.buckets.{VERBS.get(verb, verb)}", call.project, f"b/{call.params.get('bucket', '')}"
+        yield f"storage.buckets.{verb}", call.project, f"b/{call.params.get('bucket', '')}"
     elif call.method.api == "container":
-        yield f"container.{collection.replace('nodePools', 'clusters')}.{VERBS.get(verb, verb)}", call.project, ""
+        yield f"container.{collection.replace('nodePools', 'clusters')}.{verb}", call.project, ""
 
 
 def _of_compute(call: Call, collection: str, verb: str) -> Iterator[tuple[str, Project, str]]:
-    own = call.project
-    yield f"compute.{collection}.{'get' if verb == 'getFromFamily' else VERBS.get(verb, verb)}", own, ""
-    body = call.body
-    if (collection, verb) == ("instances", "bulkInsert"):
+    own, body = call.project, call.body
+    if collection == "regionInstances":
+        collection, body = "instances", body.get("instanceProperties", {})
+    elif call.method.id.endswith("instances.bulkInsert"):
         body = body.get("instanceProperties", {})
-    elif (collection, verb) != ("instances", "insert"):
-        if verb in ("insert", "delete") and collection in ("firewalls", "routes"):
-            yield "compute.networks.updatePolicy", own, ""
+    internal = "Internal" if collection == "addresses" and body.get("addressType") == "INTERNAL" else ""
+    yield f"compute.{collection}.{verb}{internal}", own, ""
+    if collection in OF_NETWORKS and verb in ("create", "update", "delete"):
+        yield "compute.networks.updatePolicy", own, ""
+    if (collection, verb) != ("instances", "create"):
         return
     yield "compute.disks.create", own, ""
     for field in ("labels", "metadata", "tags"):
@@ -138,6 +148,23 @@ def _of_compute(call: Call, collection: str, verb: str) -> Iterator[tuple[str, P
         yield f"compute.{kind}.use", home, ""
         if interface.get("accessConfigs"):
             yield f"compute.{kind}.useExternalIp", home, ""
+
+
+def _resource(call: Call) -> Mapping[str, str]:
+    """Return what conditions call a resource. Source: cloud.google.com/iam/docs/conditions-resource-attributes."""
+    service = f"{call.method.api}.googleapis.com"
+    if call.method.api == "storage":
+        name = call.params.get("bucket") or str(call.body.get("name", ""))
+        return {"service": service, "type": f"{service}/Bucket", "name": f"projects/_/buckets/{name}"}
+    if call.method.api != "compute":
+        return {"service": service}
+    word = singular(call.method.id.split(".")[1])
+    path = [part.format(**call.params) for part in call.method.template.split("/")]
+    if word in call.params and word != "project":
+        path = path[: path.index(call.params[word], 2) + 1]
+    elif name := str(call.body.get("name", "")):
+        path.append(name)
+    return {"service": service, "type": f"{service}/{word[:1].upper()}{word[1:]}", "name": "/".join(path)}
 
 
 def _home(call: Call, reference: str) -> Project:

@@ -59,7 +59,8 @@ class Cloud:
 
     clock: Clock = attrs.field(factory=SystemClock)
     projects: dict[str, Project] = attrs.field(factory=dict)
-    journal: list[Journaled] = attrs.field(factory=list)
+    journal: dict[str, list[Journaled]] = attrs.field(factory=dict)
+    """By project; by the empty string what was for none that there is."""
     lock: threading.RLock = attrs.field(factory=threading.RLock)
     stockouts: set[tuple[str, str, str]] = attrs.field(factory=set)
     """Project, zone (empty: all) and machine type (empty: all) of what is sold out."""
@@ -128,6 +129,11 @@ class Cloud:
     def is_sold_out(self, project: str, zone: str, machine: str) -> bool:
         """Return whether a zone has no machine of that type now."""
         return any(sold_out in self.stockouts for sold_out in itertools.product((project,), ("", zone), ("", machine)))
+
+    def note(self, entry: Journaled) -> None:
+        """Write a request down."""
+        with self.lock:
+            self.journal.setdefault(entry.project, []).append(entry)
 
     def refused(self, project: str, method: str) -> ApiError | None:
         """Return the refusal that was planned for a call, and count it."""

@@ -75,7 +75,7 @@ class Dispatcher:
                 answer = objects.media(call) or self._rendered(document, call, body)
         except ApiError as error:
             self._note(request, method, project, caller, error.http, params, error.reason)
-            return _json(error.http, error.body(api=method.api), error.headers)
+            return _json(error.http, _text(error.body(api=method.api)), error.headers)
         self._note(request, method, project, caller, answer.status, params)
         return answer
 
@@ -172,18 +172,20 @@ class Dispatcher:
         return body
 
     def _rendered(self, document: Document, call: Call, body: Json | None) -> Answer:
-        text = hashlib.sha256(json.dumps([call.method.id, body]).encode()).digest()
-        if text not in self._valid:
+        text = _text(body)
+        key = hashlib.sha256(f"{call.method.id} ".encode() + text).digest()
+        if key not in self._valid:
             if faults := list(document.response_faults(call.method, body)):
                 raise ViolationError(f"{call.method.id}: {'; '.join(faults)}")
             if len(self._valid) > KEPT:
                 self._valid.clear()
-            self._valid.add(text)
+            self._valid.add(key)
         if body is None:
             return Answer(status=204)
         headers = {"ETag": f'"{body["etag"]}"'} if isinstance(body.get("etag"), str) else {}
-        mask = call.params.get("fields", "")
-        return _json(200, fields.cut(body, mask) if mask else body, headers)
+        if mask := call.params.get("fields", ""):
+            text = _text(fields.cut(body, mask))
+        return _json(200, text, headers)
 
     def _note(
         self, request: Request, method: Method, project: Project | None, caller: Caller, status: int,
@@ -194,15 +196,18 @@ class Dispatcher:
             at=clock.now(), project="" if project is None else project.id, method=method.id, http=request.http,
             path=request.path, request_id=params.get(REQUEST_ID, ""), status=status, caller=caller.member, reason=reason,
         )  # fmt: skip
-        self._cloud.journal.append(entry)
+        self._cloud.note(entry)
 
 
 def _routed(document: Document, http: str, path: str) -> tuple[Method, dict[str, str]] | None:
     return document.route(http, path.removeprefix(document.base)) if path.startswith(document.base) else None
 
 
-def _json(status: int, body: object, headers: Mapping[str, str]) -> Answer:
-    text = json.dumps(body, separators=(",", ":")).encode()
+def _text(body: object) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _json(status: int, text: bytes, headers: Mapping[str, str]) -> Answer:
     return Answer(status=status, body=text, headers={"Content-Type": "application/json; charset=UTF-8", **headers})
 
 

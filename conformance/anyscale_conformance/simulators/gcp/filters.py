@@ -8,7 +8,7 @@ Two kinds of expressions, never mixed in one filter: comparisons (``labels.a = b
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from anyscale_conformance.simulators.gcp.errors import ApiError
@@ -105,15 +105,15 @@ class _Parser:
         kind, op = self._next()
         if kind == "word" and op in ("eq", "ne"):
             self._kinds.add("regex")
-            pattern = re.compile(_plain(self._next()[1]))
-            return lambda item: any(pattern.fullmatch(_text(value)) for value in _values(item, field)) == (op == "eq")
+            pattern, path = re.compile(_plain(self._next()[1])), field.split(".")
+            return lambda item: any(pattern.fullmatch(_text(value)) for value in _values(item, path)) == (op == "eq")
         if kind != "op":
             raise self._bad()
         self._kinds.add("comparison")
         kind, word = self._next()
         if kind not in ("word", "text"):
             raise self._bad()
-        return lambda item: _compare(list(_values(item, field)), op, word)
+        return _compared(field.split("."), op, word)
 
     def _next(self) -> tuple[str, str]:
         if self._at >= len(self._tokens):
@@ -130,23 +130,27 @@ class _Parser:
         )
 
 
-def _compare(values: Iterable[Any], op: str, word: str) -> bool:
-    values = list(values)
+def _compared(path: Sequence[str], op: str, word: str) -> Test:
+    """Return the test of one comparison, prepared once for all items."""
     if op == ":" and word == "*":
-        return bool(values)
-    wanted = _plain(word)
+        return lambda item: bool(_values(item, path))
     if op == "!=":
-        return not _compare(values, "=", word)
-    if op == ":":
-        return any(wanted.lower() in _text(value).lower().split() or wanted == _text(value) for value in values) or any(
-            wanted.lower() in _text(value).lower() for value in values
-        )
+        equal = _compared(path, "=", word)
+        return lambda item: not equal(item)
+    fits = _fitting(op, word)
+    return lambda item: any(fits(_text(value)) for value in _values(item, path))
+
+
+def _fitting(op: str, word: str) -> Callable[[str], bool]:
+    wanted = _plain(word)
+    if op == "=" and word[:1] not in "\"'" and "*" in wanted:
+        pattern = re.compile(".*".join(re.escape(part) for part in wanted.split("*")), re.IGNORECASE)
+        return lambda text: pattern.fullmatch(text) is not None
     if op == "=":
-        if word[:1] not in "\"'" and "*" in wanted:
-            pattern = re.compile(".*".join(re.escape(part) for part in wanted.split("*")), re.IGNORECASE)
-            return any(pattern.fullmatch(_text(value)) for value in values)
-        return any(_text(value) == wanted for value in values)
-    return any(_ordered(_text(value), op, wanted) for value in values)
+        return wanted.__eq__
+    if op == ":":
+        return lambda text: wanted.lower() in text.lower()
+    return lambda text: _ordered(text, op, wanted)
 
 
 def _ordered(left: str, op: str, right: str) -> bool:
@@ -158,24 +162,17 @@ def _ordered(left: str, op: str, right: str) -> bool:
     return bool({"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[op])
 
 
-def _values(item: Any, field: str) -> Iterable[Any]:
-    """Yield what stands at a field: keys of maps may hold dots and dashes, lists are looked through."""
+def _values(item: Any, path: Sequence[str]) -> list[Any]:
+    """Return what stands at a path; lists are looked through, and what is empty is not there."""
+    for at, word in enumerate(path):
+        if isinstance(item, list):
+            return [value for part in item for value in _values(part, path[at:])]
+        if not isinstance(item, dict) or word not in item:
+            return []
+        item = item[word]
     if isinstance(item, list):
-        for part in item:
-            yield from _values(part, field)
-        return
-    if not field:
-        if item not in (None, {}, []):
-            yield item
-        return
-    if not isinstance(item, dict):
-        return
-    if field in item:
-        yield from _values(item[field], "")
-        return
-    head, _, rest = field.partition(".")
-    if head in item and rest:
-        yield from _values(item[head], _plain(rest))
+        return list(item)
+    return [] if item is None or item == {} else [item]
 
 
 def _plain(word: str) -> str:

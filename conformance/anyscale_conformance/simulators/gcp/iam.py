@@ -7,7 +7,6 @@ from anyscale_conformance.simulators.gcp import policies
 from anyscale_conformance.simulators.gcp.answers import masked, paged
 from anyscale_conformance.simulators.gcp.calls import Call, handles
 from anyscale_conformance.simulators.gcp.errors import ApiError
-from anyscale_conformance.simulators.gcp.roles import ROLES
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.world import Project, fingerprint
 
@@ -179,15 +178,6 @@ def create_role(call: Call) -> Json:
 def get_role(call: Call) -> Json:
     """Answer with a custom role."""
     return _role(call)
-
-
-@handles("iam.roles.get")
-def get_predefined(call: Call) -> Json:
-    """Answer with a predefined role."""
-    name = call.params["name"]
-    if name not in ROLES:
-        raise ApiError(404, "notFound", f"The role named {name} was not found.")
-    return {"name": name, "includedPermissions": list(ROLES[name]), "stage": "GA", "etag": "AA=="}
 
 
 @handles("iam.projects.roles.list")

@@ -4,7 +4,7 @@ A failure that comes late is an answer of status 200 whose operation is DONE wit
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,15 +17,15 @@ from anyscale_conformance.simulators.gcp.world import Project, Resource, stamp
 class OperationError(Exception):
     """Why an operation failed: its code and message, and the HTTP status that it stands for."""
 
-    def __init__(self, code: str, message: str, *, http: int = 400, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, code: str, message: str, *, http: int = 400, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.code, self.message, self.http = code, message, http
-        self.details = dict(details or {})
+        self.details = list(details)
 
     def body(self) -> Json:
         """Return it as an operation shows it."""
         error: Json = {"code": self.code, "message": self.message}
-        return error | ({"errorDetails": [self.details]} if self.details else {})
+        return error | ({"errorDetails": self.details} if self.details else {})
 
 
 def start(
@@ -35,17 +35,16 @@ def start(
     *,
     after: timedelta,
     finish: Callable[[], None] = lambda: None,
-    scope: str = "",
     group: str = "",
 ) -> Resource:
     """Start an operation on a thing; ``finish`` runs when it ends, and fails it by raising OperationError."""
-    operation = begin(call.project, kind, target, user=call.caller.email, scope=scope or target.scope, group=group)
+    operation = begin(call.project, kind, target, user=call.caller.email, group=group)
     call.project.later(after, lambda: end(call.project, operation, finish))
     return operation
 
 
-def begin(project: Project, kind: str, target: Resource, *, user: str, scope: str, group: str = "") -> Resource:
-    """Let an operation be there, running."""
+def begin(project: Project, kind: str, target: Resource, *, user: str, group: str = "") -> Resource:
+    """Let an operation be there, running, in the scope of what it is about."""
     number = project.new_id()
     digest = hashlib.sha256(f"{project.id}/{number}".encode()).hexdigest()
     prefix = "systemevent" if user == "system" else "operation"
@@ -62,7 +61,7 @@ def begin(project: Project, kind: str, target: Resource, *, user: str, scope: st
     }
     if group:
         body["operationGroupId"] = group
-    operation = project.add("operations", scope, name, body)
+    operation = project.add("operations", target.scope, name, body)
     del operation.body["creationTimestamp"]
     return operation
 

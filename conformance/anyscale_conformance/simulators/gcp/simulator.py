@@ -27,7 +27,7 @@ from anyscale_conformance.simulators.gcp.power import Booting
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
-from anyscale_conformance.simulators.gcp.world import Project, Resource, Timings
+from anyscale_conformance.simulators.gcp.world import Project, QuotaAnswer, Resource, Timings
 from anyscale_core.clock import Clock, SystemClock
 
 ANSWERING = (
@@ -75,7 +75,8 @@ class GcpSimulator:
         if machines is Running.SCRIPTS:
             self._cloud.power = Booting(lambda *asked: metadata.answer(self._cloud, *asked))
         self._dispatcher = Dispatcher(self._cloud)
-        self._server = Server(self._answer, idle=self._settle)
+        # Where nothing runs, nobody sees whether something has happened already or happens at the next request.
+        self._server = Server(self._answer, idle=self._settle if machines is Running.SCRIPTS else lambda: None)
         self.faults = self._server.faults
 
     def __enter__(self) -> "GcpSimulator":
@@ -103,13 +104,15 @@ class GcpSimulator:
         """Take a project and everything in it away."""
         with self._cloud.lock:
             project = self._cloud.projects.pop(id)
+            self._cloud.journal.pop(id, None)
             for instance in project.all("instances"):
                 self._cloud.power.remove(instance)
 
     @property
     def requests(self) -> Sequence[Journaled]:
-        """Return every request so far, as it was answered."""
-        return tuple(self._cloud.journal)
+        """Return every request so far, as it was answered; those of projects that were removed are forgotten."""
+        with self._cloud.lock:
+            return tuple(entry for entries in self._cloud.journal.values() for entry in entries)
 
     def certificates(self) -> Json:
         """Return Google's public keys as a JWKS; they are also served at ``CERTIFICATES``."""
@@ -142,6 +145,7 @@ class ProjectHands:
 
     def __init__(self, cloud: Cloud, project: Project) -> None:
         self._cloud, self.project = cloud, project
+        self._tokens: dict[tuple[str, timedelta], str] = {}
 
     @property
     def id(self) -> str:
@@ -154,13 +158,20 @@ class ProjectHands:
         return self.project.number
 
     def token(self, member: str = OWNER, *, lifetime: timedelta = LIFETIME) -> str:
-        """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked."""
-        with self._cloud.lock:
-            return self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+        """Return an access token of somebody (an IAM member), who may do everything here while permissions are not checked.
+
+        Who asks again gets the same one for half of its life.
+        """
+        word = self._tokens.get((member, lifetime), "")
+        if not self._cloud.tokens.is_good(word, left=lifetime / 2):
+            word = self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+            self._tokens[member, lifetime] = word
+        return word
 
     def requests(self, method: str = "") -> list[Journaled]:
         """Return the requests of the project, of one method (``compute.instances.insert``) or of all."""
-        return [entry for entry in self._cloud.journal if entry.project == self.id and method in ("", entry.method)]
+        with self._cloud.lock:
+            return [entry for entry in self._cloud.journal.get(self.id, ()) if method in ("", entry.method)]
 
     def sell_out(self, machine_type: str = "", *, zone: str = "") -> None:
         """Let there be no machines of a type (or of any), in a zone (or in any): creating operations fail for it."""
@@ -174,14 +185,26 @@ class ProjectHands:
         """Set a quota, of a region or of the project."""
         self.project.limits[region, metric] = limit
 
+    def answer_quotas(self, answer: QuotaAnswer) -> None:
+        """Say how inserts of instances that would pass a quota are refused: at once, or by an operation that fails."""
+        self.project.quotas = answer
+
+    def share_network_of(self, host: str) -> None:
+        """Let the project be a service project of a host's shared VPC."""
+        self.project.xpn_host = host
+
     def refuse(self, error: ApiError, *, method: str = "", times: int = 1) -> None:
         """Answer the next calls (of a method, or of any) with an error."""
         self._cloud.refusals.setdefault(self.id, []).append(Refusal(method=method, error=error, times=times))
 
     def throttle(self, *, method: str = "", times: int = 1) -> None:
-        """Refuse the next calls for being too many."""
-        message = "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service 'compute.googleapis.com'"
-        self.refuse(ApiError(403, "rateLimitExceeded", message), method=method, times=times)
+        """Refuse the next calls for being too many: with 403 as Compute Engine does, with 429 for a method of another API."""
+        service = f"{method.partition('.')[0] or 'compute'}.googleapis.com"
+        message = f"Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' of service '{service}'"
+        http = 403 if service.startswith("compute.") else 429
+        self.refuse(
+            ApiError(http, "rateLimitExceeded", message, status="RESOURCE_EXHAUSTED"), method=method, times=times
+        )
 
     def add_account(self, account_id: str) -> str:
         """Let the project have a service account; return its address."""

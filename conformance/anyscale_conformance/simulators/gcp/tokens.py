@@ -46,6 +46,11 @@ class Tokens:
         self._tokens[word] = Token(caller=caller, expires_at=clock.now() + lifetime, clock=clock)
         return word
 
+    def is_good(self, word: str, *, left: timedelta) -> bool:
+        """Return whether a token is good for some time yet."""
+        token = self._tokens.get(word)
+        return token is not None and token.clock.now() + left <= token.expires_at
+
     def caller(self, word: str, api: str) -> Caller:
         """Return whom a token stands for. Raises 401 for one that is unknown or has expired."""
         token = self._tokens.get(word)

@@ -1,6 +1,7 @@
 """What exists in the simulated cloud: projects, each with a clock, an agenda of what will happen, and its resources."""
 
 import base64
+import enum
 import hashlib
 import heapq
 import itertools
@@ -50,6 +51,15 @@ class Timings:
     def none(cls) -> "Timings":
         """Return timings by which everything has happened when its request is answered."""
         return cls(**{field.name: timedelta() for field in attrs.fields(cls)})
+
+
+class QuotaAnswer(enum.Enum):
+    """How an instance is refused that would pass a quota; the real API does either."""
+
+    AT_ONCE = "at once"
+    """403 ``quotaExceeded``."""
+    LATE = "late"
+    """An operation that fails with ``QUOTA_EXCEEDED``."""
 
 
 @attrs.define(kw_only=True)
@@ -141,6 +151,7 @@ class Project:
     """By collection, then by scope and name."""
     limits: dict[tuple[str, str], float] = attrs.field(factory=dict)
     """Quotas that were changed, by region (empty: of the project) and metric."""
+    quotas: QuotaAnswer = QuotaAnswer.AT_ONCE
     accounts: dict[str, Json] = attrs.field(factory=dict)
     """Service accounts by e-mail address."""
     pools: dict[str, Json] = attrs.field(factory=dict)
@@ -261,6 +272,11 @@ def words_of(reference: str) -> list[str]:
     for start in (LINK, "https://compute.googleapis.com/compute/v1/", "//compute.googleapis.com/"):
         reference = reference.removeprefix(start)
     return [word for word in reference.split("/") if word]
+
+
+def path_of(link: str) -> str:
+    """Return a link as messages name it."""
+    return "/".join(words_of(link))
 
 
 def must_be_current(given: object, current: object, what: str = "fingerprint") -> None:

@@ -8,7 +8,7 @@ from anyscale_conformance.simulators.gcp.calls import Call, handles, merged
 from anyscale_conformance.simulators.gcp.compute import common
 from anyscale_conformance.simulators.gcp.errors import ApiError, in_use, invalid
 from anyscale_conformance.simulators.gcp.schema import Json
-from anyscale_conformance.simulators.gcp.world import Project, Resource, fingerprint, must_be_current, words_of
+from anyscale_conformance.simulators.gcp.world import Project, Resource, fingerprint, must_be_current, path_of, words_of
 
 PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
 """TEST-NET-2: public addresses that are reserved, or those of forwarding rules."""
@@ -204,7 +204,7 @@ def insert_rule(call: Call) -> Json:
         raise invalid("resource.ports", "", "At most five ports can be given.")
     reserved = _reserved(call, str(body.get("IPAddress", "")), scope)
     if reserved is not None and reserved.body.get("users"):
-        raise in_use(reserved.path, words_to(reserved.body["users"][0]))
+        raise in_use(reserved.path, path_of(reserved.body["users"][0]))
     body["IPAddress"] = reserved.body["address"] if reserved else body.get("IPAddress") or _public(call.project)
     body["labelFingerprint"] = fingerprint("labels", body.get("labels", {}))
     rule = call.project.add("forwardingRules", scope, name, body)
@@ -223,11 +223,6 @@ def delete_rule(call: Call) -> Json:
             del address.body["users"]
             address.body["status"] = "RESERVED"
     return body
-
-
-def words_to(link: str) -> str:
-    """Return a link as messages name it."""
-    return "/".join(words_of(link))
 
 
 def _service(call: Call, body: Mapping[str, Any], scope: str) -> Json:
@@ -314,11 +309,8 @@ def _users(field: str, *collections: str) -> common.Users:
         for collection in collections:
             for found in project.all(collection):
                 value = found.body.get(field, [])
-                links = (
-                    [item.get("group") if isinstance(item, dict) else item for item in value]
-                    if isinstance(value, list)
-                    else [value]
-                )
+                items = value if isinstance(value, list) else [value]
+                links = [item.get("group") if isinstance(item, dict) else item for item in items]
                 if thing.link in links:
                     yield found.path
 
@@ -327,33 +319,33 @@ def _users(field: str, *collections: str) -> common.Users:
 
 for _api in ("healthChecks", "regionHealthChecks"):
     common.plain(
-        "healthChecks", "healthCheck", prefix=_api, after=lambda call: call.project.timings.network,
+        "healthChecks", "healthCheck", prefix=_api,
         users=_users("healthChecks", "backendServices", "targetPools"),
         aggregates="compute#healthChecksAggregatedList" if _api == "healthChecks" else "",
     )  # fmt: skip
 for _api in ("backendServices", "regionBackendServices"):
     common.plain(
-        "backendServices", "backendService", prefix=_api, after=lambda call: call.project.timings.network,
+        "backendServices", "backendService", prefix=_api,
         users=_users("backendService", "forwardingRules"),
         aggregates="compute#backendServiceAggregatedList" if _api == "backendServices" else "",
     )  # fmt: skip
 common.plain(
-    "addresses", "address", after=lambda call: call.project.timings.network,
-    users=lambda _, thing: map(words_to, thing.body.get("users", ())), aggregates="compute#addressAggregatedList",
+    "addresses", "address",
+    users=lambda _, thing: map(path_of, thing.body.get("users", ())), aggregates="compute#addressAggregatedList",
 )  # fmt: skip
 common.plain(
-    "instanceGroups", "instanceGroup", after=lambda call: call.project.timings.network,
+    "instanceGroups", "instanceGroup",
     users=_users("backends", "backendServices"), aggregates="compute#instanceGroupAggregatedList",
 )  # fmt: skip
 common.plain(
-    "targetPools", "targetPool", after=lambda call: call.project.timings.network,
+    "targetPools", "targetPool",
     users=_users("target", "forwardingRules"), aggregates="compute#targetPoolAggregatedList",
 )  # fmt: skip
 common.plain(
-    "forwardingRules", "forwardingRule", after=lambda call: call.project.timings.network,
-    aggregates="compute#forwardingRuleAggregatedList", deletes="",
+    "forwardingRules", "forwardingRule",
+    aggregates="compute#forwardingRuleAggregatedList",
 )  # fmt: skip
 common.plain(
     "disks", "disk", after=lambda call: call.project.timings.change,
-    users=lambda _, thing: map(words_to, thing.body.get("users", ())), aggregates="compute#diskAggregatedList",
+    users=lambda _, thing: map(path_of, thing.body.get("users", ())), aggregates="compute#diskAggregatedList",
 )  # fmt: skip

@@ -49,9 +49,10 @@ def insert(call: Call) -> Json:
     )
     group = f"bulk-{call.project.new_id()}"
     if _is_sold_out(call, zone) or fitting < least:
-        error = life.stockout(call.project, zone) if _is_sold_out(call, zone) else OperationError(
-            "VM_MIN_COUNT_NOT_REACHED", f"Requested minimum count of {least} VMs could not be created.", http=400
-        )  # fmt: skip
+        message = f"Requested minimum count of {least} VMs could not be created."
+        error = OperationError("VM_MIN_COUNT_NOT_REACHED", message)
+        if _is_sold_out(call, zone):
+            error = life.stockout(call.project, zone, words_of(order["machineType"])[-1])
         return _told(call, target, group, zone, len(names), 0, error)
     for name in names[:fitting]:
         instance = life.add(call, zone, name, {**order, "disks": [dict(disk) for disk in order["disks"]],

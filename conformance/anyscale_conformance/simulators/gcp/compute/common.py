@@ -124,13 +124,19 @@ def deleting(call: Call, thing: Resource, *, after: timedelta, users: Iterable[s
     return operations.start(call, "delete", thing, after=after, finish=lambda: call.project.remove(thing)).body
 
 
+def network_time(call: Call) -> timedelta:
+    """Return how long it takes to delete what belongs to networks."""
+    return call.project.timings.network
+
+
 def plain(
-    collection: str, parameter: str, *, prefix: str = "", after: Callable[[Call], timedelta],
-    users: Users = lambda *_: (), aggregates: str = "", deletes: str = "delete",
+    collection: str, parameter: str, *, prefix: str = "", after: Callable[[Call], timedelta] = network_time,
+    users: Users = lambda *_: (), aggregates: str = "",
 ) -> None:  # fmt: skip
     """Register get, list and delete (and aggregatedList of that kind) for a collection without more of its own.
 
-    ``prefix``: the API's name for the collection where it differs (``regionHealthChecks``).
+    ``prefix``: the API's name for the collection where it differs (``regionHealthChecks``). A method that is answered already
+    keeps who answers it.
     """
     api = prefix or collection
     kind = f"compute#{singular(collection)}"
@@ -145,9 +151,8 @@ def plain(
         thing = call.project.get(collection, scope_of(call), call.params[parameter])
         return deleting(call, thing, after=after(call), users=users(call.project, thing))
 
-    HANDLERS[f"compute.{api}.get"] = get
-    HANDLERS[f"compute.{api}.list"] = list_all
-    if deletes:
-        HANDLERS[f"compute.{api}.{deletes}"] = delete
+    answers = {"get": get, "list": list_all, "delete": delete}
     if aggregates:
-        HANDLERS[f"compute.{api}.aggregatedList"] = lambda call: aggregated(call, collection, kind=aggregates)
+        answers["aggregatedList"] = lambda call: aggregated(call, collection, kind=aggregates)
+    for verb, handler in answers.items():
+        HANDLERS.setdefault(f"compute.{api}.{verb}", handler)

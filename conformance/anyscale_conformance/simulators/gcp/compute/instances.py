@@ -9,7 +9,7 @@ from anyscale_conformance.simulators.gcp.compute import common, life, orders, us
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.lists import aggregated, listed
 from anyscale_conformance.simulators.gcp.schema import Json
-from anyscale_conformance.simulators.gcp.world import Resource, fingerprint, must_be_current
+from anyscale_conformance.simulators.gcp.world import QuotaAnswer, Resource, fingerprint, must_be_current
 
 
 @handles("compute.instances.insert")
@@ -20,9 +20,11 @@ def insert(call: Call) -> Json:
     order = orders.checked(call, call.body, zone)
     name = common.name_of(call.body)
     common.must_be_free(call.project, "instances", scope, name)
-    usage.must_fit(call.project, [usage.of_instance(order, zone)])
+    exceeded = usage.exceeded(call.project, [usage.of_instance(order, zone)])
+    if exceeded is not None and call.project.quotas is QuotaAnswer.AT_ONCE:
+        raise common.quota_exceeded(exceeded.metric, exceeded.limit, exceeded.region)
     instance = life.add(call, zone, name, order)
-    return life.begin(call, instance).body
+    return life.begin(call, instance, error=None if exceeded is None else exceeded.late()).body
 
 
 @handles("compute.instances.get")
@@ -136,7 +138,7 @@ def set_protection(call: Call) -> Json:
 def console(call: Call) -> Json:
     """Answer with what a machine has printed; an empty text where machines are not booted."""
     instance = _named(call)
-    text, start = life.console(call.cloud, instance), call.number("start", 0)
+    text, start = call.cloud.power.console(instance), call.number("start", 0)
     return {
         "kind": "compute#serialPortOutput", "selfLink": f"{instance.link}/serialPort", "start": str(start),
         "contents": text[start:], "next": str(len(text)),

@@ -28,22 +28,24 @@ PUBLIC = ipaddress.IPv4Network("203.0.113.0/24")
 def add(call: Call, zone: str, name: str, order: Json) -> Resource:
     """Let an instance be there, provisioning, with its disks. Raises 409 for a disk's name that is taken."""
     scope = f"zones/{zone}"
+    for disk in order["disks"]:
+        if "initializeParams" in disk and (there := call.project.find("disks", scope, _title(name, disk))) is not None:
+            raise already_exists(there.path)
     disks = [_disk(call, scope, name, disk) for disk in order["disks"]]
     instance = call.project.add("instances", scope, name, {**order, "status": "PROVISIONING"}, turn=0)
     for shown, disk in zip(disks, order["disks"], strict=True):
         source = call.project.get("disks", scope, words_of(shown["source"])[-1])
         source.body["users"] = [instance.link]
         source.hidden["auto_delete"] = bool(disk.get("autoDelete"))
-    instance.body |= {
-        "disks": disks, "cpuPlatform": "Unknown CPU Platform", "fingerprint": fingerprint(name, call.project.now),
-        "resourceStatus": {"physicalHost": ""}, "shieldedInstanceIntegrityPolicy": {"updateAutoLearnPolicy": False},
-    }  # fmt: skip
-    del instance.body["resourceStatus"], instance.body["shieldedInstanceIntegrityPolicy"]
+    more = {"disks": disks, "cpuPlatform": "Unknown CPU Platform", "fingerprint": fingerprint(name, call.project.now)}
+    instance.body |= more
     return instance
 
 
-def begin(call: Call, instance: Resource, *, kind: str = "insert", group: str = "") -> Resource:
-    """Start an instance's operation: it runs at the end, or there is no machine and it is gone again."""
+def begin(
+    call: Call, instance: Resource, *, kind: str = "insert", group: str = "", error: OperationError | None = None
+) -> Resource:
+    """Start an instance's operation: it runs at the end, or there is an error (no machine, no address) and it is gone again."""
     project, zone = call.project, instance.scope.partition("/")[2]
     machine = words_of(instance.body["machineType"])[-1]
     turn = _turn(instance)
@@ -58,11 +60,12 @@ def begin(call: Call, instance: Resource, *, kind: str = "insert", group: str = 
 
         return failing
 
-    if call.cloud.is_sold_out(project.id, zone, machine):
-        error = stockout(project, zone)
+    if error is None and call.cloud.is_sold_out(project.id, zone, machine):
+        error = stockout(project, zone, machine)
+    if error is None and is_new:
+        error = _address(call.cloud, project, instance)
+    if error is not None:
         return operations.start(call, kind, instance, after=project.timings.stockout, finish=fail(error), group=group)
-    if is_new and (full := _address(call.cloud, project, instance)) is not None:
-        return operations.start(call, kind, instance, after=project.timings.stockout, finish=fail(full), group=group)
 
     def run() -> None:
         if instance.hidden["turn"] == turn:
@@ -71,24 +74,24 @@ def begin(call: Call, instance: Resource, *, kind: str = "insert", group: str = 
                 "lastStartTimestamp": stamp(project.now),
                 "cpuPlatform": "Intel Broadwell",
             }
+            _publish(project, instance)
             call.cloud.power.boot(project, instance)
 
     _then(project, instance, project.timings.insert / 3, lambda: instance.body.update(status="STAGING"))
     return operations.start(call, kind, instance, after=project.timings.insert, finish=run, group=group)
 
 
-def stockout(project: Project, zone: str) -> OperationError:
+def stockout(project: Project, zone: str, machine: str) -> OperationError:
     """Return the error of an operation for which there is no machine."""
     message = (
         f"The zone 'projects/{project.id}/zones/{zone}' does not have enough resources available to fulfill the request.  "
         "'(resource type:compute)'."
     )
-    info = {
-        "reason": "resource_availability",
-        "domain": "compute.googleapis.com",
-        "metadatas": {"zone": zone, "vmType": ""},
-    }
-    return OperationError("ZONE_RESOURCE_POOL_EXHAUSTED", message, http=503, details={"errorInfo": info})
+    places = {"zone": zone, "vmType": machine, "attachment": "", "zonesAvailable": ""}
+    info = {"reason": "resource_availability", "domain": "compute.googleapis.com", "metadatas": places}
+    text = f"A {machine} VM instance is currently unavailable in the {zone} zone."
+    details: list[Json] = [{"localizedMessage": {"locale": "en-US", "message": text}}, {"errorInfo": info}]
+    return OperationError("ZONE_RESOURCE_POOL_EXHAUSTED", message, http=503, details=details)
 
 
 def stop(call: Call, instance: Resource) -> Resource:
@@ -155,7 +158,7 @@ def preempt(cloud: Cloud, project: Project, instance: Resource) -> None:
     turn = _turn(instance)
     instance.body["status"] = "STOPPING"
     instance.hidden["preempted"] = True
-    event = operations.begin(project, "compute.instances.preempted", instance, user="system", scope=instance.scope)
+    event = operations.begin(project, "compute.instances.preempted", instance, user="system")
     event.body["statusMessage"] = "Instance was preempted."
     operations.end(project, event)
 
@@ -196,11 +199,6 @@ def double(cloud: Cloud, project: Project, instance: Resource) -> Resource:
     return twin
 
 
-def console(cloud: Cloud, instance: Resource) -> str:
-    """Return what a machine has printed."""
-    return cloud.power.console(instance)
-
-
 def _turn(instance: Resource) -> int:
     turn = int(instance.hidden["turn"]) + 1
     instance.hidden["turn"] = turn
@@ -236,9 +234,6 @@ def _disk(call: Call, scope: str, name: str, wanted: Json) -> Json:
     if params is None:
         disk = call.project.get("disks", scope, words_of(wanted["source"])[-1])
         return {**shown, "source": disk.link, "diskSizeGb": disk.body["sizeGb"]}
-    title = params.get("diskName") or (name if at == 0 else f"{name}-{at}")
-    if (there := call.project.find("disks", scope, title)) is not None:
-        raise already_exists(there.path)
     body: Json = {
         "sizeGb": params["diskSizeGb"], "status": "READY", "physicalBlockSizeBytes": "4096",
         "type": f"{LINK}projects/{call.project.id}/{scope}/diskTypes/{params['diskType']}",
@@ -246,8 +241,14 @@ def _disk(call: Call, scope: str, name: str, wanted: Json) -> Json:
     }  # fmt: skip
     if "sourceImage" in params:
         body["sourceImage"] = params["sourceImage"]
-    disk = call.project.add("disks", scope, title, body)
+    disk = call.project.add("disks", scope, _title(name, wanted), body)
     return {**shown, "source": disk.link, "diskSizeGb": params["diskSizeGb"]}
+
+
+def _title(name: str, disk: Json) -> str:
+    """Return what a disk is called that is made with its instance."""
+    at = disk["index"]
+    return disk["initializeParams"].get("diskName") or (name if at == 0 else f"{name}-{at}")
 
 
 def _address(cloud: Cloud, project: Project, instance: Resource) -> OperationError | None:
@@ -266,12 +267,18 @@ def _address(cloud: Cloud, project: Project, instance: Resource) -> OperationErr
             text for text in map(str, list_from(range_, 2)) if text not in taken
         )  # fmt: skip
         for access in interface.get("accessConfigs", []):
-            number = int(project.new_id()) % (PUBLIC.num_addresses - 2) + 1
-            access |= {"kind": "compute#accessConfig", "natIP": access.get("natIP", str(PUBLIC[number]))}
-            access.setdefault("name", "external-nat")
-            access.setdefault("type", "ONE_TO_ONE_NAT")
-            access.setdefault("networkTier", "PREMIUM")
+            access["kind"] = "compute#accessConfig"
+            for field, value in (("name", "external-nat"), ("type", "ONE_TO_ONE_NAT"), ("networkTier", "PREMIUM")):
+                access.setdefault(field, value)
+    _publish(project, instance)
     return None
+
+
+def _publish(project: Project, instance: Resource) -> None:
+    """Give an instance the public addresses that it asks for and has not got."""
+    for interface in instance.body["networkInterfaces"]:
+        for access in interface.get("accessConfigs", []):
+            access.setdefault("natIP", str(PUBLIC[int(project.new_id()) % (PUBLIC.num_addresses - 2) + 1]))
 
 
 def list_from(range_: ipaddress.IPv4Network, first: int) -> "map[ipaddress.IPv4Address]":

@@ -191,13 +191,11 @@ def _users_of_subnetwork(project: Project, subnetwork: Resource) -> Iterator[str
 
 
 common.plain(
-    "subnetworks", "subnetwork", after=lambda call: call.project.timings.network, users=_users_of_subnetwork,
+    "subnetworks", "subnetwork", users=_users_of_subnetwork,
     aggregates="compute#subnetworkAggregatedList",
 )  # fmt: skip
-common.plain("routes", "route", after=lambda call: call.project.timings.network)
-common.plain(
-    "routers", "router", after=lambda call: call.project.timings.network, aggregates="compute#routerAggregatedList"
-)
+common.plain("routes", "route")
+common.plain("routers", "router", aggregates="compute#routerAggregatedList")
 
 
 @handles("compute.routers.insert")

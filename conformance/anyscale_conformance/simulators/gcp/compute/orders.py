@@ -16,7 +16,7 @@ from anyscale_conformance.simulators.gcp.catalogue import (
 from anyscale_conformance.simulators.gcp.compute import common, images
 from anyscale_conformance.simulators.gcp.errors import ApiError, invalid, not_found
 from anyscale_conformance.simulators.gcp.schema import Json
-from anyscale_conformance.simulators.gcp.world import LINK, fingerprint, words_of
+from anyscale_conformance.simulators.gcp.world import LINK, fingerprint, path_of, words_of
 
 METADATA_KEY = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 METADATA_VALUE = 256 * 1024
@@ -160,7 +160,7 @@ def _disks(call: Call, disks: Sequence[Mapping[str, Any]], zone: str, field: str
             source = common.referred(call, str(disk["source"]), "disks", f"{where}.source", scope=f"zones/{zone}")
             if source.body.get("users"):
                 raise ApiError(400, "resourceInUseByAnotherResource", f"The disk resource '{source.path}' is already being "
-                               f"used by '{words_path(source.body['users'][0])}'")  # fmt: skip
+                               f"used by '{path_of(source.body['users'][0])}'")  # fmt: skip
             result.append({**disk, "source": source.link, "index": at})
             continue
         kind = (words_of(str(params.get("diskType", "pd-standard"))) or [""])[-1]
@@ -180,11 +180,6 @@ def _disks(call: Call, disks: Sequence[Mapping[str, Any]], zone: str, field: str
             params["sourceImage"] = image["selfLink"]
         result.append({**disk, "initializeParams": params, "index": at})
     return result
-
-
-def words_path(link: str) -> str:
-    """Return a link as messages name it."""
-    return "/".join(words_of(link))
 
 
 def _image(call: Call, reference: str, where: str) -> Json:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from anyscale_conformance.simulators.gcp.catalogue import (
     CPU_METRICS,
     GPU_METRICS,
@@ -13,6 +15,7 @@ from anyscale_conformance.simulators.gcp.catalogue import (
     region_of,
 )
 from anyscale_conformance.simulators.gcp.compute import common
+from anyscale_conformance.simulators.gcp.operations import OperationError
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.world import Project, words_of
 
@@ -73,15 +76,41 @@ def used(project: Project) -> Counts:
     return counts
 
 
-def must_fit(project: Project, wanted: Iterable[Counts]) -> None:
-    """Raise 403 for the first quota that what is wanted would pass."""
+@attrs.frozen(kw_only=True)
+class Exceeded:
+    """A quota that would be passed. ``region`` is empty for one of the whole project."""
+
+    metric: str
+    limit: float
+    region: str
+
+    def late(self) -> OperationError:
+        """Return it as the error of an operation."""
+        words = {"region": self.region} if self.region else {}
+        info = {
+            "metricName": f"compute.googleapis.com/{self.metric.lower()}", "limit": self.limit, "dimensions": words,
+            "limitName": f"{self.metric.replace('_', '-')}-per-project{'-region' if self.region else ''}",
+        }  # fmt: skip
+        message = common.quota_exceeded(self.metric, self.limit, self.region).message
+        return OperationError("QUOTA_EXCEEDED", message, http=403, details=[{"quotaInfo": info}])
+
+
+def exceeded(project: Project, wanted: Iterable[Counts]) -> Exceeded | None:
+    """Return the first quota that what is wanted would pass; None when it fits."""
     now, more = used(project), Counts()
     for counts in wanted:
         more.update(counts)
     for (region, metric), count in sorted(more.items()):
         limit = common.limit_of(project, metric, region)
         if now[region, metric] + count > limit:
-            raise common.quota_exceeded(metric, limit, region)
+            return Exceeded(metric=metric, limit=limit, region=region)
+    return None
+
+
+def must_fit(project: Project, wanted: Iterable[Counts]) -> None:
+    """Raise 403 for the first quota that what is wanted would pass."""
+    if (found := exceeded(project, wanted)) is not None:
+        raise common.quota_exceeded(found.metric, found.limit, found.region)
 
 
 def quotas(project: Project, region: str) -> list[Json]:

@@ -89,7 +89,7 @@ def answer(cloud: Cloud, request: Request) -> Answer:
             body = b"" if error.http == 304 else error.xml().encode()
             headers = {"Content-Type": "application/xml; charset=UTF-8", **error.headers}
             result = Answer(status=error.http, body=body, headers=headers)
-        cloud.journal.append(
+        cloud.note(
             Journaled(
                 at=cloud.clock.now() if project is None else project.now, project="" if project is None else project.id,
                 method=f"storage.xml.{method}", http=request.http, path=request.path, request_id="", status=result.status,

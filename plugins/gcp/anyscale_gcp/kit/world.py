@@ -1,34 +1,58 @@
-"""A project of the simulated Google Cloud, and the control plane's way in: an OIDC issuer, a pool, a service account."""
+"""What is there before anything is made: the simulator, a project in it, and the control plane's way in."""
 
+import functools
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pytest
-from anyscale_conformance.simulators.gcp import CERTIFICATES, GcpSimulator, ProjectHands, Timings
-from anyscale_gcp.client import Client
-from anyscale_gcp.config import Settings
+from anyscale_conformance.simulators.gcp import CERTIFICATES, GcpSimulator, ProjectHands
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from anyscale_core.clock import SystemClock
+from anyscale_gcp.client import Client
+from anyscale_gcp.config import Settings
 
 REGION = "us-central1"
+MACHINE = "n2-standard-2"
+APIS = ("compute", "iam", "iamcredentials", "sts", "storage")
+SIGNER = "control-plane"
+SOMEBODYS = "somebodys"
+"""A machine of the customer's."""
+OWNER = "user:owner@example.com"
+"""Who calls: the owner of the simulator's projects."""
+SOMEBODY = "user:somebody@example.com"
+"""Whom the customer lets into a bucket."""
 ISSUER = "https://plane.example"
 POOL, PROVIDER, SUBJECT = "anyscale-core", "plane", "pln_test"
 
 
-@attrs.frozen(kw_only=True)
-class Static:
-    """Credentials of google-auth's form, with a token that is good."""
+@functools.cache
+def simulator() -> GcpSimulator:
+    """Return the one simulator of this process: every row has a project of its own in it."""
+    return GcpSimulator()
 
-    token: str
-    valid: bool = True
-    expiry: None = None
+
+def endpoints_of(simulator: GcpSimulator) -> dict[str, str]:
+    """Return the setting ``endpoints`` for a simulator."""
+    return {api: simulator.endpoint(api) for api in APIS} | {"objects": simulator.url}
+
+
+class Ambient:
+    """Credentials of google-auth's form: always a fresh token of the project's owner, for tokens end and rows last days."""
+
+    valid, expiry = True, None
+
+    def __init__(self, project: ProjectHands) -> None:
+        self._project = project
+
+    @property
+    def token(self) -> str:
+        """A token that is good now."""
+        return self._project.token()
 
 
 @attrs.define(kw_only=True)
@@ -42,22 +66,18 @@ class World:
     account: str = ""
     audience: str = ""
 
-    def endpoints(self) -> dict[str, str]:
-        apis = ("compute", "iam", "iamcredentials", "sts", "storage")
-        return {api: self.simulator.endpoint(api) for api in apis} | {"objects": self.simulator.url}
-
     def settings(self, **more: Any) -> dict[str, Any]:
         """Return the provider's settings: the plane comes in by its own token, in a file."""
         federation = {"audience": self.audience, "token_file": str(self.folder / "token")}
         return {
             "project": self.project.id, "service_account": self.account, "federation": federation,
-            "endpoints": self.endpoints(), "certs_url": f"{self.simulator.url}{CERTIFICATES}", **more,
+            "endpoints": endpoints_of(self.simulator), "certs_url": f"{self.simulator.url}{CERTIFICATES}", **more,
         }  # fmt: skip
 
     def owner(self) -> Client:
         """Return a client of the project's owner."""
-        settings = Settings(project=self.project.id, endpoints=self.endpoints())
-        return Client(settings, SystemClock(), credentials=Static(token=self.project.token()))
+        settings = Settings(project=self.project.id, endpoints=endpoints_of(self.simulator))
+        return Client(settings, SystemClock(), credentials=Ambient(self.project))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Do something as the project's owner."""
@@ -72,7 +92,7 @@ class World:
         (self.folder / "token").write_text(jwt.encode(header, claims, self.key))
 
     def let_plane_in(self) -> None:
-        """Do what docs/gcp.md has the customer do: a pool, a provider that trusts the issuer, an account to act as."""
+        """Do what the customer does: a pool, a provider that trusts the plane's issuer, a service account to act as."""
         parent = f"projects/{self.project.id}/locations/global"
         pools = "iam.projects.locations.workloadIdentityPools"
         self.call(f"{pools}.create", parent=parent, workloadIdentityPoolId=POOL, body={"displayName": "anyscale-core"})
@@ -90,17 +110,3 @@ class World:
         self.project.bind(self.account, "roles/iam.workloadIdentityUser", member)
         self.project.bind("", "roles/iam.serviceAccountTokenCreator", f"serviceAccount:{self.account}")
         self.write_token()
-
-
-@pytest.fixture
-def simulator() -> Iterator[GcpSimulator]:
-    with GcpSimulator() as found:
-        yield found
-
-
-@pytest.fixture
-def world(simulator: GcpSimulator, tmp_path: Path) -> World:
-    project = simulator.add_project("gcp-tests", timings=Timings.none())
-    found = World(simulator=simulator, project=project, folder=tmp_path, key=RSAKey.generate_key(2048))
-    found.let_plane_in()
-    return found

@@ -1,26 +1,22 @@
 """The conformance kit of this provider: a project of the simulator for each row, seen past every API by the oracle.
 
-Nothing of the plugin imports this module; ``anyscale-conformance run --provider gcp`` finds it by its entry point.
+Nothing of the plugin imports this package; ``anyscale-conformance run --provider gcp`` finds it by its entry point.
 """
 
-import functools
 import hashlib
 import http.client
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
 from anyscale_conformance.context import Context
-from anyscale_conformance.faults.http import WireRequest
-from anyscale_conformance.faults.http_google import GoogleCarrier
-from anyscale_conformance.kit import Item, Kit, Mode, RunScope, Samples, WireCode
+from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
-from anyscale_conformance.simulators.gcp import CERTIFICATES, GcpSimulator, ProjectHands, Seen, Timings
+from anyscale_conformance.simulators.gcp import CERTIFICATES, ProjectHands, Timings
 
 from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import DriverConfig
@@ -30,245 +26,15 @@ from anyscale_core.models.identity import Access, IdentitySpec, Proof
 from anyscale_core.models.ids import NodeId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
-from anyscale_core.models.owner import TAG_NAME
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import BucketSpec
 from anyscale_core.testing.clock import ManualClock
 from anyscale_gcp import accounts, buckets, errors, policies, tags
 from anyscale_gcp.client import Client
 from anyscale_gcp.config import read_settings
-
-REGION = "us-central1"
-MACHINE = "n2-standard-2"
-APIS = ("compute", "iam", "iamcredentials", "sts", "storage")
-SIGNER = "control-plane"
-SOMEBODYS = "somebodys"
-"""A machine of the customer's."""
-OWNER = "user:owner@example.com"
-"""Who calls: the owner of the simulator's projects."""
-SOMEBODY = "user:somebody@example.com"
-"""Whom the customer lets into a bucket."""
-
-
-@functools.cache
-def simulator() -> GcpSimulator:
-    """Return the one simulator of this process: every row has a project of its own in it."""
-    return GcpSimulator()
-
-
-class Ambient:
-    """Credentials of google-auth's form: always a fresh token of the project's owner, for tokens end and rows last days."""
-
-    valid, expiry = True, None
-
-    def __init__(self, project: ProjectHands) -> None:
-        self._project = project
-
-    @property
-    def token(self) -> str:
-        """A token that is good now."""
-        return self._project.token()
-
-
-class GcpCarrier(GoogleCarrier):
-    """Faults below googleapiclient; its actions are the permissions that requests need."""
-
-    CODES = {**GoogleCarrier.CODES, "CapacityUnavailable(SKU)": (400, "invalid")}  # noqa: RUF012 - a table
-    MESSAGES = {  # noqa: RUF012 - a table
-        **GoogleCarrier.MESSAGES,
-        "CapacityUnavailable(SKU)": f"Machine type with name '{MACHINE}' does not exist in zone '{REGION}-a'.",
-    }
-
-    def http(self, inner: Any) -> "WiredHttp":  # type: ignore[override]
-        return WiredHttp(self, inner)
-
-
-class WiredHttp:
-    """One request's ``http``, whose request meets the plan first."""
-
-    def __init__(self, carrier: GcpCarrier, inner: Any) -> None:
-        self._carrier, self._inner = carrier, inner
-
-    def request(self, uri: str, method: str = "GET", *args: Any, **kwargs: Any) -> Any:
-        """Carry one request out as the plan says."""
-        action = action_of(uri, method)
-        wired = WireRequest(
-            action=action, is_write=not READING.search(action), names=(urlsplit(uri).path,),
-            token=_token_of(uri, kwargs.get("body")), timeout_s=self._inner.timeout,
-        )  # fmt: skip
-        return self._carrier.carry(wired, lambda: self._inner.request(uri, method, *args, **kwargs))
-
-
-READING = re.compile(r"\.(get|list|getIamPolicy|signBlob|getAccessToken)$|^$")
-VERBS = {
-    "generateAccessToken": "iam.serviceAccounts.getAccessToken", "signBlob": "iam.serviceAccounts.signBlob",
-    "getIamPolicy": "iam.serviceAccounts.getIamPolicy", "setIamPolicy": "iam.serviceAccounts.setIamPolicy",
-}  # fmt: skip
-OF_MANY = {"GET": "list", "POST": "create"}
-OF_ONE = {"GET": "get", "DELETE": "delete", "PATCH": "update"}
-KEPT = re.compile(
-    r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) |"description": ?"\w{10} (\w{20})"', re.ASCII
-)
-"""Where labels, descriptions of service accounts and conditions of grants keep the hash of a token."""
-
-
-def action_of(uri: str, method: str) -> str:
-    """Return the permission that a request needs first of all; empty for one that needs none (a key set, metadata)."""
-    path, _, verb = urlsplit(uri).path.partition(":")
-    if verb:
-        return VERBS[verb]
-    if "/storage/v1/b" in path:
-        words = path.partition("/storage/v1/")[2].split("/")[1:]
-        if words[1:] == ["iam"]:
-            return f"storage.buckets.{'get' if method == 'GET' else 'set'}IamPolicy"
-        return f"storage.buckets.{(OF_ONE if words else OF_MANY)[method]}"
-    if "/projects/" not in path:
-        return ""
-    words = [word for word in path.partition("/projects/")[2].split("/")[1:] if word not in ("global", "aggregated")]
-    while words[0] in ("zones", "regions") and len(words) > 2:
-        words = words[2:]
-    kind = words[0]
-    if kind == "operations":
-        return "compute.globalOperations.list" if len(words) == 1 else "compute.zoneOperations.get"
-    service = "iam" if kind == "serviceAccounts" else "compute"
-    return f"{service}.{kind}.{(OF_ONE if len(words) > 1 else OF_MANY)[method]}"
-
-
-def _token_of(uri: str, body: Any) -> str:
-    """Return what a write is known again by: the request's id, or where an API has none the token that the thing keeps."""
-    given = parse_qs(urlsplit(uri).query).get("requestId")
-    if given:
-        return given[0]
-    text = body.decode() if isinstance(body, bytes) else str(body or "")
-    found = re.findall(
-        r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) |"description": "\w{10} (\w{20})"', text
-    )
-    return "".join(found[-1]) if found else ""
-
-
-class ProjectOracle:
-    """Looks into the simulator's project itself, past its APIs and past every lag."""
-
-    def __init__(self, project: ProjectHands) -> None:
-        self._hands = project
-
-    def inventory(self) -> Iterator[Item]:
-        """Yield everything in the project, whoever owns it, but for what every project of the kit has."""
-        seen = [each for each in self._hands.inventory() if (each.kind, each.name) not in GIVEN]
-        parsed = [accounts.parse(each.body) for each in seen if each.kind == "serviceAccounts"]
-        names = {account.acting: account.name for account in parsed if account is not None}
-        kept = [buckets.read(each.body) for each in seen if each.kind == "buckets"]
-        called = {each.place: each.note.name for each in kept if each is not None}
-        for each in seen:
-            match each.kind:
-                case "instances":
-                    yield _instance(each)
-                case "firewalls":
-                    yield from _rule(each)
-                case "serviceAccounts":
-                    yield from _account(each)
-                case "buckets":
-                    keys = [
-                        o.name.partition("/")[2]
-                        for o in seen
-                        if o.kind == "objects" and o.name.startswith(f"{each.name}/")
-                    ]
-                    yield _bucket(each, keys)
-                case "bindings":
-                    yield from _grant(each, names, called)
-                case "objects" | "roles" | "routes":  # routes are a network's own, and come and go with it
-                    pass
-                case _:
-                    yield _other(each)
-
-
-PLACE = re.compile(r"""\.startsWith\(("(?:[^"\\]|\\.)*")\)$""")
-OBJECTS = {policies.ROLES[access]: access for access in Access}
-KINDS = {
-    "disks": "disk", "networks": "network", "subnetworks": "subnetwork", "routers": "router", "addresses": "address",
-    "healthChecks": "adopted network", "uploads": "upload",
-}  # fmt: skip
-"""What a collection's things are called in an inventory."""
-GIVEN = {("networks", "default"), ("subnetworks", "default"), ("instances", SOMEBODYS), ("disks", SOMEBODYS)}
-PASSING = ("status", "users", "subnetworks", "fingerprint", "lastAttachTimestamp", "lastDetachTimestamp")
-STATES = {"RUNNING": "running", "TERMINATED": "stopped", "STOPPING": "deleting"}
-
-
-def _instance(seen: Seen) -> Item:
-    owned = _tags(seen)
-    zone = tags.plain(seen.body["zone"])
-    detail = {
-        "type": tags.plain(seen.body["machineType"]),
-        "labels": json.dumps(seen.body.get("labels", {}), sort_keys=True),
-    }
-    return Item(
-        kind="instance", id=f"{zone}/{seen.name}/{seen.id}", name=owned.get(TAG_NAME, seen.name), tags=owned,
-        state=STATES.get(seen.body["status"], "pending"), detail=detail,
-    )  # fmt: skip
-
-
-def _rule(seen: Seen) -> Iterator[Item]:
-    owned, note = _tags(seen), tags.parse(seen.body.get("description"))
-    name = owned.get(TAG_NAME, seen.name)
-    detail = {"from": " ".join(seen.body.get("sourceRanges", ())), "body": _stable(seen.body)}
-    yield Item(kind="rule", id=seen.name, name=name, tags=owned, detail=detail)
-    if note is not None and note.more.get("kind") == "endpoint":
-        target = f"{note.more['address']}:{note.more['port']}"
-        yield Item(kind="endpoint", id=seen.name, name=name, tags=owned, state="ready", detail={"target": target})
-
-
-def _account(seen: Seen) -> Iterator[Item]:
-    account = accounts.parse(seen.body)
-    if account is not None:
-        owned = {**account.owner.tags(), TAG_NAME: account.name}
-        detail = {"description": str(seen.body["description"])}
-        yield Item(kind="identity", id=seen.name, name=account.name, tags=owned, detail=detail)
-    elif not seen.name.startswith(SIGNER) and not seen.name.endswith("developer.gserviceaccount.com"):
-        yield Item(kind="foreign identity", id=seen.name)
-
-
-def _bucket(seen: Seen, keys: Iterable[str]) -> Item:
-    kept = buckets.read(seen.body)
-    is_closed = seen.body["iamConfiguration"].get("publicAccessPrevention") == "enforced"
-    detail = {"public": "no" if is_closed else "yes", "keys": " ".join(keys), "region": str(seen.body["location"])}
-    if kept is None:
-        return Item(kind="foreign bucket", id=seen.name, name=seen.name, detail=detail)
-    return Item(kind="bucket", id=seen.name, name=kept.note.name, tags=kept.note.tags, detail=detail)
-
-
-def _grant(seen: Seen, names: Mapping[str, str], called: Mapping[str, str]) -> Iterator[Item]:
-    """Yield a member of a bucket's policy as a grant, when it is about a prefix."""
-    found = PLACE.search(str((seen.body.get("condition") or {}).get("expression", "")))
-    access = OBJECTS.get(str(seen.body["role"]))
-    if found is not None and access is not None:
-        bucket = seen.name.removeprefix("b/")
-        member = re.sub(r"^deleted:|\?uid=.*$|^serviceAccount:", "", str(seen.body["member"]))
-        name = f"{called.get(bucket, bucket)}/{json.loads(found[1])}"
-        yield Item(kind="grant", id=names.get(member, member), name=name, state=access.value)
-
-
-def _other(seen: Seen) -> Item:
-    owned = _tags(seen)
-    kind = KINDS.get(seen.kind, seen.kind)
-    return Item(
-        kind=kind if owned or kind == "upload" else f"foreign {kind}", id=f"{seen.scope}/{seen.name}",
-        name=owned.get(TAG_NAME, seen.name), tags=owned, detail={"body": _stable(seen.body)},
-    )  # fmt: skip
-
-
-def _tags(seen: Seen) -> dict[str, str]:
-    """Return the tags of a thing: its note's, or what its labels hold of them."""
-    note = tags.parse(seen.body.get("description"))
-    if note is not None:
-        return dict(note.tags)
-    found = {k: buckets.decode(v) for k, v in (seen.body.get("labels") or {}).items() if k.startswith("anyscale-core-")}
-    name = found.pop(tags.NAME_LABEL, None)
-    return found if name is None else {**found, TAG_NAME: name}
-
-
-def _stable(body: Mapping[str, Any]) -> str:
-    """Return what of a thing must not change unasked; what changes by itself is left out."""
-    return json.dumps({k: v for k, v in body.items() if k not in PASSING}, sort_keys=True, default=str)
+from anyscale_gcp.kit.oracle import ProjectOracle
+from anyscale_gcp.kit.wire import GcpCarrier
+from anyscale_gcp.kit.world import MACHINE, OWNER, REGION, SIGNER, SOMEBODY, SOMEBODYS, Ambient, endpoints_of, simulator
 
 
 class KitClient(Client):
@@ -334,11 +100,10 @@ class GcpKit(Kit):
         )
 
     def config(self) -> DriverConfig:
-        endpoints = {api: simulator().endpoint(api) for api in APIS} | {"objects": simulator().url}
         settings = {
             "project": self.project.id,
             "service_account": f"{SIGNER}@{self.project.id}.iam.gserviceaccount.com",
-            "endpoints": endpoints,
+            "endpoints": endpoints_of(simulator()),
             "certs_url": f"{simulator().url}{CERTIFICATES}",
         }
         return attrs.evolve(super().config(), region=REGION, settings=settings)
