@@ -50,6 +50,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=11,
         about="anyscale-core status of a running control plane; at most 200 ms",
     ),
+    "kubernetes": Benchmark(
+        target="kubernetes:kubernetes",
+        rounds=3,
+        about="100 and 1,000 Pods from order to all reported running, and requests on the wire; simulated API server",
+    ),
     "engine": Benchmark(
         target="engine:engine",
         rounds=5,
