@@ -1,7 +1,7 @@
 """The cluster driver: instances are single virtual machines, each made by one call with all that comes along (decision 0021)."""
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_azure import machines, offerings
 from anyscale_azure import tags as tagging
-from anyscale_azure.client import Answer, Azure
+from anyscale_azure.client import Azure
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identities import identity_path
 from anyscale_azure.machines import Look, Place
@@ -241,21 +241,16 @@ class AzureCluster(ClusterDriver):
         if not name:
             return None
         life = id.rpartition(".")[2]
-        disk, nic = machines.part_of(name, life, "os"), machines.part_of(name, life, "nic")
         get, group = self._azure.compute.disks.get, self._settings.resource_group
-        looks: tuple[Callable[[], Answer], ...] = (
-            partial(self._azure.first, "Microsoft.Compute/disks/read", get, group, disk, deadline=deadline),
-            partial(self._azure.send, "GET", self._settings.resource(NIC, nic), VERSION, deadline=deadline),
-        )
-        for look in looks:
-            try:
-                found = look().body
-            except NotFound as error:
-                _check_group(error)
-                continue
-            if owner.owns(tagging.shown(found.get("tags"))):
-                return found
-        return None
+        disk = machines.part_of(name, life, "os")
+        parts = self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
+        try:
+            action = "Microsoft.Compute/disks/read"
+            parts = (*parts, dict(self._azure.first(action, get, group, disk, deadline=deadline).body))
+        except NotFound as error:
+            _check_group(error)
+        owned = (part for part in parts if owner.owns(tagging.shown(part.get("tags"))))
+        return next((part for part in owned if tagging.life_of(part.get("tags")) == life), None)
 
     def _read(self, name: str, deadline: datetime) -> Machine | None:
         read = self._azure.compute.virtual_machines.get

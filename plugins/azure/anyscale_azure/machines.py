@@ -120,8 +120,7 @@ def remains(id: str, part: Mapping[str, Any]) -> Instance:
 
 def id_of(machine: Mapping[str, Any]) -> InstanceId:
     """Return a machine's id: its name in Azure, and the word of chance that tells it from others that have had the name."""
-    found = {key.lower(): value for key, value in (machine.get("tags") or {}).items()}
-    return InstanceId(f"{machine['name']}.{found.get(TAG_LIFE, '')}")
+    return InstanceId(f"{machine['name']}.{tagging.life_of(machine.get('tags'))}")
 
 
 def part_of(name: str, life: str, part: str) -> str:
