@@ -5,7 +5,7 @@ return value, never an exception.
 """
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -292,3 +292,22 @@ CATEGORIES: Sequence[type[CloudError]] = (
     CapacityUnavailable, Throttled, Transient, DeadlineExceeded, Unsupported, Unclassified,
 )  # fmt: skip
 """Every category, in the order of docs/errors.md."""
+_BY_CATEGORY = {category.category: category for category in CATEGORIES}
+
+
+def error_from(record: Mapping[str, Any]) -> CloudError:
+    """Return the error that ``CloudError.record`` told of; a category that is not known here becomes Unclassified."""
+    vendor, after = record.get("vendor"), record.get("retry_after_s")
+    return _BY_CATEGORY.get(record.get("category", ""), Unclassified)(
+        str(record.get("message", "")),
+        reason=str(record.get("reason", "")),
+        applied=Applied(record.get("applied", Applied.UNKNOWN.value)),
+        scope=Scope(record.get("scope", Scope.REQUEST.value)),
+        retry=Retry(record.get("retry", Retry.NEVER.value)),
+        retry_after=None if after is None else timedelta(seconds=after),
+        vendor=None if vendor is None else Vendor(**vendor),
+        resource=str(record.get("resource", "")),
+        attempts=int(record.get("attempts", 1)),
+        hint=str(record.get("hint", "")),
+        **{key: record[key] for key in ("metric", "limit", "used") if key in record},
+    )

@@ -60,6 +60,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=5,
         about="a heartbeat through the real server, beside a bare Litestar route; at least 0.5 of its rate",
     ),
+    "operator": Benchmark(
+        target="operators:operators",
+        rounds=3,
+        about="pull mode: 1,000 polling operators, an order over a slow line (at most 1.2 round trips), memory at rest",
+    ),
     "idle-tick": Benchmark(
         target="rest:idle_tick",
         rounds=5,

@@ -1,5 +1,6 @@
 """What all tests share. No test reaches beyond this machine (``--allow-hosts`` in pyproject.toml)."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ from tests.controlplane.world import World
 
 HERMETIC = frozenset({"controlplane", "drivers", "models", "planning", "testing"})
 """Folders whose tests may not open a socket at all."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard by what the tests start: a shell has it ignored in its background jobs, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

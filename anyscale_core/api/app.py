@@ -77,8 +77,9 @@ def _handler(service: Service, route: Route) -> HTTPRouteHandler:
 
     path = route.path.replace("}", ":str}")
     return HTTPRouteHandler(
-        path, http_method=HttpMethod(route.method), status_code=route.status, name=f"{route.method} {path}"
-    )(handle)
+        path, http_method=HttpMethod(route.method), status_code=route.status, name=f"{route.method} {path}",
+        request_max_body_size=route.max_body,
+    )(handle)  # fmt: skip
 
 
 async def _answer(service: Service, route: Route, request: Request[Any, Any, Any]) -> Any:

@@ -33,6 +33,8 @@ from anyscale_core.api.protocol import (
 from anyscale_core.errors import CoreError, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.job import JobSpec
+from anyscale_core.models.networking import Check
+from anyscale_core.models.order import OperatorToken, OperatorView
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -175,8 +177,32 @@ class Client:
         return self._ask("GET", "/v1/clouds", tuple[CloudView, ...])
 
     def register_cloud(self, spec: Mapping[str, Any]) -> CloudView:
-        """Register a cloud; ``spec`` goes as it was written."""
+        """Register a cloud; ``spec`` goes as it was written. Said again with an equal one, nothing changes."""
         return self._ask("POST", "/v1/clouds", CloudView, body=spec)
+
+    def cloud(self, name: str) -> CloudView:
+        """Return one cloud with what its clusters share."""
+        return self._ask("GET", f"/v1/clouds/{_quoted(name)}", CloudView)
+
+    def set_up_cloud(self, name: str) -> CloudView:
+        """Make the next thing that a cloud's clusters share; to be repeated while something is missing."""
+        return self._ask("POST", f"/v1/clouds/{_quoted(name)}/setup", CloudView)
+
+    def verify_cloud(self, name: str) -> tuple[Check, ...]:
+        """Return what was looked at of a cloud, and how it came out."""
+        return self._ask("POST", f"/v1/clouds/{_quoted(name)}/verify", tuple[Check, ...])
+
+    def delete_cloud(self, name: str, *, data: str = "refuse") -> CloudView:
+        """Take away the next thing of a cloud; to be repeated until it is not registered any more."""
+        return self._ask("DELETE", f"/v1/clouds/{_quoted(name)}", CloudView, query={"data": data})
+
+    def operator_token(self, cloud: str) -> OperatorToken:
+        """Mint a registration token for a cloud's operator."""
+        return self._ask("POST", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorToken)
+
+    def revoke_operator(self, cloud: str) -> OperatorView:
+        """Make all that a cloud's operators were given worthless."""
+        return self._ask("DELETE", f"/v1/clouds/{_quoted(cloud)}/operator", OperatorView)
 
     def uploads(self, cloud: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket."""

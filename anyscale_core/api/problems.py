@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problems and back: ``error_of(problem_of(error))`` is an error of the same class that says the same."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -9,7 +8,6 @@ import attrs
 from anyscale_core import errors
 from anyscale_core.api.protocol import Problem
 from anyscale_core.errors import (
-    CATEGORIES,
     CloudError,
     CoreError,
     Fault,
@@ -19,6 +17,7 @@ from anyscale_core.errors import (
     Refused,
     SpecError,
     UnknownName,
+    error_from,
 )
 from anyscale_core.models import wire
 
@@ -55,7 +54,6 @@ TITLES: Mapping[type[CoreError], str] = {
     LeaseLost: "Another control plane works on it",
     PluginError: "A provider plugin cannot be used",
 }
-_BY_CATEGORY = {category.category: category for category in CATEGORIES}
 
 
 class TooLarge(CoreError):
@@ -97,8 +95,9 @@ def internal(id: str) -> Problem:
 def error_of(problem: Problem) -> CoreError:
     """Return the error that a problem tells of, of the class that the plane raised."""
     name = problem.type.removeprefix(TYPE)
-    if problem.category in _BY_CATEGORY:
-        return _cloud_error(problem)
+    if problem.category:
+        said = {"message": problem.detail, "category": problem.category, "reason": problem.reason, "hint": problem.hint}
+        return error_from({**said, **problem.error})
     if name == "SpecError":
         return SpecError(problem.faults, subject=problem.subject or "input")
     if name == "Refused":
@@ -122,26 +121,6 @@ def _title(cls: type[CoreError]) -> str:
     if issubclass(cls, CloudError):
         return f"The cloud answered: {cls.category}"
     return TITLES.get(cls, cls.__name__)
-
-
-def _cloud_error(problem: Problem) -> CloudError:
-    record = problem.error
-    vendor = record.get("vendor")
-    after = record.get("retry_after_s")
-    extra = {key: record[key] for key in ("metric", "limit", "used") if key in record}
-    return _BY_CATEGORY[problem.category](
-        str(record.get("message", problem.detail)),
-        reason=problem.reason,
-        hint=problem.hint,
-        applied=errors.Applied(record.get("applied", errors.Applied.UNKNOWN.value)),
-        scope=errors.Scope(record.get("scope", errors.Scope.REQUEST.value)),
-        retry=errors.Retry(record.get("retry", errors.Retry.NEVER.value)),
-        retry_after=None if after is None else timedelta(seconds=after),
-        vendor=None if vendor is None else errors.Vendor(**vendor),
-        resource=str(record.get("resource", "")),
-        attempts=int(record.get("attempts", 1)),
-        **extra,
-    )
 
 
 __all__ = ["STATUS", "TYPE", "Fault", "ServerError", "TooLarge", "body_of", "error_of", "internal", "problem_of"]

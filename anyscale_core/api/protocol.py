@@ -16,6 +16,7 @@ from anyscale_core.models.ids import ClusterId, JobId, NodeId
 from anyscale_core.models.instance import NodeKind
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import RayStatus
+from anyscale_core.models.order import OperatorView
 from anyscale_core.models.phases import ClusterPhase, JobPhase, NodePhase
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.records import EndCause, Goal
@@ -24,6 +25,8 @@ from anyscale_core.models.secret import Secret
 PROBLEM = "application/problem+json"
 MAX_BODY = 4 * 1024 * 1024
 """Bytes; a larger body is refused."""
+MAX_REPORT = 64 * 1024 * 1024
+"""Bytes of an operator's report: a list of many thousand instances is one outcome."""
 MAX_WAIT = timedelta(seconds=30)
 """The longest that an answer is held."""
 
@@ -146,8 +149,21 @@ class ProviderView:
 
 
 @attrs.frozen(kw_only=True)
+class ResourceView:
+    """One thing that a cloud's clusters share (network, bucket, identity). ``id``: the vendor's; empty until it is made."""
+
+    kind: str
+    name: str
+    id: str = ""
+    adopted: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class CloudView:
-    """One cloud. ``slots``: the provider that fills each. Of its settings only the names are shown: values may be secret."""
+    """One cloud. ``slots``: the provider that fills each. Of its settings only the names are shown: values may be secret.
+
+    ``missing``: kinds of what its clusters share that are not made yet; ``ends``: it is being taken down.
+    """
 
     name: str
     provider: str
@@ -155,8 +171,13 @@ class CloudView:
     mode: CloudMode = CloudMode.DIRECT
     slots: Mapping[str, str] = attrs.field(factory=dict)
     settings: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    operator: OperatorView | None = None
+    """Of a cloud of mode operator."""
     registered: bool = True
-    """False: a provider's default cloud that no cluster has used yet."""
+    """False: a provider's default cloud that no cluster has used yet, or one that is gone."""
+    resources: tuple[ResourceView, ...] = ()
+    missing: tuple[str, ...] = ()
+    ends: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 
 from anyscale_core.api.protocol import (
+    MAX_BODY,
+    MAX_REPORT,
     AccessView,
     ApplyRequest,
     AuditView,
@@ -28,7 +30,9 @@ from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.job import JobSpec
+from anyscale_core.models.networking import Check
 from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
+from anyscale_core.models.order import Dispatch, Login, Noted, OperatorToken, OperatorView, Poll, Report, Session
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
@@ -42,8 +46,10 @@ class Door(enum.Enum):
     """A user's token, verified here."""
     NODE = "node"
     """A node's credential, verified by the plane."""
+    OPERATOR = "operator"
+    """An operator's credential, verified by the plane."""
     JOIN = "join"
-    """Whoever has the join token that is in the body, verified by the plane."""
+    """Whoever has the token (or the proof) that is in the body, verified by the plane."""
 
 
 class Show(enum.Enum):
@@ -91,6 +97,7 @@ class Route:
     door: Door = Door.USER
     show: Show = Show.MASKED
     status: int = 200
+    max_body: int = MAX_BODY
 
 
 _PAGE = {"after": "ids above this one", "limit": "how many at most, up to 1000"}
@@ -108,6 +115,12 @@ ROUTES: tuple[Route, ...] = (
           work="heartbeat", body=Heartbeat, answer=Orders, door=Door.NODE, show=Show.REVEALED),
     Route(method="POST", path="/v1/nodes/certify", says="Sign a node's certificate for Ray.", work="certify",
           body=CertificateRequest, answer=NodeCertificate, door=Door.NODE),
+    Route(method="POST", path="/v1/operators/session", says="Let a cloud's operator in.", work="operator_login",
+          body=Login, answer=Session, door=Door.JOIN, show=Show.REVEALED),
+    Route(method="POST", path="/v1/operators/poll", says="Give an operator its orders; held up to wait.",
+          work="operator_poll", body=Poll, answer=Dispatch, door=Door.OPERATOR, show=Show.REVEALED),
+    Route(method="POST", path="/v1/operators/report", says="Take what an operator says came of its orders.",
+          work="operator_report", body=Report, answer=Noted, door=Door.OPERATOR, max_body=MAX_REPORT),
     Route(method="POST", path="/v1/clusters", says="Create a cluster (201) or change a live one (200).", work="apply",
           body=ApplyRequest, answer=ClusterView),
     Route(method="GET", path="/v1/clusters", says="List the live clusters.", work="clusters",
@@ -129,8 +142,23 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path="/v1/clusters/{name}/logs", says="Give a way to read a cluster's logs.", work="logs",
           answer=StoreAccess, show=Show.REVEALED),
     Route(method="GET", path="/v1/clouds", says="List the clouds.", work="clouds", answer=tuple[CloudView, ...]),
-    Route(method="POST", path="/v1/clouds", says="Register a cloud.", work="register_cloud", body=CloudSpec,
-          answer=CloudView, status=201),
+    Route(method="POST", path="/v1/clouds", says="Register a cloud (201); said again with an equal spec: 200.",
+          work="register_cloud", body=CloudSpec, answer=CloudView),
+    Route(method="GET", path="/v1/clouds/{cloud}", says="Show a cloud with what its clusters share.", work="cloud",
+          answer=CloudView),
+    Route(method="POST", path="/v1/clouds/{cloud}/setup",
+          says="Make the next thing that a cloud's clusters share; repeat while something is missing.",
+          work="set_up_cloud", answer=CloudView),
+    Route(method="POST", path="/v1/clouds/{cloud}/verify", says="Look a cloud over, with its own drivers.",
+          work="verify_cloud", answer=tuple[Check, ...]),
+    Route(method="DELETE", path="/v1/clouds/{cloud}",
+          says="Take away the next thing of a cloud; repeat until it is not registered any more.",
+          work="delete_cloud", query={"data": "what becomes of objects in its bucket: refuse, delete or keep"},
+          answer=CloudView),
+    Route(method="POST", path="/v1/clouds/{cloud}/operator", says="Give a registration token for a cloud's operator.",
+          work="operator_token", answer=OperatorToken, show=Show.REVEALED),
+    Route(method="DELETE", path="/v1/clouds/{cloud}/operator", says="Revoke all that its operators were given.",
+          work="revoke_operator", answer=OperatorView),
     Route(method="POST", path="/v1/clouds/{cloud}/uploads", says="Give a way to upload working directories.",
           work="uploads", answer=StoreAccess, show=Show.REVEALED),
     Route(method="GET", path="/v1/quotas", says="List the quotas with their usage.", work="quotas",

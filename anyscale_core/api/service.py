@@ -7,10 +7,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import attrs
+
 import anyscale_core
 from anyscale_core.api import metrics, schema, views
 from anyscale_core.api.held import Heartbeating
 from anyscale_core.api.hub import Hub
+from anyscale_core.api.polling import Polling
 from anyscale_core.api.protocol import (
     MAX_WAIT,
     AccessView,
@@ -26,10 +29,15 @@ from anyscale_core.api.protocol import (
     StopView,
 )
 from anyscale_core.api.routes import ROUTES, Answer, Call
+from anyscale_core.controlplane.foundations import CloudStatus, Data
 from anyscale_core.controlplane.plane import ClusterStatus, ControlPlane
 from anyscale_core.errors import Fault, Refused, SpecError, UnknownName
+from anyscale_core.models.cloud import CloudMode
+from anyscale_core.models.networking import Check
 from anyscale_core.models.node import NodeCertificate, Orders, Registered
+from anyscale_core.models.order import Dispatch, Noted, OperatorToken, OperatorView, Session
 from anyscale_core.models.quota import QuotaSpec
+from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 
 PEOPLE, MACHINES = 8, 4
@@ -52,25 +60,32 @@ class Service:
         self._people = ThreadPoolExecutor(PEOPLE, thread_name_prefix="people")
         self._machines = ThreadPoolExecutor(MACHINES, thread_name_prefix="machines")
         self._heartbeating = Heartbeating(plane, self._hub, self._for_machines)
-        self._watch: asyncio.Task[None] | None = None
+        self._polling = Polling(plane, self._for_machines)
+        self._watches: list[asyncio.Task[None]] = []
         plane.on_change(self._hub.ring)
 
     async def open(self) -> None:
         """Begin to hold answers."""
-        self._hub.open(asyncio.get_running_loop())
-        self._watch = asyncio.create_task(self._heartbeating.watch(), name="held heartbeats")
+        loop = asyncio.get_running_loop()
+        self._hub.open(loop)
+        self._polling.open(loop)
+        self._watches = [
+            asyncio.create_task(self._heartbeating.watch(), name="held heartbeats"),
+            asyncio.create_task(self._polling.watch(), name="held polls"),
+        ]
 
     def release(self) -> None:
         """Answer everything that is held, and hold nothing any more; call it on the loop."""
         self._hub.close()
         self._heartbeating.release_all()
+        self._polling.release_all()
 
     async def close(self) -> None:
         """End; what is under way in threads is waited for."""
         self.release()
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.to_thread(self._shutdown)
 
     async def for_people(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -98,6 +113,26 @@ class Service:
         if call.token is None:
             raise Refused("missing", "a heartbeat carries the node's credential as its bearer token")
         return await self._heartbeating.heartbeat(call.token, call.body)
+
+    # -- operators -----------------------------------------------------------------------------------------------------
+
+    def operator_login(self, call: Call) -> Session:
+        return self.plane.operators.login(call.body)
+
+    async def operator_poll(self, call: Call) -> Dispatch:
+        return await self._polling.poll(_operators(call), call.body)
+
+    async def operator_report(self, call: Call) -> Noted:
+        noted: Noted = await self._for_machines(self.plane.operators.report, _operators(call), call.body)
+        return noted
+
+    def operator_token(self, call: Call) -> OperatorToken:
+        return self.plane.operator_token(call.path["cloud"], actor=call.actor)
+
+    def revoke_operator(self, call: Call) -> OperatorView:
+        cloud = call.path["cloud"]
+        self.plane.revoke_operator(cloud, actor=call.actor)
+        return self.plane.operators.view(cloud)
 
     # -- clusters ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +187,9 @@ class Service:
     # -- clouds and the service ----------------------------------------------------------------------------------------
 
     def clouds(self, call: Call) -> tuple[CloudView, ...]:  # noqa: ARG002
-        registered = {spec.name: views.cloud_view(spec) for spec in self.plane.store.clouds()}
+        registered = {
+            spec.name: self._cloud_view(self.plane.foundations.status(spec.name)) for spec in self.plane.store.clouds()
+        }
         return tuple(registered.values()) + tuple(
             views.default_cloud_view(found.provider.default_cloud)
             for found in self.plane.registry.found()
@@ -161,9 +198,30 @@ class Service:
             and found.provider.default_cloud.name not in registered
         )
 
-    def register_cloud(self, call: Call) -> CloudView:
-        self.plane.register_cloud(call.body, actor=call.actor)
-        return views.cloud_view(call.body)
+    def register_cloud(self, call: Call) -> Answer:
+        is_new = self.plane.register_cloud(call.body, actor=call.actor)
+        view = self._cloud_view(self.plane.foundations.status(call.body.name))
+        return Answer(value=view, status=201 if is_new else 200)
+
+    def cloud(self, call: Call) -> CloudView:
+        return self._cloud_view(self.plane.foundations.status(call.path["cloud"]))
+
+    def set_up_cloud(self, call: Call) -> CloudView:
+        return self._cloud_view(self.plane.set_up_cloud(call.path["cloud"], actor=call.actor))
+
+    def verify_cloud(self, call: Call) -> tuple[Check, ...]:
+        return self.plane.foundations.verify(call.path["cloud"])
+
+    def delete_cloud(self, call: Call) -> CloudView:
+        name, word = call.path["cloud"], call.query.get("data", Data.REFUSE.value)
+        if word not in {data.value for data in Data}:
+            known = ", ".join(data.value for data in Data)
+            raise SpecError([Fault(path="data", message=f"{word!r} is not one of {known}")], subject="query")
+        before = self.plane.foundations.status(name)
+        left = self.plane.delete_cloud(name, data=Data(word), actor=call.actor)
+        if left is None:
+            return attrs.evolve(views.cloud_view(before.spec), registered=False)
+        return self._cloud_view(left)
 
     def quotas(self, call: Call) -> tuple[QuotaView, ...]:  # noqa: ARG002
         return tuple(views.quota_view(status) for status in self.plane.quotas.all())
@@ -209,10 +267,20 @@ class Service:
             heartbeats=self._heartbeating.total,
         )
 
+    def _cloud_view(self, status: CloudStatus) -> CloudView:
+        is_pulled = status.spec.mode is CloudMode.OPERATOR
+        return views.cloud_status_view(status, self.plane.operators.view(status.spec.name) if is_pulled else None)
+
     def _view(self, status: ClusterStatus) -> ClusterView:
         cloud = self.plane.clouds.built().get(status.record.cloud)
         sweep = cloud.last_sweep() if cloud is not None else None
         return views.cluster_view(status, sweep.by_cluster.get(status.record.id, ()) if sweep is not None else ())
+
+
+def _operators(call: Call) -> Secret[str]:
+    if call.token is None:
+        raise Refused("missing", "an operator's request carries its credential as its bearer token")
+    return call.token
 
 
 async def _in(executor: Executor, function: Callable[..., Any], *args: Any) -> Any:

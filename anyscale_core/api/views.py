@@ -17,13 +17,16 @@ from anyscale_core.api.protocol import (
     PlanView,
     ProviderView,
     QuotaView,
+    ResourceView,
 )
+from anyscale_core.controlplane.foundations import CloudStatus
 from anyscale_core.controlplane.plane import ClusterAccess, ClusterStatus, PlanPreview
 from anyscale_core.controlplane.quotas import QuotaStatus
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job
+from anyscale_core.models.order import OperatorView
 from anyscale_core.models.records import NodeRecord, NodeStatus
 from anyscale_core.planning.candidates import PRESENT
 from anyscale_core.registry import Found
@@ -159,8 +162,16 @@ def provider_view(found: Found) -> ProviderView:
     )
 
 
-def cloud_view(spec: CloudSpec) -> CloudView:
-    """Return a registered cloud."""
+def cloud_status_view(status: CloudStatus, operator: OperatorView | None = None) -> CloudView:
+    """Return a registered cloud with what there is of it, and its operator when it is of that mode."""
+    resources = tuple(ResourceView(**attrs.asdict(resource)) for resource in status.resources)
+    return attrs.evolve(
+        cloud_view(status.spec, operator), resources=resources, missing=status.missing, ends=status.ends
+    )
+
+
+def cloud_view(spec: CloudSpec, operator: OperatorView | None = None) -> CloudView:
+    """Return a cloud as its spec says it, and its operator."""
     settings: Mapping[str, tuple[str, ...]] = {name: tuple(sorted(keys)) for name, keys in spec.settings.items()}
     return CloudView(
         name=spec.name,
@@ -169,6 +180,7 @@ def cloud_view(spec: CloudSpec) -> CloudView:
         mode=spec.mode,
         slots={slot: spec.provider_of(slot) for slot in SLOTS},
         settings=settings,
+        operator=operator,
     )
 
 

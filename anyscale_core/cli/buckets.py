@@ -20,6 +20,8 @@ class Store:
         options: dict[str, Any] = {key: value.reveal() for key, value in access.options.items()}
         if access.url.startswith("file://"):
             options["mkdir"] = True
+        if options.get("endpoint", "").startswith("http://"):
+            options["client_options"] = {"allow_http": True}
         self.url = access.url
         try:
             self._store: Any = from_url(access.url, **options)

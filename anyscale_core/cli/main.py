@@ -56,7 +56,7 @@ Verb = Callable[[argparse.Namespace, Output], int]
 
 VERBS = {
     "run": "run", "up": "wish", "down": "wish", "status": "look", "plan": "look", "events": "look", "logs": "logs",
-    "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
+    "cloud": "cloud", "operator": "operator", "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
 }  # fmt: skip
 """The module of each verb; only that one is loaded."""
 
@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("name", metavar="NAME", nargs="?")
     events.add_argument("--follow", action="store_true", help="go on until the cluster has ended, or Ctrl-C")
     _quota_arguments(verb("quota", "set, list or delete quotas: what clouds, users and projects may hold and spend"))
+    _cloud_arguments(verb("cloud", "register, set up, verify, list or delete the clouds that clusters are made in"))
+    operator = verb("operator", "pull mode: an operator in the cloud's own network performs the control plane's orders")
+    importlib.import_module("anyscale_core.cli.operator").arguments(operator, _common)
     check = verb("providers", "show which provider plugins are installed, and which are broken")
     check.add_argument("--check", action="store_true", help="exit 1 if any is broken")
     serve = verb("serve", "run the control plane in the foreground")
@@ -139,6 +142,29 @@ def _quota_arguments(quota: argparse.ArgumentParser) -> None:
     _spec_argument(action("set", "make or change a quota; what runs goes on, also beyond it"), what="the quota's spec")
     action("list", "show the quotas, what is used of them, and the clusters that they hold back")
     action("delete", "forget a quota; what it held back goes on").add_argument("name", metavar="NAME")
+
+
+def _cloud_arguments(cloud: argparse.ArgumentParser) -> None:
+    actions = cloud.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _common(made)
+        return made
+
+    _spec_argument(action("register", "record a cloud; make nothing yet"), what="the cloud's spec")
+    setup = action("setup", "register a cloud, make what its clusters share, verify it; take all back if that fails")
+    _spec_argument(setup, what="the cloud's spec")
+    action("list", "show the clouds and what their clusters share")
+    action("verify", "look a cloud over with its own drivers; 1 if anything failed").add_argument(
+        "name", metavar="NAME"
+    )
+    delete = action("delete", "take away what was made for a cloud, and forget it; what was adopted stays")
+    delete.add_argument("name", metavar="NAME")
+    data = delete.add_mutually_exclusive_group()
+    keep, drop = "leave the bucket with what is in it", "delete what is in the bucket, logs too"
+    data.add_argument("--keep-data", dest="data", action="store_const", const="keep", default="refuse", help=keep)
+    data.add_argument("--delete-data", dest="data", action="store_const", const="delete", help=drop)
 
 
 def _spec_argument(parser: argparse.ArgumentParser, what: str = "the cluster's spec") -> None:

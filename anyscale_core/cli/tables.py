@@ -3,8 +3,19 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from anyscale_core.api.protocol import ClusterView, JobView, LimitView, NodeView, PlanView, ProviderView, QuotaView
+from anyscale_core.api.protocol import (
+    CloudView,
+    ClusterView,
+    JobView,
+    LimitView,
+    NodeView,
+    PlanView,
+    ProviderView,
+    QuotaView,
+)
 from anyscale_core.cli.output import table
+from anyscale_core.models.networking import Check, CheckStatus
+from anyscale_core.models.order import OperatorView
 from anyscale_core.models.phases import NODE_ENDED, NodePhase
 from anyscale_core.models.quota import BUDGET, PRICE, RESOURCES
 
@@ -37,6 +48,30 @@ def cluster(view: ClusterView, *, now: datetime) -> str:
     if view.jobs:
         parts.append(_jobs(view.jobs, now=now))
     return "\n\n".join(parts)
+
+
+def operators(views: Sequence[CloudView], *, now: datetime) -> str:
+    """Return a line per cloud in pull mode."""
+    return table(
+        ("CLOUD", "OPERATOR", "SINCE", "SEEN", "REPLICA", "WAITING", "PARTS"),
+        [
+            {
+                "CLOUD": view.name, "OPERATOR": it.state.value, "SINCE": age(it.since, now=now) if it.since else "",
+                "SEEN": age(it.seen_at, now=now) if it.seen_at else "", "REPLICA": it.replica,
+                "WAITING": str(it.waiting) if it.waiting else "", "PARTS": _parts(it),
+            }
+            for view in views
+            if (it := view.operator) is not None
+        ],
+    )  # fmt: skip
+
+
+def _parts(view: OperatorView) -> str:
+    """Return the parts that are not well, with their words."""
+    if view.health is None:
+        return ""
+    bad = [f"{check.id}: {check.detail}" for check in view.health.checks if check.status is CheckStatus.FAILED]
+    return "; ".join(bad) or "all well"
 
 
 def plan(view: PlanView) -> str:
@@ -90,6 +125,35 @@ def quotas(views: Sequence[QuotaView]) -> str:
             )
             first = {}
     return table(("QUOTA", "MODE", "FOR", "LIMIT", "USED", "OF", "HOLDS BACK"), rows)
+
+
+def clouds(views: Sequence[CloudView]) -> str:
+    """Return a line per cloud, and one more for each thing beyond the first that its clusters share."""
+    rows = []
+    for view in views:
+        slots = sorted(set(view.slots.values()), key=list(view.slots.values()).index)
+        state = "being taken down" if view.ends else "set up" if not view.missing else ""
+        first = {
+            "CLOUD": view.name, "PROVIDER": "+".join(slots), "REGION": view.region, "MODE": view.mode.value,
+            "STATE": state or ("registered" if view.registered else "not used yet"),
+        }  # fmt: skip
+        for resource in view.resources:
+            how = " (adopted)" if resource.adopted else ""
+            rows.append(first | {"SHARES": f"{resource.kind} {resource.name}{how}", "ID": resource.id})
+            first = {}
+        rows += [first] if first else []
+    return table(("CLOUD", "PROVIDER", "REGION", "MODE", "STATE", "SHARES", "ID"), rows)
+
+
+def checks(found: Sequence[Check]) -> str:
+    """Return a line per thing that was looked at."""
+    return table(
+        ("CHECK", "RESULT", "DETAIL", "REMEDY"),
+        [
+            {"CHECK": one.id, "RESULT": one.status.value, "DETAIL": one.detail, "REMEDY": one.remedy}
+            for one in found
+        ],
+    )  # fmt: skip
 
 
 def providers(views: Sequence[ProviderView]) -> str:

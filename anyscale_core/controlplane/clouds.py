@@ -4,14 +4,17 @@ import contextlib
 import functools
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import structlog
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane.mailbox import Mailbox
+from anyscale_core.controlplane.remote import REMOTE
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver, DriverConfig
@@ -22,10 +25,10 @@ from anyscale_core.drivers.storage import StorageDriver
 from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import SLOTS, CloudSpec
+from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec, NodeIdentity
 from anyscale_core.models.identity import Identity, IdentitySpec
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
-from anyscale_core.models.instance import Instance, Offering, Quota
+from anyscale_core.models.instance import Deletion, Instance, Offering, Quota
 from anyscale_core.models.networking import Network, NetworkSpec
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import Bucket, BucketSpec
@@ -34,6 +37,10 @@ from anyscale_core.registry import Registry
 R = TypeVar("R", Network, Bucket, Identity)
 CATALOGUE_TTL = timedelta(minutes=10)
 QUOTAS_TTL = timedelta(minutes=1)
+KNOWN_TTL = timedelta(seconds=5)
+"""How long a cloud is taken to be the one that was registered: another process may have taken it down, and made it anew."""
+SHARED = ("network", "bucket", "identity")
+"""The kinds of things that the clusters of a cloud share, in the order in which they are made."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,11 +88,11 @@ class Cloud:
 
     def __init__(
         self, spec: CloudSpec, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
     ) -> None:  # fmt: skip
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
-        self._registry = registry
+        self._registry, self._mailbox = registry, mailbox
         drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
@@ -111,6 +118,11 @@ class Cloud:
         """Return how long after a create a list may miss it, as the provider declares."""
         provider = self._registry.provider(self.spec.provider_of("cluster"))
         return provider.capabilities.windows.get("consistency.list", timedelta())
+
+    @property
+    def has_quotas(self) -> bool:
+        """Return whether its cluster driver can tell the account's limits."""
+        return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.quotas")
 
     @property
     def has_volumes(self) -> bool:
@@ -144,8 +156,7 @@ class Cloud:
 
         They spare a call that would be refused, so one that fails is no reason not to go on.
         """
-        provider = self._registry.provider(self.spec.provider_of("cluster"))
-        if not provider.capabilities.has("cluster.quotas"):
+        if not self.has_quotas:
             return AccountLimits()
         now = self._clock.now()
         if self._quotas is None or self._quotas.read_at is None or now - self._quotas.read_at > QUOTAS_TTL:
@@ -165,12 +176,30 @@ class Cloud:
     def shared(self) -> Shared:
         """Return the cloud's network, bucket and identity, made or adopted on first use: recorded, then called."""
         if self._shared is None:
-            self._shared = Shared(
-                network=self._ensure("network", Network, self._network),
-                bucket=self._ensure("bucket", Bucket, self._bucket),
-                identity=self._ensure("identity", Identity, self._identity),
-            )
+            self._shared = Shared(**{kind: self.make(kind) for kind in SHARED})
         return self._shared
+
+    def make(self, kind: str) -> Any:
+        """Make or adopt one of the things that clusters share, or return it when it was: recorded, then called."""
+        match kind:
+            case "network":
+                return self._ensure(kind, Network, self._network)
+            case "bucket":
+                return self._ensure(kind, Bucket, self._bucket)
+            case "identity":
+                return self._ensure(kind, Identity, self._identity)
+        raise ValueError(f"clusters share no {kind!r}")
+
+    def unmake(self, kind: str, name: str) -> Deletion:
+        """Begin to delete one of the things that clusters share; one that was adopted is let go of."""
+        match kind:
+            case "network":
+                return self.networking.delete(name, owner=self.owner, deadline=self.deadline())
+            case "bucket":
+                return self.storage.delete(name, owner=self.owner, deadline=self.deadline())
+            case "identity":
+                return self.identity.delete(name, owner=self.owner, deadline=self.deadline())
+        raise ValueError(f"clusters share no {kind!r}")
 
     def made(self) -> tuple[Bucket, Identity] | None:
         """Return the cloud's bucket and identity as recorded; None while one of them was never made. Makes nothing."""
@@ -181,7 +210,8 @@ class Cloud:
 
     def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
-        name = f"{self.spec.name}-{suffix}"
+        given = {"network": self.spec.network, "bucket": self.spec.bucket, "identity": self.spec.node_identity}[kind]
+        name = (given.name if given is not None else None) or f"{self.spec.name}-{suffix}"
         name, token, doc = self._store.cloud_resource(self.spec.name, kind, name=name, token=Token(mint("tok")))
         if doc is not None:
             return wire.structure(doc, cls)
@@ -202,7 +232,9 @@ class Cloud:
         )
 
     def _identity(self, name: str, token: Token) -> Identity:
-        return self.identity.create(IdentitySpec(name=name, owner=self.owner), token=token, deadline=self.deadline())
+        wanted = self.spec.node_identity or NodeIdentity()
+        spec = IdentitySpec(name=name, owner=self.owner, adopt=wanted.adopt, subjects=wanted.subjects)
+        return self.identity.create(spec, token=token, deadline=self.deadline())
 
     def close(self) -> None:
         for driver in (self.cluster, self.identity, self.storage, self.networking):
@@ -210,14 +242,17 @@ class Cloud:
 
     def _build(self, slot: str, settings: Settings, wrap: Callable[[Driver, str], Driver]) -> Driver:
         name = self.spec.provider_of(slot)
-        config = DriverConfig(
-            owner=self.owner,
-            home=settings.home,
-            region=self.spec.region,
-            settings=self.spec.settings.get(name, {}),
-            clock=self._clock,
-        )
+        if self.spec.mode is CloudMode.OPERATOR:
+            return wrap(
+                REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock), self.spec.name
+            )
+        config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
         return wrap(self._registry.driver(name, slot, config), self.spec.name)
+
+
+def config_of(spec: CloudSpec, name: str, *, owner: Owner, home: Path, clock: Clock) -> DriverConfig:
+    """Return what a provider's drivers in a cloud are built from."""
+    return DriverConfig(owner=owner, home=home, region=spec.region, settings=spec.settings.get(name, {}), clock=clock)
 
 
 D = TypeVar("D")
@@ -234,22 +269,37 @@ class Clouds:
 
     def __init__(
         self, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver],
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
     ) -> None:  # fmt: skip
         self._arguments: dict[str, Any] = {
             "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "wrap": wrap,
+            "mailbox": mailbox,
         }  # fmt: skip
         self._registry, self._store, self._clock = registry, store, clock
         self._built: dict[str, Cloud] = {}
+        self._known: dict[str, tuple[datetime, datetime | None]] = {}
+        """When each was last looked for in the store, and since when it is there."""
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Cloud:
         """Return a cloud. Raises UnknownName for one that is not registered, PluginError when its plugin is broken."""
         with self._lock:
             cloud = self._built.get(name)
+            if cloud is not None and self._is_another(name):
+                cloud.close()
+                cloud = None
             if cloud is None:
                 cloud = self._built[name] = Cloud(self.spec(name), **self._arguments)
+                self._known[name] = (self._clock.now(), self._store.cloud_since(name))
             return cloud
+
+    def _is_another(self, name: str) -> bool:
+        now = self._clock.now()
+        looked, since = self._known[name]
+        if now - looked < KNOWN_TTL:
+            return False
+        self._known[name] = (now, since)
+        return self._store.cloud_since(name) != since
 
     def spec(self, name: str) -> CloudSpec:
         """Return a registered cloud's spec, or the default cloud of a provider of that name, registering it."""
@@ -263,6 +313,17 @@ class Clouds:
         with contextlib.suppress(NameTaken):  # another process was first
             self._store.add_cloud(default, now=self._clock.now())
         return self._store.cloud(name) or default
+
+    def verifier(self, spec: CloudSpec, provider: str) -> IdentityDriver:
+        """Return a provider's identity driver as the control plane itself uses it to look at an operator's proof.
+
+        Raises UnknownName, PluginError.
+        """
+        plane, settings = self._arguments["plane"], self._arguments["settings"]
+        owner = Owner(plane=plane, cloud=CloudName(spec.name))
+        config = config_of(spec, provider, owner=owner, home=settings.home, clock=self._clock)
+        driver = self._arguments["wrap"](self._registry.driver(provider, "identity", config), spec.name)
+        return _typed(driver, IdentityDriver)  # type: ignore[type-abstract]
 
     def defaults(self) -> Iterable[str]:
         """Return the names of clouds that can be used without being registered."""
@@ -288,6 +349,7 @@ class Clouds:
             for key in sorted(set(spec.settings.get(name, {})) - set(provider.settings)):
                 known = ", ".join(sorted(provider.settings)) or "none"
                 faults.append(SpecFault(path=f"settings.{name}.{key}", message=f"unknown setting; known: {known}"))
+        faults += self._operator_faults(spec)
         if faults:
             raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
 
@@ -298,12 +360,46 @@ class Clouds:
             message = f"no cloud {name!r} is registered; known: {', '.join(sorted(known)) or 'none'}"
             raise SpecError([SpecFault(path="cloud", message=message)], subject=subject)
 
+    @contextlib.contextmanager
+    def direct(self, name: str) -> Iterator[Cloud]:
+        """Lend a cloud whose drivers call from here, with the credentials of whoever runs this, also one of mode operator."""
+        spec = self.spec(name)
+        if spec.mode is CloudMode.DIRECT:
+            yield self.get(name)
+            return
+        cloud = Cloud(attrs.evolve(spec, mode=CloudMode.DIRECT, operator=None), **self._arguments)
+        try:
+            yield cloud
+        finally:
+            cloud.close()
+
+    def forget(self, name: str) -> None:
+        """Give back a cloud's drivers; whoever asks for it again gets them anew."""
+        with self._lock:
+            cloud = self._built.pop(name, None)
+        if cloud is not None:
+            cloud.close()
+
     def built(self) -> Mapping[str, Cloud]:
         return dict(self._built)
 
     def close(self) -> None:
         for cloud in self._built.values():
             cloud.close()
+
+    def _operator_faults(self, spec: CloudSpec) -> Iterable[SpecFault]:
+        if spec.operator is None:
+            return
+        if spec.mode is not CloudMode.OPERATOR:
+            yield SpecFault(path="operator", message="is for clouds of mode operator")
+        try:
+            provider = self._registry.provider(spec.operator.provider)
+        except (UnknownName, PluginError) as error:
+            yield SpecFault(path="operator.provider", message=str(error))
+            return
+        if provider.identity is None:
+            message = f"{spec.operator.provider!r} has no identity driver"
+            yield SpecFault(path="operator.provider", message=message)
 
     def _default(self, name: str) -> CloudSpec | None:
         if name not in self.defaults():

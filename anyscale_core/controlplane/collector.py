@@ -29,6 +29,8 @@ class Collector:
     def __init__(self, *, store: Store, clouds: Clouds, quotas: Quotas, clock: Clock, settings: Settings) -> None:
         self._store, self._clouds, self._quotas, self._clock, self._settings = store, clouds, quotas, clock, settings
         self._pruned_at: datetime | None = None
+        self._troubles: dict[str, type[CloudError]] = {}
+        """Clouds that could not be swept last time, and what came instead."""
         self._seen: dict[str, dict[str, tuple[InstanceState, Notice | None]]] = {}
 
     def collect(self) -> int:
@@ -56,8 +58,11 @@ class Collector:
         try:
             sweep = cloud.sweep(since=now)
         except CloudError as error:
-            self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
+            if self._troubles.get(cloud.spec.name) is not type(error):  # said once, not at every look
+                self._say(f"{cloud.spec.name} cannot be swept: {error}", "WARNING", "cloud.unreadable")
+            self._troubles[cloud.spec.name] = type(error)
             return 0
+        self._troubles.pop(cloud.spec.name, None)
         # Read after the sweep began: a node recorded since then is known.
         known = self._store.node_names(cloud.spec.name, since=now)
         cloud.is_settled = known <= {one.name for one in sweep.instances if one.state is InstanceState.RUNNING}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from anyscale_core.controlplane.keys import NODE, KeyRing
+from anyscale_core.errors import CloudError, Refused, Retry, Transient
 from anyscale_core.models.ids import ClusterId, NodeId
 from anyscale_core.models.secret import Secret
 
@@ -61,3 +62,10 @@ class Credentials:
     def is_aging(self, bearer: Bearer, *, now: datetime) -> bool:
         """Tell whether half its life is over: time for a fresh one."""
         return now - bearer.issued_at > self._ttl / 2
+
+
+def unproven(error: CloudError, what: str) -> Refused | Transient:
+    """Return what a proof that could not be verified comes to: not let in, or try again when it may be verified then."""
+    if error.retry in (Retry.SAME, Retry.WITH_TOKEN):
+        return Transient(f"{what} cannot be verified now: {error.message}; try again", reason="SERVER")
+    return Refused("unproven", f"{what} was not accepted: {error.message}")

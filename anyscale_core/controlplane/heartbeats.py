@@ -11,7 +11,7 @@ from anyscale_core.clock import Clock
 from anyscale_core.controlplane import beats
 from anyscale_core.controlplane.beats import Said
 from anyscale_core.controlplane.clouds import Clouds
-from anyscale_core.controlplane.credentials import Bearer, Credentials
+from anyscale_core.controlplane.credentials import Bearer, Credentials, unproven
 from anyscale_core.controlplane.grants import PACKAGES, Grants
 from anyscale_core.controlplane.keys import JOIN, KeyRing
 from anyscale_core.controlplane.rows import AuditRecord
@@ -162,7 +162,7 @@ class Heartbeats:
         try:
             principal = cloud.identity.verify(registration.proof, audience=PROOF_AUDIENCE, deadline=cloud.deadline())
         except CloudError as error:
-            raise Refused("unproven", f"the node's proof was not accepted: {error.message}") from error
+            raise unproven(error, "the node's proof") from error
         if principal.instance and principal.instance not in (node.name, node.instance_id):
             raise Refused("foreign", "the proof is about another instance")
 

@@ -4,6 +4,7 @@ All live in one folder (0700), files 0600, made on first start. Tokens are JWTs 
 the same claims give the same bytes, so a create call that is repeated after a crash carries the same join token.
 """
 
+import base64
 import ipaddress
 import json
 import os
@@ -16,10 +17,12 @@ from typing import Any
 
 import attrs
 from cryptography import x509
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
@@ -29,10 +32,25 @@ from anyscale_core.models.secret import Secret
 JOIN = "anyscale-core/join"
 NODE = "anyscale-core/node"
 USER = "anyscale-core/user"
+OPERATOR = "anyscale-core/operator"
+"""An operator's credential."""
+REGISTRATION = "anyscale-core/operator-registration"
+"""What lets an operator in the first time."""
 ALGORITHM = "Ed25519"
 """The JOSE name of the signature (RFC 9864)."""
+ORDER = "anyscale-core/order"
+"""The ``typ`` of a signed order, and the name in the certificate of the key that signs it."""
 CERTIFICATE_DAYS = 365
 CA_DAYS = 3650
+
+
+class _AnySize(jws.JWSRegistry):
+    """The library bounds payloads at 128 KB; an order for a thousand nodes is larger. Bodies are bounded by the service."""
+
+    max_payload_length = 2**30
+
+
+_ANY_SIZE = _AnySize(algorithms=[ALGORITHM])
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +92,9 @@ class KeyRing:
         self._folder = folder
         signing = _once(folder / "signing.pem", lambda: _pem(ed25519.Ed25519PrivateKey.generate()))
         self._signing = OKPKey.import_key(signing)
+        private = serialization.load_pem_private_key(signing.encode(), password=None)
+        assert isinstance(private, ed25519.Ed25519PrivateKey)
+        self._private, self._sealing = private, _sealing(private)
         self.public_pem = str(self._signing.as_pem(private=False), "ascii")
         ca_key = _once(folder / "ca-key.pem", lambda: _pem(ec.generate_private_key(ec.SECP256R1())))
         self._ca_key = serialization.load_pem_private_key(ca_key.encode(), password=None)
@@ -96,6 +117,28 @@ class KeyRing:
         if not isinstance(claims.get("exp"), int) or claims["exp"] <= now.timestamp():
             raise Refused("expired", "the token has expired; ask for a new one")
         return claims
+
+    def sign_order(self, payload: bytes) -> Secret[str]:
+        """Return an order as a compact JWS; whoever has ``order_certificate`` can tell whose it is."""
+        header = {"alg": ALGORITHM, "typ": ORDER}
+        return Secret(jws.serialize_compact(header, payload, self._signing, registry=_ANY_SIZE))
+
+    def order_certificate(self, *, now: datetime) -> str:
+        """Return a certificate (PEM) of this plane's authority for the key that signs orders."""
+        certificate = (
+            _builder(ORDER, self._ca.subject, self._private, now, CERTIFICATE_DAYS)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .sign(self._signing_key(), hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def seal(self, text: str) -> str:
+        """Return a text that nobody can read who has not the plane's keys."""
+        return self._sealing.encrypt(text.encode()).decode()
+
+    def unseal(self, sealed: str) -> str:
+        """Return what was sealed."""
+        return self._sealing.decrypt(sealed.encode()).decode()
 
     def issue(self, name: str, *, hosts: tuple[str, ...], now: datetime) -> Certificate:
         """Return a server certificate of this plane's authority for these host names and addresses."""
@@ -178,8 +221,14 @@ def _pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
     ).decode()
 
 
+def _sealing(private: ed25519.Ed25519PrivateKey) -> Fernet:
+    """Return what seals texts of the store, with a key of its own that is derived from the plane's."""
+    derived = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"anyscale-core/seal")
+    return Fernet(base64.urlsafe_b64encode(derived.derive(private.private_bytes_raw())))
+
+
 def _builder(
-    name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, days: int
+    name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     return (

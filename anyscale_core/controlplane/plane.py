@@ -16,16 +16,20 @@ from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.controlplane.certificates import ClusterAuthority
 from anyscale_core.controlplane.clouds import Clouds, mint
 from anyscale_core.controlplane.collector import Collector
+from anyscale_core.controlplane.foundations import CloudStatus, Data, Foundations
 from anyscale_core.controlplane.grants import PACKAGES, Grants, granted
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.keys import KeyRing, share
+from anyscale_core.controlplane.mailbox import Mailbox
+from anyscale_core.controlplane.operators import Operators
 from anyscale_core.controlplane.quotas import Quotas
 from anyscale_core.controlplane.reconciler import Reconciler
+from anyscale_core.controlplane.remote import RemoteDriver
 from anyscale_core.controlplane.rows import AuditRecord, Event
 from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.drivers.base import Driver
-from anyscale_core.drivers.layers import Record, WireAction, layered, standard
+from anyscale_core.drivers.layers import DeadlineLayer, Record, Trace, WireAction, layered, standard
 from anyscale_core.errors import CloudError, Fault, LeaseLost, SpecError, UnknownName
 from anyscale_core.models.actions import CreateNodes, Plan
 from anyscale_core.models.cloud import CloudSpec
@@ -43,6 +47,7 @@ from anyscale_core.models.node import (
     Registered,
     Registration,
 )
+from anyscale_core.models.order import OperatorToken
 from anyscale_core.models.phases import CLUSTER_ENDED, JobPhase
 from anyscale_core.models.quota import QuotaMode, QuotaSpec
 from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeStatus, Observed
@@ -126,10 +131,16 @@ class ControlPlane:
         if settings.database is not None:
             share(settings.home / "keys", self.store.meta, now=self.clock.now())
         self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
+        self.mailbox = Mailbox(plane=self.id, store=self.store, keys=self.keys, clock=self.clock)
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
-            wrap=wrap or self._standard(on_call),
+            wrap=wrap or self._standard(on_call), mailbox=self.mailbox,
         )  # fmt: skip
+        self.operators = Operators(
+            plane=self.id, store=self.store, clouds=self.clouds, mailbox=self.mailbox, keys=self.keys, clock=self.clock,
+            settings=settings,
+        )  # fmt: skip
+        self.foundations = Foundations(store=self.store, clouds=self.clouds, mailbox=self.mailbox, clock=self.clock)
         self.quotas = Quotas(store=self.store, clock=self.clock, every=settings.timing.sweep_ceiling)
         self.grants = Grants(clouds=self.clouds, clock=self.clock)
         self.heartbeats = Heartbeats(
@@ -153,11 +164,33 @@ class ControlPlane:
 
     # -- clouds --------------------------------------------------------------------------------------------------------
 
-    def register_cloud(self, spec: CloudSpec, *, actor: str) -> None:
-        """Register a cloud. Raises SpecError with all faults, NameTaken."""
-        self.clouds.check(spec)
-        self.store.add_cloud(spec, now=self.clock.now())
+    def register_cloud(self, spec: CloudSpec, *, actor: str) -> bool:
+        """Register a cloud; return whether it is new. Raises SpecError with all faults, NameTaken."""
+        is_new = self.foundations.register(spec)
         self._audit(actor, "cloud.register", spec.name)
+        return is_new
+
+    def set_up_cloud(self, name: str, *, actor: str) -> CloudStatus:
+        """Make the next thing that a cloud's clusters share; return what there is then. Raises as ``Foundations.make``."""
+        status = self.foundations.make(name)
+        self._audit(actor, "cloud.setup", name)
+        return status
+
+    def delete_cloud(self, name: str, *, data: Data = Data.REFUSE, actor: str) -> CloudStatus | None:
+        """Take away the next thing of a cloud; None when nothing is left. Raises as ``Foundations.take_down``."""
+        self._audit(actor, "cloud.delete", name)
+        return self.foundations.take_down(name, data=data)
+
+    def operator_token(self, cloud: str, *, actor: str) -> OperatorToken:
+        """Return a registration token for a cloud's operator. Raises UnknownName, SpecError for a cloud of another mode."""
+        token = self.operators.token(cloud)
+        self._audit(actor, "operator.token", cloud)
+        return token
+
+    def revoke_operator(self, cloud: str, *, actor: str) -> None:
+        """Make all tokens and credentials of a cloud's operators worthless. Raises as ``operator_token``."""
+        self.operators.revoke(cloud)
+        self._audit(actor, "operator.revoke", cloud)
 
     # -- quotas --------------------------------------------------------------------------------------------------------
 
@@ -371,6 +404,7 @@ class ControlPlane:
 
     def notice_silence(self) -> int:
         """Make the clusters due in which a node has fallen silent; return how many."""
+        self.operators.notice(listening_since=self.reconciler.listening_since)
         now = self.clock.now()
         before = now - self.settings.timing.suspect_after
         if before < self.reconciler.listening_since:
@@ -407,6 +441,11 @@ class ControlPlane:
     def close(self) -> None:
         self.clouds.close()
         self.store.close()
+
+    def hear(self) -> None:
+        """Another process has changed something: a cluster, an order, an outcome."""
+        self.mailbox.hear()
+        self.wake()
 
     def wake(self) -> None:
         """Tell the listeners that something may be due, or new for a node."""
@@ -485,7 +524,11 @@ class ControlPlane:
     def _standard(self, on_call: Callable[[WireAction], object] | None) -> Wrap:
         records = () if on_call is None else (Record(self.clock, on_call),)
         layers = standard(self.clock, self.clock.sleep, *records)
-        return lambda driver, cloud: layered(driver, *layers, cloud=cloud)
+        # An operator retries by itself: repeating its outcomes would multiply the attempts.
+        remote = (DeadlineLayer(self.clock), Trace(), *records)
+        return lambda driver, cloud: layered(
+            driver, *(remote if isinstance(driver, RemoteDriver) else layers), cloud=cloud
+        )
 
     def _say(self, cluster_id: ClusterId, kind: str, message: str, **fields: Any) -> None:
         self.store.add_events(

@@ -92,6 +92,12 @@ def touch(connection: Connection, id: ClusterId, now: datetime) -> None:
     connection.execute(update(t.clusters).where(t.clusters.c.id == id).values(**values))
 
 
+def touch_cloud(connection: Connection, cloud: str, now: datetime) -> None:
+    """Make every live cluster of a cloud due."""
+    mine = (t.clusters.c.cloud == cloud) & t.clusters.c.ended_at.is_(None)
+    connection.execute(update(t.clusters).where(mine).values(due_at=now, version=t.clusters.c.version + 1))
+
+
 def save_status(connection: Connection, record: ClusterRecord) -> None:
     status = Status.of(record)
     values = {

@@ -40,13 +40,14 @@ class Runner:
         plane.on_change(self.ring)
 
     def start(self) -> None:
-        self._listener = self._plane.store.listen(self._plane.wake)
+        self._listener = self._plane.store.listen(self._plane.hear)
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
         """Let the turns under way end (each is resumable, so this is courtesy), then return."""
         self._stop.set()
+        self._plane.mailbox.release()
         self.ring()
         for thread in self._threads:
             thread.join(timeout.total_seconds())

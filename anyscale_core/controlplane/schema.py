@@ -36,6 +36,7 @@ clouds = Table(
     Column("name", String(63), primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("ends_at", Instant),  # since when it is being taken down
 )
 
 cloud_resources = Table(
@@ -161,6 +162,39 @@ spending = Table(
     Column("created_by", String(128), primary_key=True),
     Column("project", String(63), primary_key=True),  # empty: none
     Column("dollars", Float, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),  # the order of a lane
+    Column("id", String(40), nullable=False, unique=True),
+    Column("attempt", Integer, nullable=False),
+    Column("cloud", String(63), nullable=False),
+    Column("lane", String(40), nullable=False),
+    Column("action", String(48), nullable=False),
+    Column("body", Text, nullable=False),  # the arguments, sealed with the plane's key
+    Column("expires_at", Instant, nullable=False),
+    Column("given_at", Instant),  # when an operator was first told; null: nobody has heard of it
+    Column("done_at", Instant),
+    Column("outcome", Text),  # sealed likewise
+    sqlite_autoincrement=True,  # a number is never used twice
+)
+Index("orders_open", orders.c.cloud, sqlite_where=text("done_at IS NULL"), postgresql_where=text("done_at IS NULL"))
+Index("orders_expiry", orders.c.expires_at)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("cloud", String(63), primary_key=True),
+    Column("epoch", Integer, nullable=False),  # tokens and credentials of earlier ones are revoked
+    Column("state", String(16), nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("seen_at", Instant),
+    Column("replica", String(64), nullable=False),  # who leads, until lease_until
+    Column("lease_until", Instant),
+    Column("health", JSON),
+    Column("catalogue", JSON),  # the last offerings: what can be wished for while nobody answers
 )
 
 events = Table(

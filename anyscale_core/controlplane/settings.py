@@ -35,6 +35,10 @@ class Settings:
     """A node's credential; renewed at half its life. It has to outlast the longest absence of the control plane."""
     access_ttl: timedelta = timedelta(hours=1)
     """A user's token for a cluster's gateway."""
+    operator_token_ttl: timedelta = timedelta(days=90)
+    """A registration token of a cloud's operator, which shows it at every start."""
+    operator_ttl: timedelta = timedelta(hours=1)
+    """An operator's credential; renewed at half its life."""
     retention: timedelta = timedelta(days=30)
     """How long ended clusters and nodes, events and audit records are kept."""
 

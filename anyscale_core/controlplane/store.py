@@ -32,16 +32,16 @@ from sqlalchemy import (
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from anyscale_core.controlplane import queries as q
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.rows import AuditRecord, Event, Lease, Status, add_event, record_of, save_job, touch
 from anyscale_core.controlplane.spending import settle
-from anyscale_core.errors import LeaseLost, NameTaken
+from anyscale_core.errors import Fault, LeaseLost, NameTaken, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.ids import ClusterId, NodeId, Token
 from anyscale_core.models.job import Job
-from anyscale_core.models.phases import NODE_ENDED
 from anyscale_core.models.records import (
     ClusterRecord,
     EndCause,
@@ -55,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0003"
+MIGRATION = "0005"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -129,15 +129,7 @@ class Store:
     def fenced(self, lease: Lease, *, now: datetime) -> Iterator[Connection]:
         """A durable transaction that only the holder of a live lease may make. Raises LeaseLost."""
         with self._durable.begin() as connection:
-            alive = connection.execute(
-                update(t.clusters)
-                .where(
-                    t.clusters.c.id == lease.cluster_id,
-                    t.clusters.c.lease_token == lease.token,
-                    t.clusters.c.lease_until > now,
-                )
-                .values(version=t.clusters.c.version + 1)
-            )
+            alive = connection.execute(q.FENCE, {"cluster": lease.cluster_id, "token": lease.token, "now": now})
             if alive.rowcount != 1:
                 raise LeaseLost(f"{lease.cluster_id}: lease {lease.token} of {lease.holder} is no longer valid")
             yield connection
@@ -162,6 +154,12 @@ class Store:
         with self._reader.connect() as connection:
             doc = connection.scalar(select(t.clouds.c.spec).where(t.clouds.c.name == name))
         return None if doc is None else wire.structure(doc, CloudSpec)
+
+    def cloud_since(self, name: str) -> datetime | None:
+        """Return when the cloud of that name was registered; None when there is none."""
+        with self._reader.connect() as connection:
+            since: datetime | None = connection.scalar(select(t.clouds.c.created_at).where(t.clouds.c.name == name))
+            return since
 
     def clouds(self) -> tuple[CloudSpec, ...]:
         with self._reader.connect() as connection:
@@ -206,7 +204,10 @@ class Store:
     # -- wishes --------------------------------------------------------------------------------------------------------
 
     def add_cluster(self, record: ClusterRecord, jobs: Iterable[Job] = ()) -> None:
-        """Record a new cluster and its first jobs, due at once. Raises NameTaken for the name of a live one."""
+        """Record a new cluster and its first jobs, due at once.
+
+        Raises NameTaken for the name of a live one, SpecError for a cloud that is being taken down.
+        """
         values = {
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
@@ -216,6 +217,11 @@ class Store:
         }  # fmt: skip
         try:
             with self.write() as connection:
+                # Locked: a cloud does not begin to end between this look and the insert.
+                ends = select(t.clouds.c.ends_at).where(t.clouds.c.name == record.cloud).with_for_update()
+                if connection.scalar(ends) is not None:
+                    fault = Fault(path="cloud", message=f"{record.cloud} is being taken down")
+                    raise SpecError([fault], subject=f"cluster {record.name!r}")
                 connection.execute(insert(t.clusters).values(**values))
                 for job in jobs:
                     save_job(connection, job)
@@ -287,19 +293,18 @@ class Store:
 
     def load(self, id: ClusterId, *, history_from: datetime | None = None) -> ClusterRecord | None:
         """Return one cluster whole, ended nodes only since ``history_from`` (None: all)."""
+        cluster = {"cluster": id}
         with self._reader.connect() as connection:
-            row = connection.execute(select(t.clusters).where(t.clusters.c.id == id)).mappings().first()
+            row = connection.execute(q.CLUSTER, cluster).mappings().first()
             if row is None:
                 return None
-            node_rows = select(t.nodes.c.doc).where(t.nodes.c.cluster_id == id)
-            if history_from is not None:
-                ended = t.nodes.c.phase.in_([phase.value for phase in NODE_ENDED])
-                node_rows = node_rows.where(or_(~ended, t.nodes.c.phase_since >= history_from))
-            nodes = [wire.structure(doc, NodeRecord) for doc in connection.scalars(node_rows)]
-            launches = connection.scalars(select(t.launches.c.doc).where(t.launches.c.cluster_id == id)).all()
-            jobs = connection.scalars(
-                select(t.jobs.c.doc).where(t.jobs.c.cluster_id == id).order_by(t.jobs.c.created_at)
-            ).all()
+            if history_from is None:
+                docs = connection.scalars(q.NODES, cluster).all()
+            else:
+                docs = connection.scalars(q.NODES_SINCE, cluster | {"since": history_from}).all()
+            launches = connection.scalars(q.LAUNCHES, cluster).all()
+            jobs = connection.scalars(q.JOBS, cluster).all()
+        nodes = [wire.structure(doc, NodeRecord) for doc in docs]
         return record_of(
             row,
             nodes=tuple(sorted(nodes, key=lambda node: (node.created_at, node.id))),
@@ -308,16 +313,15 @@ class Store:
         )
 
     def statuses(self, id: ClusterId) -> dict[NodeId, NodeStatus]:
-        s = t.node_status.c
         with self._reader.connect() as connection:
-            rows = connection.execute(select(s.doc, s.seen_at, s.seq).where(s.cluster_id == id)).all()
+            rows = connection.execute(q.STATUSES, {"cluster": id}).all()
         # The document is written when it says something new, these two every time.
         found = [attrs.evolve(wire.structure(doc, NodeStatus), seen_at=seen_at, seq=seq) for doc, seen_at, seq in rows]
         return {status.node_id: status for status in found}
 
     def node(self, id: NodeId) -> NodeRecord | None:
         with self._reader.connect() as connection:
-            doc = connection.scalar(select(t.nodes.c.doc).where(t.nodes.c.id == id))
+            doc = connection.scalar(q.NODE, {"node": id})
         return None if doc is None else wire.structure(doc, NodeRecord)
 
     def node_names(self, cloud: str, *, since: datetime) -> set[str]:
@@ -409,24 +413,12 @@ class Store:
         first = self.next_due(now=now)
         if first is None or first > now:
             return None  # a read is cheap; taking the write lock for nothing is not
-        due = (t.clusters.c.due_at <= now) & or_(t.clusters.c.lease_until.is_(None), t.clusters.c.lease_until <= now)
         with self._durable.begin() as connection:
-            row = connection.execute(
-                select(t.clusters.c.id, t.clusters.c.lease_token)
-                .where(due)
-                .order_by(t.clusters.c.due_at)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            ).first()
+            row = connection.execute(q.DUE, {"now": now}).first()
             if row is None:
                 return None
-            values = {
-                "lease_holder": holder,
-                "lease_token": row.lease_token + 1,
-                "lease_until": now + ttl,
-                "due_at": now + ttl,
-            }
-            connection.execute(update(t.clusters).where(t.clusters.c.id == row.id).values(**values))
+            values = {"cluster": row.id, "holder": holder, "token": row.lease_token + 1, "until": now + ttl}
+            connection.execute(q.TAKE, values)
         return Lease(cluster_id=ClusterId(row.id), holder=holder, token=row.lease_token + 1, until=now + ttl)
 
     def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
@@ -450,16 +442,8 @@ class Store:
 
     def next_due(self, *, now: datetime) -> datetime | None:
         """Return when there is next something to claim: a cluster that is held counts from the end of its lease."""
-        c = t.clusters.c
-        free = (
-            select(c.due_at)
-            .where(c.due_at.is_not(None), or_(c.lease_until.is_(None), c.lease_until <= now))
-            .order_by(c.due_at)
-            .limit(1)
-        )
-        held = select(c.lease_until).where(c.lease_until > now).order_by(c.lease_until).limit(1)
         with self._reader.connect() as connection:
-            times = [connection.scalar(free), connection.scalar(held)]
+            times = [connection.scalar(query, {"now": now}) for query in (q.FREE, q.HELD)]
         return min((time for time in times if isinstance(time, datetime)), default=None)
 
     def break_leases(self, *, now: datetime) -> int:
@@ -474,8 +458,7 @@ class Store:
 
     def shortages(self, cloud: str, *, now: datetime) -> tuple[Shortage, ...]:
         with self._reader.connect() as connection:
-            query = select(t.shortages.c.doc).where(t.shortages.c.cloud == cloud, t.shortages.c.until > now)
-            docs = connection.scalars(query.order_by(t.shortages.c.id)).all()
+            docs = connection.scalars(q.SHORTAGES, {"cloud": cloud, "now": now}).all()
         return tuple(wire.structure(doc, Shortage) for doc in docs)
 
     def events(self, *, cluster_id: ClusterId | None = None, after: int = 0, limit: int = 500) -> tuple[Event, ...]:

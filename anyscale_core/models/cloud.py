@@ -21,11 +21,38 @@ class CloudMode(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
+class NodeIdentity:
+    """What the nodes of a cloud's clusters run as. ``adopt``: the vendor's id of one that exists; checked, never deleted.
+
+    ``subjects``: external subjects that may become it, as a ``system:serviceaccount:namespace:name`` of the Kubernetes cluster
+    that the nodes are Pods of.
+    """
+
+    name: str | None = None
+    adopt: str | None = None
+    subjects: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class OperatorIdentity:
+    """Who a cloud's operator has to be, to be let in by its proof: ``provider`` verifies it by its part of the settings.
+
+    ``subject``, and ``account`` unless it is empty, are what ``IdentityDriver.verify`` has to find.
+    """
+
+    provider: str
+    subject: str
+    account: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class CloudSpec:
     """What a cloud is wanted to be. ``provider`` fills every slot that does not name its own.
 
+    ``operator`` is for ``mode: operator``: without it the operator is let in by a registration token alone.
+
     ``settings`` are the provider's own keys by provider name (``{"aws": {"role_arn": ...}}``); each plugin checks its
-    part. ``network`` and ``bucket`` are made for the cloud's clusters to share, or adopted.
+    part. ``network``, ``bucket`` and the nodes' identity are made for the cloud's clusters to share, or adopted.
     """
 
     name: str
@@ -36,8 +63,10 @@ class CloudSpec:
     identity: str | None = None
     storage: str | None = None
     networking: str | None = None
+    operator: OperatorIdentity | None = None
     network: NetworkSpec | None = None
     bucket: BucketSpec | None = None
+    node_identity: NodeIdentity | None = None
     settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
     def provider_of(self, slot: str) -> str:

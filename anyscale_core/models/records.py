@@ -249,5 +249,7 @@ class Timing:
     """Nodes of one group that may fail to start, one after the other, before a STARTING cluster gives up."""
     certificate_ttl: timedelta = timedelta(days=30)
     """What a node's Ray shows to the others of its cluster; after two thirds of it that Ray is replaced."""
+    operator_silence: timedelta = timedelta(seconds=30)
+    """How long an operator may not ask for orders until its cloud is DISCONNECTED, and another replica may lead."""
     history: timedelta = timedelta(minutes=30)
     """How long ended nodes are kept."""

@@ -1,39 +1,23 @@
 """Heartbeats: one connection is held by the control plane until it has orders, a second one carries what changed now."""
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 from anyscale_core.errors import Refused
+from anyscale_core.link import LAST_RETRY, Away, Backoff
 from anyscale_core.models.instance import Bootstrap
 from anyscale_core.models.node import Heartbeat, Orders
 from anyscale_core.models.secret import Secret
-from anyscale_core.node.link import Away, Link
+from anyscale_core.node.link import Link
 
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Seconds between two tries while the control plane is away: doubled from one to the other, with jitter."""
 REPEATED = 0.2
 """Seconds before the next heartbeat when the orders were the same as before: they are being carried out."""
 
 log = logging.getLogger(__name__)
 
-
-class Backoff:
-    """Growing pauses with jitter, so that a thousand agents do not come back in the same moment."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_RETRY
-
-    def pause(self) -> float:
-        """Return seconds to wait now."""
-        pause = self._next * random.uniform(0.5, 1.0)
-        self._next = min(self._next * 2, LAST_RETRY)
-        return pause
-
-    def reset(self) -> None:
-        self._next = FIRST_RETRY
+__all__ = ["LAST_RETRY", "Away", "Backoff", "Beats", "Contact"]
 
 
 class Contact:

@@ -70,4 +70,6 @@ def _open(access: StoreAccess) -> Any:
     options: dict[str, Any] = {key: value.reveal() for key, value in access.options.items()}
     if access.url.startswith("file://"):
         options["mkdir"] = True
+    if options.get("endpoint", "").startswith("http://"):
+        options["client_options"] = {"allow_http": True}
     return from_url(access.url, **options)

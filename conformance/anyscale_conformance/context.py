@@ -168,11 +168,10 @@ class Context:
         self._drivers.clear()
 
     def close(self) -> None:
-        """Close the drivers and the kit."""
+        """Close the drivers. The kit is closed by who made it."""
         for driver in self._drivers.values():
             driver.close()
         self._drivers.clear()
-        self.kit.close()
 
     # Time ----------------------------------------------------------------------------------------------------------
 
@@ -260,6 +259,10 @@ class Context:
     def inject(self, effect: Effect, action: str = "*", **fields: Any) -> Fault:
         """Arm a fault: ``ctx.inject(Effect.LOSE_AFTER, "cluster.create", at=2)``. One that never strikes makes the row ERROR."""
         return self.plan.arm(Fault(effect=effect, action=action, **fields))
+
+    def answers(self, category: type[CloudError]) -> bool:
+        """Tell whether an error of this category can come as the answer to a request, in this vendor's words."""
+        return category.category not in getattr(self.carrier, "unanswerable", ())
 
     def count_writes(self, act: Callable[[], object]) -> int:
         """Return how many writes an undisturbed run of ``act`` makes."""

@@ -169,6 +169,8 @@ class Kit:
     """Modules that the plugin must not load before its first call, beyond the known SDKs (``elsewhere.SDKS``)."""
     image_uri: str = "registry.invalid/conformance:1"
     """An image that instances can be made from, where images are honoured."""
+    stock_is_told: bool = True
+    """Whether the cloud says beforehand what is sold out; where it does not, only asking for it shows."""
     many: int = 25
     """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)

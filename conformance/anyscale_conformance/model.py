@@ -29,7 +29,7 @@ POOL = 2
 
 @attrs.define(kw_only=True, eq=False)
 class Thing:
-    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, or moved by a newer order."""
+    """Something that was asked for. ``names``: of its items. ``state``: live, going, gone, moved by a newer order, forgotten."""
 
     subject: str
     spec: Any
@@ -107,6 +107,11 @@ class Model:
         """Return one of the things in these states, or none when there is none."""
         return draw.one(self.of(*states))
 
+    def is_live(self, thing: Thing) -> bool:
+        """Tell whether its owner has something live of that name."""
+        wanted = (thing.subject, thing.owner, thing.spec.name)
+        return any((other.subject, other.owner, other.spec.name) == wanted for other in self.of("live"))
+
     def alone(self, draw: Draw, hand: Hand) -> list[Thing]:
         """Return one live instance that has its name to itself, as hands go by names; none when the kit has not the hand."""
         used = [name for thing in self.of("live", "going") for name in thing.names]
@@ -173,6 +178,10 @@ class Model:
         live = ", ".join(str(child) for child in children if child.state == "live")
         expect(not live, f"{thing} was deleted while {live} used it")
         thing.state = "going"
+        for older in self.of("moved"):
+            if (older.subject, older.owner, older.spec.name) == (thing.subject, thing.owner, thing.spec.name):
+                # The orders before it may be forgotten with it: the core never repeats one that a newer one has overtaken.
+                older.state = "forgotten"
         return answer
 
     @contextlib.contextmanager

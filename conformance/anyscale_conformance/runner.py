@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,13 @@ class Run:
                 time.sleep(INTERRUPTED_S)
                 self._swept(ctx, before)
                 raise
+            if verdict in (Verdict.PASS, Verdict.REFUSED_OK):
+                closed, why = watched(partial(_close, ctx), limit_s=self.limit_s or LIMIT_S[self.mode])
+                verdict, message = (verdict, message) if closed is Verdict.PASS else (closed, why)
             faults = tuple(f"{fault} struck {fault.fired}" for fault in ctx.plan.armed)
             leaks = self._swept(ctx, before)
             virtual_s = (ctx.clock.now() - started).total_seconds() if kit.is_virtual else 0.0
-            with contextlib.suppress(Exception):
-                ctx.close()
+            watched(ctx.close, limit_s=self.limit_s or LIMIT_S[self.mode])  # the sweep's own; the row's are judged
         return self._result(row, verdict, message, began, faults=faults, leaks=leaks, virtual_s=virtual_s)
 
     def _judge(self, row: Row, ctx: Context) -> tuple[Verdict, str]:
@@ -136,6 +139,13 @@ class Run:
             replay=replay, duration_s=round(time.monotonic() - began, 4),
         )  # fmt: skip
         return attrs.evolve(result, **fields)
+
+
+def _close(ctx: Context) -> None:
+    try:
+        ctx.close()
+    except Exception as error:
+        raise CheckFailed(f"closing a driver raised {type(error).__name__}: {error}") from error
 
 
 def refused(row: Row, ctx: Context) -> None:

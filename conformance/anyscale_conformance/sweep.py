@@ -1,5 +1,6 @@
 """Leaves nothing behind: deletes all of an owner's things through the drivers, and says what is there all the same."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -86,9 +87,10 @@ def _empty(ctx: Context, owner: Owner) -> None:
         if bucket.adopted:
             continue
         store = ctx.storage.objects(bucket.name, owner=owner)
-        keys = [meta["path"] for page in store.list() for meta in page]
-        if keys:
-            store.delete(keys)
+        with contextlib.suppress(Exception):  # of a create that died there may be a record, and no bucket yet
+            keys = [meta["path"] for page in store.list() for meta in page]
+            if keys:
+                store.delete(keys)
 
 
 def _delete_named(ctx: Context, slot: str, owner: Owner) -> None:

@@ -87,6 +87,15 @@ def test_a_row_ends_as_what_became_of_its_check(act: Callable[[Context], object]
     assert said in result.message
 
 
+def test_a_driver_that_cannot_be_closed_fails_its_row() -> None:
+    class Unclosable:
+        def close(self) -> None:
+            raise OSError("the pool is gone")
+
+    result = judged(lambda ctx: ctx.use_driver("cluster", Unclosable()))
+    assert (result.verdict, result.message) == (Verdict.FAIL, "closing a driver raised OSError: the pool is gone")
+
+
 def test_what_the_kit_lacks_is_unverified_and_the_check_is_not_begun() -> None:
     class Blind(Kit):
         def wire_codes(self) -> tuple[()]:

@@ -18,12 +18,14 @@ from tests.api.serving import Service
 HOUR = timedelta(hours=1)
 USERS = [route for route in ROUTES if route.door is Door.USER]
 OPEN = {("GET", "/healthz"), ("GET", "/schema")}
-MACHINES = {("POST", f"/v1/nodes/{word}") for word in ("register", "heartbeat", "certify")}
+MACHINES = {("POST", f"/v1/nodes/{word}") for word in ("register", "heartbeat", "certify")} | {
+    ("POST", f"/v1/operators/{word}") for word in ("session", "poll", "report")
+}
 
 
-def test_only_health_and_schema_are_open_and_only_three_routes_are_for_machines() -> None:
+def test_only_health_and_schema_are_open_and_only_six_routes_are_for_machines() -> None:
     assert {(route.method, route.path) for route in ROUTES if route.door is Door.OPEN} == OPEN
-    assert {(route.method, route.path) for route in ROUTES if route.door in (Door.NODE, Door.JOIN)} == MACHINES
+    assert {(route.method, route.path) for route in ROUTES if route.door not in (Door.OPEN, Door.USER)} == MACHINES
     assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})
 
 

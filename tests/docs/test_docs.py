@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from anyscale_core.models import wire
+from anyscale_core.models.cloud import SLOTS, CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
 from anyscale_core.models.quota import QuotaSpec
+from anyscale_core.registry import Registry
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, links, read
 
 LANGUAGES = frozenset({"python", "output", "yaml", "json", "console", "text"})
@@ -56,7 +58,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_the_page_s
 @pytest.mark.parametrize("block", of("yaml"), ids=where)
 def test_a_spec_on_a_page_is_a_good_spec(block: Block) -> None:
     raw = yaml.safe_load(block.code)
-    wire.structure(raw, ClusterSpec if "head_node" in raw else QuotaSpec, subject=block.where)
+    if "provider" not in raw:
+        wire.structure(raw, ClusterSpec if "head_node" in raw else QuotaSpec, subject=block.where)
+        return
+    cloud = wire.structure(raw, CloudSpec, subject=block.where)
+    for slot in SLOTS:
+        provider = Registry.load().provider(cloud.provider_of(slot))
+        assert set(cloud.settings.get(provider.name, {})) <= set(provider.settings)
 
 
 def test_the_quickstart_shows_the_example_that_it_runs() -> None:
@@ -141,7 +149,7 @@ def _is_ours(command: list[str]) -> bool:
 def _check_command(program: str, words: list[str], where: str) -> None:
     own = words[: words.index("--")] if "--" in words else words
     verb = next((word for word in own if not word.startswith("-")), "")
-    if verb == "quota":
+    if verb in ("cloud", "operator", "quota"):
         verb = " ".join(own[:2])
     known = _options(program, verb)
     for word in own:

@@ -80,7 +80,9 @@ def _volumes(ctx: Context) -> None:
 
 def _notices(ctx: Context) -> None:
     it = ctx.subject("cluster")
-    made = it.make()
+    # Some clouds announce to SPOT instances alone.
+    market = MarketType.SPOT if ctx.provider.capabilities.has("cluster.spot") else MarketType.ON_DEMAND
+    made = it.create(attrs.evolve(it.spec(), market_type=market))
     if Hand.ANNOUNCE not in ctx.hands:
         expect(it.get(made.id).notice is None, "an instance shows a notice that nobody gave")
         return

@@ -152,7 +152,8 @@ def _handed_out(ctx: Context, thing: Any) -> Iterator[tuple[str, Any]]:
         found = ctx.identity.credentials(thing.name, owner=ctx.owner, deadline=ctx.deadline())
         yield from ((f"credential {name}", value) for name, value in found.values.items())
     if slot == "identity" and has("identity.prove"):
-        yield "a proof", ctx.identity.prove("conformance", subject=ctx.name(), deadline=ctx.deadline()).document
+        subject = ctx.kit.proving_subject(ctx)
+        yield "a proof", ctx.identity.prove("conformance", subject=subject, deadline=ctx.deadline()).document
     if slot == "storage" and has("storage.signed_urls"):
         yield (
             "a signed URL",

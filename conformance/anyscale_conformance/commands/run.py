@@ -123,17 +123,20 @@ def sweep(args: argparse.Namespace) -> Exit:
 def _sweep_one(kit: type[Kit], scope: RunScope, args: argparse.Namespace) -> int:
     import shutil
 
-    ctx = Context(kit(scope))
+    made = kit(scope)
+    ctx = Context(made)
     owners = [attrs.evolve(owner, cluster=None) for owner in (ctx.owner, ctx.stranger)]
     items = [item for item in ctx.inventory() if any(owner.owns(item.tags) for owner in owners)]
     for item in items:
         print(f"{'would delete' if args.dry_run else 'deleting'} {item} ({item.id})")
     if args.dry_run:
         ctx.close()
+        made.close()
         return len(items)
     others = tuple(item for item in ctx.inventory() if item not in items)
     left = swept(ctx, others)
     ctx.close()
+    made.close()
     if not left:
         shutil.rmtree(scope.home, ignore_errors=True)
     return len(left)

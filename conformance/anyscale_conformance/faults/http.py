@@ -74,6 +74,8 @@ class HttpCarrier(ABC, Generic[R]):
     CODES: Codes
     MESSAGES: Mapping[str, str] = {}
     """What the vendor says with a code, where the text is what tells its meanings apart; keys as in ``Codes``."""
+    unanswerable: frozenset[str] = frozenset()
+    """Categories that no answer of this vendor means: they come by another way than an error, and cannot be injected."""
 
     def __init__(self, clock: Clock, *, codes: Codes | None = None) -> None:
         self.plan = FaultPlan()

@@ -5,6 +5,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from anyscale_conformance.faults.carriers import REQUEST_ID
 from anyscale_conformance.faults.http import UNKNOWN_CODE, Answer, Codes, HttpCarrier, WireRequest
 
 READING = re.compile(r"get|list|test|query|aggregated|wait$|generate|token$")
@@ -14,6 +15,8 @@ STATUSES = {
     412: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 """google.rpc.Code by HTTP status."""
+
+RPC = "type.googleapis.com/google.rpc"
 
 CODES: Codes = {
     # Sources: the Compute and IAM APIs' error references; the cluster autoscaler's GCE client for capacity.
@@ -62,6 +65,10 @@ class GoogleCarrier(HttpCarrier[Any]):
             "message": answer.message,
             "errors": [{"message": answer.message, "domain": "global", "reason": answer.code}],
             "status": STATUSES.get(answer.status, "UNKNOWN"),
+            "details": [
+                {"@type": f"{RPC}.ErrorInfo", "reason": answer.code, "domain": "googleapis.com"},
+                {"@type": f"{RPC}.RequestInfo", "requestId": REQUEST_ID},
+            ],
         }
         headers = {"status": str(answer.status), "content-type": "application/json; charset=UTF-8", **answer.headers}
         response = httplib2.Response(headers)
@@ -114,5 +121,5 @@ def collection(path: str) -> str:
         return verb
     words = [word for word in path.split("/") if word]
     start = next((at for at, word in enumerate(words) if word in ("projects", "b", "organizations", "folders")), 0)
-    places = words[start:]
+    places = [word for at, word in enumerate(words[start:]) if at != 2 or word not in ("aggregated", "global")]
     return places[-1] if len(places) % 2 else places[-2]

@@ -8,8 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 from anyscale_conformance.faults.carriers import REQUEST_ID
 from anyscale_conformance.faults.http import UNKNOWN_CODE, Answer, Codes, HttpCarrier, WireRequest
 from anyscale_conformance.faults.plan import Effect
+from anyscale_core.errors import CapacityUnavailable
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
+COLLECTION = {"GET": "list", "DELETE": "deletecollection"}
+"""The verbs of RBAC for what is done to a collection, not to an object of it."""
 REVIEWS = ("reviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews", "tokenreviews")
 """What is created and changes nothing."""
 
@@ -33,10 +36,12 @@ CODES: Codes = {
 class KubernetesCarrier(HttpCarrier[Any]):
     """Carries the faults of a plan below a client: ``KubernetesCarrier(clock).attach(api_client.rest_client.pool_manager)``.
 
-    Actions are ``pods.create``. A stockout is no answer of an API server: CapacityUnavailable cannot be injected here.
+    Actions are ``pods.create``. A stockout is no answer of an API server: CapacityUnavailable cannot be injected here. The token
+    of an apply is its field manager: a second apply of the object by another one meets a conflict.
     """
 
     CODES = CODES
+    unanswerable = frozenset({CapacityUnavailable.category})
     MESSAGES = {"QuotaExceeded": "exceeded quota: conformance, requested: pods=1, used: pods=9, limited: pods=9"}  # noqa: RUF012
 
     def attach(self, pool_manager: Any) -> None:
@@ -114,18 +119,31 @@ def wired(method: str, url: str, timeout: Any) -> WireRequest:
     resource = resource_of(parts.path)
     query = parse_qs(parts.query)
     is_read = method in ("GET", "HEAD", "OPTIONS") or resource.endswith(REVIEWS) or "dryRun" in query
+    verb = VERBS.get(method, method.lower())
+    if is_collection(parts.path):
+        verb = "watch" if "watch" in query else COLLECTION.get(method, verb)
     return WireRequest(
-        action=f"{resource}.{VERBS.get(method, method.lower())}",
+        action=f"{resource}.{verb}",
         is_write=not is_read,
         names=(parts.path,),
+        token=query.get("fieldManager", [""])[0],
         timeout_s=float(timeout) if isinstance(timeout, int | float) else None,
     )
 
 
+def is_collection(path: str) -> bool:
+    """Tell whether a path is that of all objects of a kind."""
+    return len(_rest(path)) == 1
+
+
 def resource_of(path: str) -> str:
     """Return the resource that a path is about, with its subresource: ``pods``, ``pods/eviction``."""
+    rest = _rest(path)
+    return "/".join(rest[::2]) if rest else "".join([word for word in path.split("/") if word][:1])
+
+
+def _rest(path: str) -> list[str]:
+    """Return the words of a path after its API group and its namespace: a resource, a name, a subresource."""
     words = [word for word in path.split("/") if word]
     rest = words[2:] if words[:1] == ["api"] else words[3:]
-    if rest[:1] == ["namespaces"] and len(rest) > 2:
-        rest = rest[2:]
-    return "/".join(rest[::2]) if rest else "".join(words[:1])
+    return rest[2:] if rest[:1] == ["namespaces"] and len(rest) > 2 else rest

@@ -75,6 +75,11 @@ class Machines:
         machine.process.poll()  # reaps it
         return bool(members(machine.process.pid))
 
+    def process(self, id: str) -> subprocess.Popen[bytes] | None:
+        """Return a machine's first process, None when there is no such machine."""
+        machine = self._machines.get(id)
+        return None if machine is None else machine.process
+
     def console(self, id: str) -> str:
         """Return what a machine has printed; empty when there is none."""
         machine = self._machines.get(id)

@@ -1,0 +1,322 @@
+"""The mailbox of pull mode: driver calls recorded as orders, handed to operators, answered by their reports.
+
+An order is recorded before anybody hears of it, under an id that follows from the call: a call that is repeated (the control
+plane was restarted, its caller's patience ended) joins the order that is still open. One that is done is made again, as another
+attempt: its token makes that harmless, and an old outcome never passes for a new one. Bodies and outcomes are sealed in the
+store, for there are join tokens and credentials in them.
+"""
+
+import hashlib
+import itertools
+import json
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.engine import RowMapping
+
+from anyscale_core.clock import Clock
+from anyscale_core.controlplane import schema as t
+from anyscale_core.controlplane.keys import KeyRing
+from anyscale_core.controlplane.store import Store
+from anyscale_core.drivers import speech
+from anyscale_core.errors import Applied, CloudError, DeadlineExceeded, Retry, Transient, error_from
+from anyscale_core.models import wire
+from anyscale_core.models.instance import Offering
+from anyscale_core.models.order import Done, OperatorState, Order, OrderSlip
+
+UNCLAIMED = timedelta(seconds=10)
+"""How long an order may lie there without an operator having taken it: then nobody is there, whatever was seen before."""
+LOOK = timedelta(milliseconds=250)
+"""How often an outcome is looked for without a ring: another process may have been told it."""
+LAST_LOOK = timedelta(milliseconds=250)
+"""The end of every wait: an outcome that comes in while the deadline passes still counts."""
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One driver call that an operator is to make. ``body``: its arguments as JSON."""
+
+    cloud: str
+    action: str
+    lane: str
+    body: str
+
+    @property
+    def id(self) -> str:
+        """The id of its order: the same for the same write; a read is a question of its own every time."""
+        if not speech.is_write(self.action):
+            return f"ord_{secrets.token_hex(12)}"
+        said = json.dumps([self.cloud, self.action, self.body])
+        return f"ord_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+
+
+@attrs.frozen(kw_only=True)
+class Standing:
+    """An order as it stands: which attempt is wanted, and of what."""
+
+    id: str
+    attempt: int
+    action: str
+
+
+class Mailbox:
+    """The orders of one plane. Threads may share it."""
+
+    def __init__(self, *, plane: str, store: Store, keys: KeyRing, clock: Clock) -> None:
+        self._plane, self._store, self._keys, self._clock = plane, store, keys, clock
+        self._lock = threading.Lock()
+        self._releases = 0
+        self._listeners: list[Callable[[], None]] = []
+        self._waited: dict[str, threading.Event] = {}
+        """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
+        self.idle: Callable[[timedelta], object] | None = None
+        """What a caller does while it waits, instead of sleeping: tests let an operator work in the same thread."""
+
+    # -- for the drivers -----------------------------------------------------------------------------------------------
+
+    def call(self, cloud: str, action: str, arguments: Mapping[str, Any], *, deadline: datetime) -> Any:
+        """Have a call made by the cloud's operator; return its result, or raise its error.
+
+        Raises Transient(NETWORK, applied=NO) at once when no operator is there, and when none takes the order; DeadlineExceeded
+        when the outcome is not known in time.
+        """
+        if self._clock.now() >= deadline:
+            message = f"the deadline of {action} passed before it was ordered"
+            raise DeadlineExceeded(message, reason="REQUEST", applied=Applied.NO, attempts=0)
+        why = self.away(cloud)
+        if why:
+            raise _unreachable(action, why)
+        said = json.dumps(speech.say_call(arguments), sort_keys=True)
+        call = Call(cloud=cloud, action=action, lane=speech.lane_of(action, arguments), body=said)
+        id, told = self._claim(call.id)
+        try:
+            standing = self._record(id, call, expires=deadline)
+            self._ring()
+            done = self._outcome(cloud, standing, told, deadline)
+        finally:
+            with self._lock:
+                del self._waited[id]
+        if done.error is not None:
+            raise error_from(done.error)
+        assert done.result is not None, "an outcome is a result or an error"
+        return speech.hear_result(action, json.loads(done.result.reveal()))
+
+    def away(self, cloud: str) -> str:
+        """Return why orders would reach nobody in a cloud; empty while its operator is there."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            row = connection.execute(select(o.state, o.seen_at, o.lease_until).where(o.cloud == cloud)).first()
+        if row is None or row.state == OperatorState.EXPECTED.value:
+            return f"no operator of {cloud} has come yet (anyscale-core operator run)"
+        if row.state == OperatorState.DISCONNECTED.value:
+            return f"the operator of {cloud} has not been heard of since {row.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        if row.lease_until is None:
+            return f"the operator of {cloud} has left, and no other one has come yet"
+        return ""
+
+    def was_met(self, cloud: str) -> bool:
+        """Tell whether an operator of a cloud has ever come."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            state = connection.scalar(select(o.state).where(o.cloud == cloud))
+        return state not in (None, OperatorState.EXPECTED.value)
+
+    def catalogue(self, cloud: str) -> tuple[Offering, ...] | None:
+        """Return the offerings that a cloud's operator last told; None before it did."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            doc = connection.scalar(select(o.catalogue).where(o.cloud == cloud))
+        return None if doc is None else wire.structure(doc, tuple[Offering, ...])
+
+    def keep_catalogue(self, cloud: str, offerings: tuple[Offering, ...]) -> None:
+        """Keep the offerings for when nobody answers."""
+        o = t.operators.c
+        with self._store.telemetry() as connection:
+            doc = wire.unstructure(offerings)
+            connection.execute(update(t.operators).where(o.cloud == cloud).values(catalogue=doc))
+
+    def on_order(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` (from any thread) whenever there may be something new for an operator."""
+        self._listeners.append(listener)
+
+    def release(self) -> None:
+        """Let everybody who waits for an outcome now go, with Transient: this process is about to end."""
+        self._releases += 1
+        self._tell(tuple(self._waited))
+
+    def hear(self) -> None:
+        """Another process may have recorded orders, or outcomes."""
+        self._tell(tuple(self._waited))
+        self._ring()
+
+    # -- for the operators ---------------------------------------------------------------------------------------------
+
+    def waiting(self, clouds: Collection[str] | None = None) -> dict[str, int]:
+        """Return how many open orders each cloud has; clouds without any are left out."""
+        o, now = t.orders.c, self._clock.now()
+        open_now = select(o.cloud, func.count()).where(o.done_at.is_(None), o.expires_at > now).group_by(o.cloud)
+        with self._store.read() as connection:
+            found = {row[0]: row[1] for row in connection.execute(open_now)}
+        return {cloud: count for cloud, count in found.items() if clouds is None or cloud in clouds}
+
+    def give(self, cloud: str, have: Collection[str]) -> tuple[OrderSlip, ...]:
+        """Return a cloud's open orders but those that its operator has in hand, in their order, each signed."""
+        o, now = t.orders.c, self._clock.now()
+        query = select(t.orders).where(o.cloud == cloud, o.done_at.is_(None), o.expires_at > now).order_by(o.number)
+        with self._store.read() as connection:
+            rows = [row for row in connection.execute(query).mappings() if f"{row['id']}/{row['attempt']}" not in have]
+        fresh = [row["number"] for row in rows if row["given_at"] is None]
+        if fresh:
+            # Before it goes out: an order that nobody was told of was certainly not carried out. One that was withdrawn
+            # meanwhile is not given.
+            with self._writing(row["action"] for row in rows) as connection:
+                told = connection.execute(update(t.orders).where(o.number.in_(fresh)).values(given_at=now)).rowcount
+                if told != len(fresh):
+                    left = set(connection.scalars(select(o.number).where(o.number.in_(fresh))))
+                    rows = [row for row in rows if row["given_at"] is not None or row["number"] in left]
+        return tuple(self._slip(row) for row in rows)
+
+    def done(self, cloud: str, outcomes: Iterable[Done]) -> None:
+        """Record outcomes; those of attempts that nobody waits for any more, and those that are known, change nothing."""
+        o, now = t.orders.c, self._clock.now()
+        outcomes = tuple(outcomes)
+        # What is lost with the machine is performed again: its caller is lost with it.
+        with self._store.telemetry() as connection:
+            for one in outcomes:
+                doc = self._keys.seal(json.dumps(wire.unstructure_revealed(one)))
+                mine = (o.cloud == cloud) & (o.id == one.id) & (o.attempt == one.attempt) & o.done_at.is_(None)
+                connection.execute(update(t.orders).where(mine).values(done_at=now, outcome=doc))
+        self._tell(one.id for one in outcomes)
+
+    def forget(self, before: datetime) -> None:
+        """Drop the orders that nobody can be waiting for."""
+        with self._store.telemetry() as connection:
+            connection.execute(delete(t.orders).where(t.orders.c.expires_at < before))
+
+    # -- the mailbox's own ---------------------------------------------------------------------------------------------
+
+    def _claim(self, id: str) -> tuple[str, threading.Event]:
+        """Return the id, or one beside it while somebody waits for it (two calls at once have an answer each), and its bell."""
+        with self._lock:
+            ids = (id if number == 0 else f"{id}.{number}" for number in itertools.count())
+            free = next(one for one in ids if one not in self._waited)
+            told = self._waited[free] = threading.Event()
+            return free, told
+
+    def _ring(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _tell(self, ids: Iterable[str]) -> None:
+        with self._lock:
+            for id in ids:
+                if id in self._waited:
+                    self._waited[id].set()
+
+    def _writing(self, actions: Iterable[str]) -> AbstractContextManager[Connection]:
+        """Return a transaction that is durable when a write depends on it. Whoever asks a question is lost with the machine."""
+        return self._store.write() if any(map(speech.is_write, actions)) else self._store.telemetry()
+
+    def _record(self, id: str, call: Call, *, expires: datetime) -> Standing:
+        """Write an order down, or join the one that is open."""
+        o, now = t.orders.c, self._clock.now()
+        attempt = 1
+        with self._writing([call.action]) as connection:
+            row = connection.execute(select(t.orders).where(o.id == id).with_for_update()).mappings().first()
+            if row is not None:
+                if row["done_at"] is None and row["expires_at"] > now:
+                    longer = max(expires, row["expires_at"])
+                    connection.execute(update(t.orders).where(o.id == id).values(expires_at=longer))
+                    return Standing(id=id, attempt=row["attempt"], action=call.action)
+                attempt = row["attempt"] + 1
+                connection.execute(delete(t.orders).where(o.id == id))
+            values = {
+                "id": id, "attempt": attempt, "cloud": call.cloud, "lane": call.lane, "action": call.action,
+                "body": self._keys.seal(call.body), "expires_at": expires,
+            }  # fmt: skip
+            connection.execute(insert(t.orders).values(**values))
+        return Standing(id=id, attempt=attempt, action=call.action)
+
+    def _outcome(self, cloud: str, order: Standing, told: threading.Event, deadline: datetime) -> Done:
+        began = looked = self._clock.now()
+        releases = self._releases
+        while True:
+            self._wait(told, min(LOOK, deadline - LAST_LOOK - self._clock.now()))
+            told.clear()
+            row = self._look(order)
+            if row is None:
+                raise _unreachable(order.action, "the order was withdrawn before anybody had heard of it")
+            if row["done_at"] is not None:
+                return self._read(row)
+            if self._releases != releases:
+                raise _ending(order)
+            now = self._clock.now()
+            if now >= deadline - LAST_LOOK:
+                self._wait(told, LAST_LOOK)
+                row = self._look(order)
+                return self._read(row) if row is not None and row["done_at"] is not None else self._give_up(order)
+            if row["given_at"] is None and now - looked >= LOOK:
+                seconds = f"{UNCLAIMED.total_seconds():g} s"
+                why = self.away(cloud) or (f"no operator took it within {seconds}" if now - began >= UNCLAIMED else "")
+                if why and self._withdraw(order):
+                    raise _unreachable(order.action, why)
+            looked = now
+
+    def _look(self, order: Standing) -> RowMapping | None:
+        o = t.orders.c
+        with self._store.read() as connection:
+            query = select(t.orders).where(o.id == order.id, o.attempt >= order.attempt)
+            return connection.execute(query).mappings().first()
+
+    def _read(self, row: RowMapping) -> Done:
+        if not speech.is_write(row["action"]):
+            with self._store.telemetry() as connection:  # nobody else has asked this question
+                connection.execute(delete(t.orders).where(t.orders.c.number == row["number"]))
+        return wire.structure(json.loads(self._keys.unseal(row["outcome"])), Done)
+
+    def _withdraw(self, order: Standing) -> bool:
+        """Take an order back that nobody was told of; return whether that was so."""
+        o = t.orders.c
+        with self._store.write() as connection:
+            mine = (o.id == order.id) & (o.attempt == order.attempt) & o.given_at.is_(None)
+            return connection.execute(delete(t.orders).where(mine)).rowcount == 1
+
+    def _give_up(self, order: Standing) -> Done:
+        is_unknown = not self._withdraw(order) and speech.is_write(order.action)
+        raise DeadlineExceeded(
+            f"the operator has not told in time what became of {order.action}", reason="REQUEST",
+            applied=Applied.UNKNOWN if is_unknown else Applied.NO,
+        )  # fmt: skip
+
+    def _wait(self, told: threading.Event, most: timedelta) -> None:
+        if self.idle is not None:
+            self.idle(most)
+        else:
+            told.wait(max(0.0, most.total_seconds()))
+
+    def _slip(self, row: RowMapping) -> OrderSlip:
+        order = Order(
+            id=row["id"], attempt=row["attempt"], number=row["number"], cloud=row["cloud"], plane=self._plane,
+            action=row["action"], lane=row["lane"], arguments=json.loads(self._keys.unseal(row["body"])),
+            expires_at=row["expires_at"],
+        )  # fmt: skip
+        return self._keys.sign_order(json.dumps(wire.unstructure_revealed(order)).encode())
+
+
+def _ending(order: Standing) -> CloudError:
+    applied = Applied.UNKNOWN if speech.is_write(order.action) else Applied.NO
+    message = f"this control plane ends; what became of {order.action} is asked for again by the next one"
+    return Transient(message, reason="SERVER", applied=applied, retry=Retry.WITH_TOKEN)
+
+
+def _unreachable(action: str, why: str) -> CloudError:
+    return Transient(
+        f"{action} could not be ordered: {why}", reason="NETWORK", applied=Applied.NO, retry=Retry.SAME,
+        hint="look at the operator's log and its /readyz; it needs to reach the control plane, nobody needs to reach it",
+    )  # fmt: skip

@@ -1,0 +1,31 @@
+"""What is known of an operator that is to be installed; a provider renders it into what its platform applies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from anyscale_core.models.secret import Secret
+
+ENTRY_POINTS = "anyscale_core.manifests"
+"""The entry-point group: ``provider = "package.module:function"``, ``function(ManifestConfig) -> list of objects``, pure."""
+
+
+@attrs.frozen(kw_only=True)
+class ManifestConfig:
+    """One operator's installation. ``settings``: each provider's keys, by its name, as ``--settings`` takes them.
+
+    ``token`` is for a Secret of its own; None when the operator proves itself by ``identity`` (a provider).
+    """
+
+    cloud: str
+    provider: str
+    url: str
+    ca_pem: str
+    image: str
+    namespace: str
+    replicas: int = 1
+    health_port: int = 8081
+    token: Secret[str] | None = None
+    identity: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)

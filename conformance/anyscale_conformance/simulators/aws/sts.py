@@ -1,0 +1,95 @@
+"""STS: roles that are assumed only as their trust policies say, with credentials that end by the account's clock."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from anyscale_conformance.simulators.aws import policies
+from anyscale_conformance.simulators.aws.accounts import Account
+from anyscale_conformance.simulators.aws.signing import Key, Refusal
+from anyscale_conformance.simulators.aws.wire import Answer, node, query_answer
+
+if TYPE_CHECKING:
+    from anyscale_conformance.simulators.aws.app import AwsSimulator, Exchange
+
+NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+
+def assume_role(exchange: "Exchange") -> Answer:
+    """Answer AssumeRole. ExternalId is looked at as the trust policy says, also when it is left out."""
+    params, caller = exchange.params, exchange.key
+    assert caller is not None
+    arn = params.one("RoleArn")
+    denied = Refusal(
+        "AccessDenied", f"User: {caller.principal} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+        status=403,
+    )  # fmt: skip
+    account, role = _role(exchange.simulator, arn)
+    if account is None or role is None:
+        raise denied
+    context = {"sts:ExternalId": params.one("ExternalId")} if "ExternalId" in params.form else {}
+    trusted = policies.trusts(
+        document(role), action="sts:AssumeRole", principal=caller.principal, kind="AWS", context=context
+    ) or policies.trusts(
+        document(role), action="sts:AssumeRole", principal=_role_arn(caller), kind="AWS", context=context
+    )
+    if not trusted:
+        raise denied
+    duration = int(params.one("DurationSeconds", "3600"))
+    if not 900 <= duration <= (3600 if caller.role else int(role.max_session_duration or 3600)):
+        raise Refusal("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles")
+    key = session(exchange.simulator, account, role.name, params.one("RoleSessionName"), timedelta(seconds=duration))
+    return query_answer("AssumeRole", NAMESPACE, _credentials(key))
+
+
+def get_caller_identity(exchange: "Exchange") -> Answer:
+    """Answer GetCallerIdentity."""
+    key = exchange.key
+    if key is None:
+        raise Refusal("MissingAuthenticationToken", "Request is missing Authentication Token", status=403)
+    inner = f"<Arn>{key.principal}</Arn><UserId>{key.user_id}</UserId><Account>{key.account}</Account>"
+    return query_answer("GetCallerIdentity", NAMESPACE, inner)
+
+
+def session(simulator: "AwsSimulator", account: Account, role: str, name: str, duration: timedelta) -> Key:
+    """Return new credentials of a role."""
+    return simulator.issue(
+        Key(
+            id=f"ASIA{secrets.token_hex(8).upper()}", secret=secrets.token_urlsafe(30), account=account.id,
+            principal=f"arn:aws:sts::{account.id}:assumed-role/{role}/{name}",
+            user_id=f"AROA{secrets.token_hex(8).upper()}:{name}", session_token=secrets.token_urlsafe(48), role=role,
+            expires=account.clock.now() + duration,
+        )
+    )  # fmt: skip
+
+
+def document(role: Any) -> Mapping[str, Any]:
+    """Return a role's trust policy."""
+    text = role.assume_role_policy_document
+    found: Mapping[str, Any] = json.loads(unquote(text)) if isinstance(text, str) else text
+    return found
+
+
+def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+    parts = arn.split(":")
+    account = simulator.accounts.get(parts[4]) if len(parts) == 6 else None
+    if account is None:
+        return None, None
+    return account, next((role for role in account.iam.roles.values() if role.arn == arn), None)
+
+
+def _role_arn(key: Key) -> str:
+    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
+
+
+def _credentials(key: Key) -> str:
+    return node(
+        "Credentials", AccessKeyId=key.id, SecretAccessKey=key.secret, SessionToken=key.session_token,
+        Expiration=key.expires,
+    ) + node("AssumedRoleUser", AssumedRoleId=key.user_id, Arn=key.principal)  # fmt: skip
+
+
+HANDLERS = {("sts", "AssumeRole"): assume_role, ("sts", "GetCallerIdentity"): get_caller_identity}

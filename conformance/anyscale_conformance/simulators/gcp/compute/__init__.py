@@ -1,0 +1,1 @@
+"""Compute Engine, a file per family of resources. Importing a file registers who answers its methods."""
