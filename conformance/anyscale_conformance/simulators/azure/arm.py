@@ -132,7 +132,7 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
         resource.state = "Failed" if error else "Succeeded"
         at.end(operation, error)
 
-    at.later(kind.duration(at, resource), finish)
+    at.on(operation.ends, finish)
     if status == 202 and flow is Flow.LOCATION:
         return Reply(status=202, headers=headers_of(at, request, operation.id, flow))
     return Reply(

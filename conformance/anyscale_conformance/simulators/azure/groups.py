@@ -123,7 +123,7 @@ def _delete(at: Subscription, request: Request) -> Reply:
         at.drop(group)
         at.end(operation)
 
-    at.later(GOES, gone)
+    at.on(operation.ends, gone)
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.LOCATION))
 
 

@@ -28,7 +28,7 @@ def begin_delete(at: Subscription, kind: Kind, resource: Resource, request: Requ
         remove(at, resource)
         at.end(operation)
 
-    at.later(takes, gone)
+    at.on(operation.ends, gone)
     return operation.id
 
 
