@@ -92,7 +92,7 @@ class AzureCluster(ClusterDriver):
         machine = self._find(id, owner, deadline)
         left = self._remains(id, owner, deadline) if machine is None else None
         if left is not None:
-            return machines.remains(id, left)
+            return machines.remains(left)
         if machine is None:
             raise NotFound(f"no instance {id}", reason="RESOURCE", resource=id)
         statuses = machine.get("properties", {}).get("instanceView", {}).get("statuses")
@@ -103,9 +103,15 @@ class AzureCluster(ClusterDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
         tagging.check_owner(owner)
-        found = [vm for vm in self._all(deadline) if owner.owns(tagging.shown(vm.get("tags")))]
-        looks = self._looks(found, deadline)
-        return tuple(machines.view(vm, looks.get(_key(vm), Look())) for vm in found)
+        # Interfaces first: one whose machine is not in the later list has lost it, and goes after it.
+        nics = self._nics(deadline)
+        every = self._all(deadline)
+        found = [vm for vm in every if owner.owns(tagging.shown(vm.get("tags")))]
+        looks = self._looks(found, deadline, nics)
+        lives = {tagging.life_of(vm.get("tags")) for vm in every}
+        left = (nic for nic in nics if owner.owns(tagging.shown(nic.get("tags"))))
+        going = (machines.remains(nic) for nic in left if tagging.life_of(nic.get("tags")) not in lives)
+        return (*(machines.view(vm, looks.get(_key(vm), Look())) for vm in found), *going)
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         tagging.check_owner(owner)
@@ -270,8 +276,15 @@ class AzureCluster(ClusterDriver):
         )
         return [vm for vm in found if _owner(vm).plane]
 
-    def _looks(self, vms: Iterable[Machine], deadline: datetime) -> dict[str, Look]:
-        """Return what two more lists say of these machines, where it is needed: their power and their addresses."""
+    def _nics(self, deadline: datetime) -> builtins.list[dict[str, Any]]:
+        """Return every interface of the resource group that came along with a machine of a plane's."""
+        found = self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
+        return [nic for nic in found if tagging.life_of(nic.get("tags"))]
+
+    def _looks(
+        self, vms: Iterable[Machine], deadline: datetime, nics: Sequence[Machine] | None = None
+    ) -> dict[str, Look]:
+        """Return what other lists say of these machines, where it is needed: their power and their addresses."""
         settled = {_key(vm) for vm in vms if _provisioned(vm) not in ("creating", "deleting")}
         if not settled:
             return {}
@@ -280,7 +293,7 @@ class AzureCluster(ClusterDriver):
         statuses = {_key(vm): vm.get("properties", {}).get("instanceView", {}).get("statuses") for vm in shown}
         addresses = {
             _word(nic["properties"].get("virtualMachine")): _private(nic)
-            for nic in self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
+            for nic in (self._nics(deadline) if nics is None else nics)
         }
         return {key: machines.look_at(statuses.get(key), addresses.get(key, "")) for key in settled}
 

@@ -309,6 +309,7 @@ class AzureKit(Kit):
         subnet.properties["defaultOutboundAccess"] = False
 
     def _may(self, identity: str, bucket: str, key: str, access: Access) -> bool:
+        self.clock.sleep(self.at.propagation)  # what was granted has spread by then
         principal = next((who for who, name in self.oracle().people().items() if name == identity), "")
         container = next((c for c, name in self.oracle().buckets().items() if name == bucket), "")
         words = ("read",) if access is Access.READ else ("write", "delete")

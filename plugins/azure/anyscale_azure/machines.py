@@ -109,12 +109,14 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     )
 
 
-def remains(id: str, part: Mapping[str, Any]) -> Instance:
+def remains(part: Mapping[str, Any]) -> Instance:
     """Return a machine that is gone and whose disk or interface is not yet: it is being deleted still."""
     tags = tagging.shown(part.get("tags"))
+    owner, name = tagging.owner_of(tags), tags.get(TAG_NAME, "")
+    id = InstanceId(f"{tagging.named(name, owner)}.{tagging.life_of(part.get('tags'))}")
     return Instance(
-        id=InstanceId(id), name=tags.get(TAG_NAME, ""), node_id=tagging.node_of(tags), owner=tagging.owner_of(tags),
-        instance_type="", state=InstanceState.DELETING, tags=tags,
+        id=id, name=name, node_id=tagging.node_of(tags), owner=owner, instance_type="", state=InstanceState.DELETING,
+        tags=tags,
     )  # fmt: skip
 
 
