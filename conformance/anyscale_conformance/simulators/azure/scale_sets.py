@@ -37,7 +37,7 @@ def delete_instances(at: Subscription, one: Resource, request: Request) -> Reply
 
 def instances(at: Subscription, one: Resource, request: Request) -> Reply:
     """Answer with a set's machines."""
-    return page(at, request, (_instance(at, machine, request) for machine in members(at, one)))
+    return page(at, request, members(at, one), lambda machine: _instance(at, machine, request))
 
 
 @register
