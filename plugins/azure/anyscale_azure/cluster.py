@@ -246,17 +246,22 @@ class AzureCluster(ClusterDriver):
         name = machines.name_in(id)
         if not name:
             return None
-        life = id.rpartition(".")[2]
-        get, group = self._azure.compute.disks.get, self._settings.resource_group
-        disk = machines.part_of(name, life, "os")
-        parts = self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
-        try:
-            action = "Microsoft.Compute/disks/read"
-            parts = (*parts, dict(self._azure.first(action, get, group, disk, deadline=deadline).body))
-        except NotFound as error:
-            _check_group(error)
-        owned = (part for part in parts if owner.owns(tagging.shown(part.get("tags"))))
-        return next((part for part in owned if tagging.life_of(part.get("tags")) == life), None)
+        life, group = id.rpartition(".")[2], self._settings.resource_group
+        disk, nic = machines.part_of(name, life, "os"), machines.part_of(name, life, "nic")
+        get, action = self._azure.compute.disks.get, "Microsoft.Compute/disks/read"
+        # Each by its own name, as a list may be old. The disk goes last.
+        for look in (
+            partial(self._azure.first, action, get, group, disk, deadline=deadline),
+            partial(self._azure.send, "GET", self._settings.resource(NIC, nic), VERSION, deadline=deadline),
+        ):
+            try:
+                found = look().body
+            except NotFound as error:
+                _check_group(error)
+                continue
+            if owner.owns(tagging.shown(found.get("tags"))):
+                return found
+        return None
 
     def _read(self, name: str, deadline: datetime) -> Machine | None:
         read = self._azure.compute.virtual_machines.get

@@ -126,7 +126,7 @@ def id_of(machine: Mapping[str, Any]) -> InstanceId:
 
 
 def part_of(name: str, life: str, part: str) -> str:
-    """Return the name of what comes along with a machine. What a namesake has left, which goes a little later, is not in its way."""
+    """Return the name of what comes along with a machine: what a namesake has left, which goes later, is not in its way."""
     return f"{name}-{life}-{part}"
 
 
