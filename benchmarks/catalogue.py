@@ -70,6 +70,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=3,
         about="pull mode: 1,000 polling operators, an order over a slow line (at most 1.2 round trips), memory at rest",
     ),
+    "azure": Benchmark(
+        target="azure:azure",
+        rounds=3,
+        about="1, 10 and 100 machines on the simulated Azure: seconds and requests, beside bare PUTs and a scale set",
+    ),
     "idle-tick": Benchmark(
         target="rest:idle_tick",
         rounds=5,
