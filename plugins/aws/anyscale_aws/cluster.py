@@ -239,7 +239,7 @@ class AwsCluster(ClusterDriver):
             "InstanceType": spec.instance_type,
             "MinCount": 1,
             "MaxCount": len(group.specs),
-            "UserData": launch.user_data(group, self._settings),
+            "UserData": launch.user_data(group, self._settings, self._aws.region),
             "TagSpecifications": launch.tag_specifications(tags, spec),
             "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             **place.fields(),

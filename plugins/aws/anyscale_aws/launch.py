@@ -137,8 +137,20 @@ def tag_specifications(tags: Mapping[str, str], spec: InstanceSpec) -> list[dict
     return [{"ResourceType": kind, "Tags": pairs(tags if kind == "instance" else plain)} for kind in kinds]
 
 
-def user_data(group: Group, settings: Settings) -> str:
-    """Return what a group's machines run. It holds join tokens: treat it as a secret."""
+def user_data(group: Group, settings: Settings, region: str = "") -> str:
+    """Return what a group's machines run. It holds join tokens: treat it as a secret.
+
+    Of the cloud's settings nodes get what they need to prove themselves, and not the role of the control plane.
+    """
+    known = {"region": region, "endpoint_url": settings.endpoint_url}
+    own = {key: value for key, value in known.items() if value}
+    told = [
+        attrs.evolve(each, bootstrap=attrs.evolve(each.bootstrap, identity_settings=own))
+        for each in group.specs
+        if each.bootstrap is not None and each.bootstrap.identity_provider == "aws"
+    ]
+    if len(told) == len(group.specs):
+        group = attrs.evolve(group, specs=tuple(told))
     if group.first.bootstrap is None:
         raise InvalidRequest(
             f"{group.first.name} boots the node agent, which needs a bootstrap", reason="FIELD",
@@ -184,7 +196,7 @@ def _split(token: str) -> list[bytes] | None:
 
 def _fits(group: Group, settings: Settings) -> bool:
     tags = tags_of(group, "x" * 20)
-    return len(tags) <= TAGS_MAX and len(user_data(group, settings).encode()) <= USER_DATA_MAX
+    return len(tags) <= TAGS_MAX and len(user_data(group, settings).encode()) + 64 <= USER_DATA_MAX
 
 
 def _common(spec: InstanceSpec) -> Any:
