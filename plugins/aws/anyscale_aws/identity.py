@@ -190,7 +190,7 @@ class AwsIdentity(IdentityDriver):
         for page in pages:
             for each in page["InstanceProfiles"]:
                 path = Path.parse(each["Path"])
-                if path is not None:
+                if path is not None and (path.owner.plane, path.owner.cloud) == (owner.plane, owner.cloud):
                     yield _profile(each, path)
 
     def _read(self, name: str, owner: Owner, deadline: datetime) -> Profile:

@@ -121,13 +121,18 @@ def fitting(group: Group, settings: Settings) -> tuple[Group, ...]:
     return tuple(pieces)
 
 
-def tags_of(group: Group, token: str) -> dict[str, str]:
+def essence(spec: InstanceSpec) -> str:
+    """Return what tells a spec from another, without its secrets."""
+    return f"{spec.name} {spec.node_id} {_common(spec)}"
+
+
+def tags_of(group: Group, token: str, whole: str) -> dict[str, str]:
     """Return the tags that every instance of a group gets in the creating call."""
     spec = group.first
     if len(group.specs) == 1:
-        return {**tagged(spec.tags, spec.owner, spec.name, token=token), "anyscale-core-node": spec.node_id}
+        return {**tagged(spec.tags, spec.owner, spec.name, token=token, spec=whole), "anyscale-core-node": spec.node_id}
     members = [Member(name=each.name, node_id=each.node_id) for each in group.specs]
-    return {**tagged(spec.tags, spec.owner, f"{spec.group}", token=token), **batch_tags(members)}
+    return {**tagged(spec.tags, spec.owner, spec.group, token=token, spec=whole), **batch_tags(members)}
 
 
 def tag_specifications(tags: Mapping[str, str], spec: InstanceSpec) -> list[dict[str, Any]]:
@@ -195,7 +200,7 @@ def _split(token: str) -> list[bytes] | None:
 
 
 def _fits(group: Group, settings: Settings) -> bool:
-    tags = tags_of(group, "x" * 20)
+    tags = tags_of(group, "x" * 20, "x" * 20)
     return len(tags) <= TAGS_MAX and len(user_data(group, settings).encode()) + 64 <= USER_DATA_MAX
 
 
