@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,6 +33,9 @@ AWAY = timedelta(milliseconds=25)
 ORDERS = 20
 REST = timedelta(seconds=10)
 MB = 1024 * 1024
+AT_ONCE = 20
+Exchange = Callable[[bytes], Awaitable[bytes]]
+"""Sends a request on a kept connection and returns the body of its answer."""
 
 
 def operators(rounds: int) -> Iterator[Row]:
@@ -58,20 +61,14 @@ def polling(rounds: int) -> Iterator[Row]:
         mine, least = [], []
         with tempfile.TemporaryDirectory() as bare_home, started(bare_home) as bare:
             for _ in range(rounds):
-                mine.append(_cpu(ours, lambda: asyncio.run(_hold(ours, sessions))) / hold)
-                least.append(_cpu(bare, lambda: asyncio.run(_ask(bare))) / hold)
+                mine.append(asyncio.run(_hold(ours, sessions)) / hold)
+                least.append(asyncio.run(_ask(bare)) / hold)
         yield row(
             "operator-polling", "of a core", mine, least,
             f"{OPERATORS} operators, each held {hold:g} s; the floor is as many requests to a bare Litestar",
         )  # fmt: skip
     finally:
         machine.close()
-
-
-def _cpu(server: Server, act: Callable[[], object]) -> float:
-    before = server.cpu()
-    act()
-    return server.cpu() - before
 
 
 async def _let_in(machine: Machine, server: Server) -> list[Session]:
@@ -87,27 +84,41 @@ async def _let_in(machine: Machine, server: Server) -> list[Session]:
         ]
 
 
-async def _hold(server: Server, sessions: list[Session]) -> None:
-    """Let every operator ask once, spread over the time that polls are held."""
+async def _hold(server: Server, sessions: list[Session]) -> float:
+    """Let every operator ask once over a connection that it has, spread over half the time that polls are held.
 
-    async def one(number: int, session: Session) -> None:
+    Returns the seconds of CPU that it took the server.
+    """
+
+    async def one(exchange: Exchange, number: int, session: Session) -> None:
         await asyncio.sleep(session.hold.total_seconds() * number / len(sessions) / 2)
-        async with connected(server) as exchange:
-            poll = wire.unstructure(Poll(wait=session.hold / 2))
-            await exchange(_request("poll", poll, session.credential.reveal()))
+        poll = wire.unstructure(Poll(wait=session.hold / 2))
+        await exchange(_request("poll", poll, session.credential.reveal()))
 
-    await asyncio.gather(*(one(number, session) for number, session in enumerate(sessions)))
+    async with _all_connected(server) as exchanges:
+        before = server.cpu()
+        await asyncio.gather(*(one(exchanges[number], number, session) for number, session in enumerate(sessions)))
+        return server.cpu() - before
 
 
-async def _ask(server: Server) -> None:
+async def _ask(server: Server) -> float:
+    """Send as many requests that are answered at once; return the seconds of CPU that it took the server."""
     beat = {"seq": 1, "wait_s": 0.0, "config_version": "", "epoch": "", "ray": "ALIVE"}
-
-    async def one() -> None:
-        async with connected(server) as exchange:
+    async with _all_connected(server) as exchanges:
+        before = server.cpu()
+        for exchange in exchanges:
             await exchange(_request("heartbeat", beat, group="nodes"))
+        return server.cpu() - before
 
-    for _ in range(OPERATORS // 50):
-        await asyncio.gather(*(one() for _ in range(50)))
+
+@contextlib.asynccontextmanager
+async def _all_connected(server: Server) -> AsyncIterator[list[Exchange]]:
+    """Connections of all operators, made a few at a time: a handshake costs more than a poll."""
+    async with contextlib.AsyncExitStack() as stack:
+        made: list[Exchange] = []
+        while len(made) < OPERATORS:
+            made += await asyncio.gather(*(stack.enter_async_context(connected(server)) for _ in range(AT_ONCE)))
+        yield made
 
 
 def _request(route: str, body: object, credential: str = "-", group: str = "operators") -> bytes:
