@@ -17,7 +17,10 @@ import attrs
 import psutil
 
 from anyscale_core.clock import SystemClock
+from anyscale_core.controlplane.plane import ControlPlane
+from anyscale_core.controlplane.settings import Settings
 from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.order import Login, Poll, Session
 from anyscale_core.operator.process import Options, build
 from anyscale_core.registry import Registry
@@ -52,11 +55,11 @@ def polling(rounds: int) -> Iterator[Row]:
     """CPU of the service while every one of a thousand operators asks once and is held, beside a bare route asked as often."""
     machine = Machine()
     try:
+        sessions = _let_in(machine.home)
         machine.serve()
         assert machine.server is not None
         parts = urlsplit(machine.connection.url)
         ours = Server(process=psutil.Process(machine.server.pid), port=parts.port or 0)
-        sessions = asyncio.run(_let_in(machine, ours))
         hold = sessions[0].hold.total_seconds()
         mine, least = [], []
         with tempfile.TemporaryDirectory() as bare_home, started(bare_home) as bare:
@@ -71,17 +74,17 @@ def polling(rounds: int) -> Iterator[Row]:
         machine.close()
 
 
-async def _let_in(machine: Machine, server: Server) -> list[Session]:
-    logins = []
+def _let_in(home: Path) -> list[Session]:
+    """Register the clouds in a home that nobody serves yet, and let an operator of each in."""
+    plane = ControlPlane(Settings(home=home, url="https://127.0.0.1"))
+    sessions = []
     for number in range(OPERATORS):
-        name = f"cloud-{number}"
-        machine.client.register_cloud({"name": name, "provider": "local", "mode": "operator"})
-        logins.append(Login(cloud=name, replica="only", token=machine.client.operator_token(name).token))
-    async with connected(server) as exchange:
-        return [
-            wire.structure(json.loads(await exchange(_request("session", wire.unstructure_revealed(login)))), Session)
-            for login in logins
-        ]
+        cloud = CloudSpec(name=f"cloud-{number}", provider="local", mode=CloudMode.OPERATOR)
+        plane.store.add_cloud(cloud, now=plane.clock.now())
+        token = plane.operators.token(cloud.name).token
+        sessions.append(plane.operators.login(Login(cloud=cloud.name, replica="only", token=token)))
+    plane.close()
+    return sessions
 
 
 async def _hold(server: Server, sessions: list[Session]) -> float:
