@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +17,10 @@ import attrs
 import psutil
 
 from anyscale_core.clock import SystemClock
+from anyscale_core.controlplane.plane import ControlPlane
+from anyscale_core.controlplane.settings import Settings
 from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.order import Login, Poll, Session
 from anyscale_core.operator.process import Options, build
 from anyscale_core.registry import Registry
@@ -33,6 +36,9 @@ AWAY = timedelta(milliseconds=25)
 ORDERS = 20
 REST = timedelta(seconds=10)
 MB = 1024 * 1024
+AT_ONCE = 20
+Exchange = Callable[[bytes], Awaitable[bytes]]
+"""Sends a request on a kept connection and returns the body of its answer."""
 
 
 def operators(rounds: int) -> Iterator[Row]:
@@ -49,17 +55,17 @@ def polling(rounds: int) -> Iterator[Row]:
     """CPU of the service while every one of a thousand operators asks once and is held, beside a bare route asked as often."""
     machine = Machine()
     try:
+        sessions = _let_in(machine.home)
         machine.serve()
         assert machine.server is not None
         parts = urlsplit(machine.connection.url)
         ours = Server(process=psutil.Process(machine.server.pid), port=parts.port or 0)
-        sessions = asyncio.run(_let_in(machine, ours))
         hold = sessions[0].hold.total_seconds()
         mine, least = [], []
         with tempfile.TemporaryDirectory() as bare_home, started(bare_home) as bare:
             for _ in range(rounds):
-                mine.append(_cpu(ours, lambda: asyncio.run(_hold(ours, sessions))) / hold)
-                least.append(_cpu(bare, lambda: asyncio.run(_ask(bare))) / hold)
+                mine.append(asyncio.run(_hold(ours, sessions)) / hold)
+                least.append(asyncio.run(_ask(bare)) / hold)
         yield row(
             "operator-polling", "of a core", mine, least,
             f"{OPERATORS} operators, each held {hold:g} s; the floor is as many requests to a bare Litestar",
@@ -68,46 +74,54 @@ def polling(rounds: int) -> Iterator[Row]:
         machine.close()
 
 
-def _cpu(server: Server, act: Callable[[], object]) -> float:
-    before = server.cpu()
-    act()
-    return server.cpu() - before
-
-
-async def _let_in(machine: Machine, server: Server) -> list[Session]:
-    logins = []
+def _let_in(home: Path) -> list[Session]:
+    """Register the clouds in a home that nobody serves yet, and let an operator of each in."""
+    plane = ControlPlane(Settings(home=home, url="https://127.0.0.1"))
+    sessions = []
     for number in range(OPERATORS):
-        name = f"cloud-{number}"
-        machine.client.register_cloud({"name": name, "provider": "local", "mode": "operator"})
-        logins.append(Login(cloud=name, replica="only", token=machine.client.operator_token(name).token))
-    async with connected(server) as exchange:
-        return [
-            wire.structure(json.loads(await exchange(_request("session", wire.unstructure_revealed(login)))), Session)
-            for login in logins
-        ]
+        cloud = CloudSpec(name=f"cloud-{number}", provider="local", mode=CloudMode.OPERATOR)
+        plane.store.add_cloud(cloud, now=plane.clock.now())
+        token = plane.operators.token(cloud.name).token
+        sessions.append(plane.operators.login(Login(cloud=cloud.name, replica="only", token=token)))
+    plane.close()
+    return sessions
 
 
-async def _hold(server: Server, sessions: list[Session]) -> None:
-    """Let every operator ask once, spread over the time that polls are held."""
+async def _hold(server: Server, sessions: list[Session]) -> float:
+    """Let every operator ask once over a connection that it has, spread over half the time that polls are held.
 
-    async def one(number: int, session: Session) -> None:
+    Returns the seconds of CPU that it took the server.
+    """
+
+    async def one(exchange: Exchange, number: int, session: Session) -> None:
         await asyncio.sleep(session.hold.total_seconds() * number / len(sessions) / 2)
-        async with connected(server) as exchange:
-            poll = wire.unstructure(Poll(wait=session.hold / 2))
-            await exchange(_request("poll", poll, session.credential.reveal()))
+        poll = wire.unstructure(Poll(wait=session.hold / 2))
+        await exchange(_request("poll", poll, session.credential.reveal()))
 
-    await asyncio.gather(*(one(number, session) for number, session in enumerate(sessions)))
+    async with _all_connected(server) as exchanges:
+        before = server.cpu()
+        await asyncio.gather(*(one(exchanges[number], number, session) for number, session in enumerate(sessions)))
+        return server.cpu() - before
 
 
-async def _ask(server: Server) -> None:
+async def _ask(server: Server) -> float:
+    """Send as many requests that are answered at once; return the seconds of CPU that it took the server."""
     beat = {"seq": 1, "wait_s": 0.0, "config_version": "", "epoch": "", "ray": "ALIVE"}
-
-    async def one() -> None:
-        async with connected(server) as exchange:
+    async with _all_connected(server) as exchanges:
+        before = server.cpu()
+        for exchange in exchanges:
             await exchange(_request("heartbeat", beat, group="nodes"))
+        return server.cpu() - before
 
-    for _ in range(OPERATORS // 50):
-        await asyncio.gather(*(one() for _ in range(50)))
+
+@contextlib.asynccontextmanager
+async def _all_connected(server: Server) -> AsyncIterator[list[Exchange]]:
+    """Connections of all operators, made a few at a time: a handshake costs more than a poll."""
+    async with contextlib.AsyncExitStack() as stack:
+        made: list[Exchange] = []
+        while len(made) < OPERATORS:
+            made += await asyncio.gather(*(stack.enter_async_context(connected(server)) for _ in range(AT_ONCE)))
+        yield made
 
 
 def _request(route: str, body: object, credential: str = "-", group: str = "operators") -> bytes:

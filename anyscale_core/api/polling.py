@@ -86,8 +86,7 @@ class Polling:
         except Exception:
             log.exception("held polls could not be looked at; each is answered when its wait is over")
             return
-        for held in [held for held in self._held.values() if held.cloud in waiting]:
-            await self._look_at(held)
+        await asyncio.gather(*(self._look_at(held) for held in [*self._held.values()] if held.cloud in waiting))
 
     async def _look_at(self, held: HeldPoll) -> None:
         try:

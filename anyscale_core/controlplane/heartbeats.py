@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import attrs
 
@@ -159,8 +159,9 @@ class Heartbeats:
         cloud = self._clouds.get(record.cloud)
         if registration.proof.provider != cloud.spec.provider_of("identity"):
             raise Refused("unproven", f"the proof is of {registration.proof.provider!r}, not of this cloud's provider")
+        deadline = min(cloud.deadline(), self._clock.now() + PROVING)
         try:
-            principal = cloud.identity.verify(registration.proof, audience=PROOF_AUDIENCE, deadline=cloud.deadline())
+            principal = cloud.identity.verify(registration.proof, audience=PROOF_AUDIENCE, deadline=deadline)
         except CloudError as error:
             raise unproven(error, "the node's proof") from error
         if principal.instance and principal.instance not in (node.name, node.instance_id):
@@ -366,6 +367,8 @@ class Heartbeats:
         )
 
 
+PROVING = timedelta(seconds=8)
+"""How long the look at a node's proof may take: its agent waits for ten seconds, and others wait for the thread."""
 FORGOTTEN = NODE_ENDED | {NodePhase.LOST, NodePhase.DELETING}
 FORGET = Orders(forget=True)
 _DAWN = datetime.fromisoformat("2020-01-01T00:00:00+00:00")

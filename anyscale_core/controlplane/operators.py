@@ -44,6 +44,8 @@ REPORT_INTERVAL = timedelta(seconds=30)
 """How often health is reported."""
 NOTED = 15
 """Of the silence that counts, the part in which an operator's asking again is not written down again."""
+LONGEST = 64
+"""Characters of a replica's name."""
 KEPT = timedelta(hours=1)
 """How long orders are kept behind their expiry."""
 
@@ -108,9 +110,11 @@ class Operators:
         """Let an operator in, by its token or its cloud's proof.
 
         Raises Refused (missing, forged, expired, foreign, revoked, unproven), each an audit record; Transient while a proof
-        cannot be verified.
+        cannot be verified; SpecError for a replica whose name is empty or longer than 64 characters.
         """
         now = self._clock.now()
+        if not 0 < len(login.replica) <= LONGEST:
+            raise SpecError([Fault(path="replica", message=f"give it 1 to {LONGEST} characters")], subject="login")
         try:
             spec = self._let_in(login, now)
         except Refused as refusal:

@@ -4,6 +4,7 @@ Values cross between control plane and operator as JSON, as they would on the wi
 who wait for them, which is fast enough for the whole suite; their own threads and HTTPS have tests of their own.
 """
 
+import atexit
 import shutil
 import sys
 import tempfile
@@ -128,6 +129,7 @@ class FakeThroughOperator(Through, ReferenceKit):
 def _template() -> Path:
     """Return a home whose store is migrated and whose keys are made."""
     home = Path(tempfile.mkdtemp(prefix="through-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     ControlPlane(Settings(home=home), registry=Registry.of(), clock=SystemClock()).close()
     return home
 
