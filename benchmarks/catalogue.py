@@ -50,6 +50,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=11,
         about="anyscale-core status of a running control plane; at most 200 ms",
     ),
+    "kubernetes": Benchmark(
+        target="kubernetes:kubernetes",
+        rounds=3,
+        about="100 and 1,000 Pods from order to all reported running, and requests on the wire; simulated API server",
+    ),
     "engine": Benchmark(
         target="engine:engine",
         rounds=5,
@@ -59,6 +64,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         target="heartbeats:heartbeats",
         rounds=5,
         about="a heartbeat through the real server, beside a bare Litestar route; at least 0.5 of its rate",
+    ),
+    "operator": Benchmark(
+        target="operators:operators",
+        rounds=3,
+        about="pull mode: 1,000 polling operators, an order over a slow line (at most 1.2 round trips), memory at rest",
+    ),
+    "azure": Benchmark(
+        target="azure:azure",
+        rounds=3,
+        about="1, 10 and 100 machines on the simulated Azure: seconds and requests, beside bare PUTs and a scale set",
     ),
     "idle-tick": Benchmark(
         target="rest:idle_tick",

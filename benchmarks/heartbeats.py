@@ -142,7 +142,7 @@ async def _round(server: Server, nodes: Sequence[Node]) -> int:
 
     async def some(share: Sequence[Node]) -> None:
         nonlocal told
-        async with _connected(server) as exchange:
+        async with connected(server) as exchange:
             for node in share:
                 orders = json.loads(await exchange(node.request()))
                 if orders["config"] is not None:
@@ -158,7 +158,7 @@ async def _press(server: Server, nodes: Sequence[Node], until: float) -> int:
 
     async def some(share: Sequence[Node]) -> None:
         nonlocal beats
-        async with _connected(server) as exchange:
+        async with connected(server) as exchange:
             while True:
                 for node in share:
                     await exchange(node.request())
@@ -170,7 +170,7 @@ async def _press(server: Server, nodes: Sequence[Node], until: float) -> int:
     return beats
 
 
-class _connected:
+class connected:
     def __init__(self, server: Server) -> None:
         self._port = server.port
 

@@ -12,11 +12,12 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 
 from anyscale_core.clock import Clock
@@ -69,10 +70,10 @@ class Mailbox:
 
     def __init__(self, *, plane: str, store: Store, keys: KeyRing, clock: Clock) -> None:
         self._plane, self._store, self._keys, self._clock = plane, store, keys, clock
-        self._bell = threading.Condition()
-        self._rung = self._releases = 0
+        self._lock = threading.Lock()
+        self._releases = 0
         self._listeners: list[Callable[[], None]] = []
-        self._waited: set[str] = set()
+        self._waited: dict[str, threading.Event] = {}
         """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
         self.idle: Callable[[timedelta], object] | None = None
         """What a caller does while it waits, instead of sleeping: tests let an operator work in the same thread."""
@@ -93,13 +94,14 @@ class Mailbox:
             raise _unreachable(action, why)
         said = json.dumps(speech.say_call(arguments), sort_keys=True)
         call = Call(cloud=cloud, action=action, lane=speech.lane_of(action, arguments), body=said)
-        id = self._claim(call.id)
+        id, told = self._claim(call.id)
         try:
             standing = self._record(id, call, expires=deadline)
-            self.ring()
-            done = self._outcome(cloud, standing, deadline)
+            self._ring()
+            done = self._outcome(cloud, standing, told, deadline)
         finally:
-            self._waited.discard(id)
+            with self._lock:
+                del self._waited[id]
         if done.error is not None:
             raise error_from(done.error)
         assert done.result is not None, "an outcome is a result or an error"
@@ -146,15 +148,12 @@ class Mailbox:
     def release(self) -> None:
         """Let everybody who waits for an outcome now go, with Transient: this process is about to end."""
         self._releases += 1
-        self.ring()
+        self._tell(tuple(self._waited))
 
-    def ring(self) -> None:
-        """Say that there may be new orders or outcomes."""
-        with self._bell:
-            self._rung += 1
-            self._bell.notify_all()
-        for listener in self._listeners:
-            listener()
+    def hear(self) -> None:
+        """Another process may have recorded orders, or outcomes."""
+        self._tell(tuple(self._waited))
+        self._ring()
 
     # -- for the operators ---------------------------------------------------------------------------------------------
 
@@ -176,22 +175,24 @@ class Mailbox:
         if fresh:
             # Before it goes out: an order that nobody was told of was certainly not carried out. One that was withdrawn
             # meanwhile is not given.
-            with self._store.write() as connection:
-                told = update(t.orders).where(o.number.in_(fresh)).values(given_at=now)
-                connection.execute(told)
-                left = set(connection.scalars(select(o.number).where(o.number.in_(fresh))))
-            rows = [row for row in rows if row["given_at"] is not None or row["number"] in left]
+            with self._writing(row["action"] for row in rows) as connection:
+                told = connection.execute(update(t.orders).where(o.number.in_(fresh)).values(given_at=now)).rowcount
+                if told != len(fresh):
+                    left = set(connection.scalars(select(o.number).where(o.number.in_(fresh))))
+                    rows = [row for row in rows if row["given_at"] is not None or row["number"] in left]
         return tuple(self._slip(row) for row in rows)
 
     def done(self, cloud: str, outcomes: Iterable[Done]) -> None:
         """Record outcomes; those of attempts that nobody waits for any more, and those that are known, change nothing."""
         o, now = t.orders.c, self._clock.now()
-        with self._store.write() as connection:
+        outcomes = tuple(outcomes)
+        # What is lost with the machine is performed again: its caller is lost with it.
+        with self._store.telemetry() as connection:
             for one in outcomes:
                 doc = self._keys.seal(json.dumps(wire.unstructure_revealed(one)))
                 mine = (o.cloud == cloud) & (o.id == one.id) & (o.attempt == one.attempt) & o.done_at.is_(None)
                 connection.execute(update(t.orders).where(mine).values(done_at=now, outcome=doc))
-        self.ring()
+        self._tell(one.id for one in outcomes)
 
     def forget(self, before: datetime) -> None:
         """Drop the orders that nobody can be waiting for."""
@@ -200,21 +201,34 @@ class Mailbox:
 
     # -- the mailbox's own ---------------------------------------------------------------------------------------------
 
-    def _claim(self, id: str) -> str:
-        """Return the id, or one beside it while somebody waits for it: two calls at once have an answer each."""
-        with self._bell:
+    def _claim(self, id: str) -> tuple[str, threading.Event]:
+        """Return the id, or one beside it while somebody waits for it (two calls at once have an answer each), and its bell."""
+        with self._lock:
             ids = (id if number == 0 else f"{id}.{number}" for number in itertools.count())
             free = next(one for one in ids if one not in self._waited)
-            self._waited.add(free)
-            return free
+            told = self._waited[free] = threading.Event()
+            return free, told
+
+    def _ring(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _tell(self, ids: Iterable[str]) -> None:
+        with self._lock:
+            for id in ids:
+                if id in self._waited:
+                    self._waited[id].set()
+
+    def _writing(self, actions: Iterable[str]) -> AbstractContextManager[Connection]:
+        """Return a transaction that is durable when a write depends on it. Whoever asks a question is lost with the machine."""
+        return self._store.write() if any(map(speech.is_write, actions)) else self._store.telemetry()
 
     def _record(self, id: str, call: Call, *, expires: datetime) -> Standing:
         """Write an order down, or join the one that is open."""
         o, now = t.orders.c, self._clock.now()
-        is_write = speech.is_write(call.action)
-        with self._store.write() if is_write else self._store.telemetry() as connection:
+        attempt = 1
+        with self._writing([call.action]) as connection:
             row = connection.execute(select(t.orders).where(o.id == id).with_for_update()).mappings().first()
-            attempt = 1
             if row is not None:
                 if row["done_at"] is None and row["expires_at"] > now:
                     longer = max(expires, row["expires_at"])
@@ -229,12 +243,12 @@ class Mailbox:
             connection.execute(insert(t.orders).values(**values))
         return Standing(id=id, attempt=attempt, action=call.action)
 
-    def _outcome(self, cloud: str, order: Standing, deadline: datetime) -> Done:
+    def _outcome(self, cloud: str, order: Standing, told: threading.Event, deadline: datetime) -> Done:
         began = looked = self._clock.now()
         releases = self._releases
         while True:
-            with self._bell:
-                heard = self._rung
+            self._wait(told, min(LOOK, deadline - LAST_LOOK - self._clock.now()))
+            told.clear()
             row = self._look(order)
             if row is None:
                 raise _unreachable(order.action, "the order was withdrawn before anybody had heard of it")
@@ -244,7 +258,7 @@ class Mailbox:
                 raise _ending(order)
             now = self._clock.now()
             if now >= deadline - LAST_LOOK:
-                self._wait(heard, LAST_LOOK)
+                self._wait(told, LAST_LOOK)
                 row = self._look(order)
                 return self._read(row) if row is not None and row["done_at"] is not None else self._give_up(order)
             if row["given_at"] is None and now - looked >= LOOK:
@@ -253,7 +267,6 @@ class Mailbox:
                 if why and self._withdraw(order):
                     raise _unreachable(order.action, why)
             looked = now
-            self._wait(heard, min(LOOK, deadline - LAST_LOOK - now))
 
     def _look(self, order: Standing) -> RowMapping | None:
         o = t.orders.c
@@ -281,13 +294,11 @@ class Mailbox:
             applied=Applied.UNKNOWN if is_unknown else Applied.NO,
         )  # fmt: skip
 
-    def _wait(self, heard: int, most: timedelta) -> None:
+    def _wait(self, told: threading.Event, most: timedelta) -> None:
         if self.idle is not None:
             self.idle(most)
-            return
-        with self._bell:
-            if self._rung == heard:
-                self._bell.wait(max(0.0, most.total_seconds()))
+        else:
+            told.wait(max(0.0, most.total_seconds()))
 
     def _slip(self, row: RowMapping) -> OrderSlip:
         order = Order(

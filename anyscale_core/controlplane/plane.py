@@ -444,7 +444,7 @@ class ControlPlane:
 
     def hear(self) -> None:
         """Another process has changed something: a cluster, an order, an outcome."""
-        self.mailbox.ring()
+        self.mailbox.hear()
         self.wake()
 
     def wake(self) -> None:

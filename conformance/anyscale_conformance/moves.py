@@ -139,8 +139,8 @@ def repeat_the_spent(model: Model, draw: Draw) -> None:
         except (Conflict, AlreadyExists, NotFound):
             return  # NotFound: what it hung on is gone too
         key = model.it(thing).key(again)
-        alike = [other for other in model.of("live") if (other.subject, other.owner) == (thing.subject, thing.owner)]
-        taken = [other for other in alike if other.key == key]
+        same = (thing.subject, key, thing.owner)  # a name may be there once for each owner
+        taken = [other for other in model.of("live") if (other.subject, other.key, other.owner) == same]
         expect(not taken, f"a spent token returned {thing}, which another token has made since")
         thing.state, thing.key = "live", key
         expect(model.items(thing), f"a spent token returned {thing}, which is not there")

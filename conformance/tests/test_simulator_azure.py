@@ -374,3 +374,26 @@ def test_a_namespace_that_is_not_registered_makes_nothing(world: World) -> None:
     assert (answer.status, answer.code) == (409, "MissingSubscriptionRegistration")
     assert world.send("POST", "/providers/Microsoft.Network/register").body["registrationState"] == "Registered"
     assert world.put("Microsoft.Network/networkSecurityGroups/nsg", {"location": "eastus"}).status == 201
+
+
+def test_a_second_put_neither_hurries_nor_ends_the_create_that_is_under_way(world: World, compute: Any) -> None:
+    world.machine()
+    world.wait(timedelta(seconds=10))
+    world.machine()
+    world.wait(timedelta(seconds=10))
+    assert compute.virtual_machines.get("rg", "vm").provisioning_state == "Creating"
+    compute.virtual_machines.begin_delete("rg", "vm")
+    world.wait(timedelta(seconds=25))
+    assert compute.virtual_machines.get("rg", "vm").provisioning_state == "Deleting"
+    world.wait(timedelta(minutes=2))
+    assert world.things() == {}
+
+
+def test_a_machine_that_failed_is_tried_again_by_another_put(world: World, compute: Any) -> None:
+    world.at.hands.sell_out("Standard_D2s_v5")
+    world.machine()
+    world.wait()
+    world.at.hands.restock()
+    assert world.machine().status == 200
+    world.wait()
+    assert compute.virtual_machines.instance_view("rg", "vm").statuses[-1].code == "PowerState/running"

@@ -1,14 +1,12 @@
 """The simulated cluster: where Pods go, how they run and end, and what belongs to them."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from anyscale_conformance.simulators.kubernetes import NodeSpec, Servers, Settings
 
-from anyscale_core.clock import SystemClock
 from anyscale_core.testing.clock import ManualClock
 from tests.conformance.kubernetes_api import CONFIGS, PODS, Wire, a_config, a_pod
 
@@ -23,7 +21,6 @@ NODES = (
         labels={"disk": "ssd"},
     ),
 )
-WAIT = 20
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +192,18 @@ def test_an_image_that_cannot_be_pulled_keeps_its_pod_waiting(wire: Wire) -> Non
 
 
 def test_a_secret_that_is_not_there_is_waited_for(wire: Wire) -> None:
-    volumes = [{"name": "v", "secret": {"secretName": "s"}}]
+    volumes = [{"name": "v", "secret": {"secretName": "s", "items": [{"key": "boot", "path": "b"}]}}]
     wire.post(PODS, a_pod("p", volumes=volumes))
     passed(wire)
     assert wire.get(f"{PODS}/p").body["status"]["phase"] == "Pending"
     [event] = wire.get("/api/v1/events", fieldSelector="reason=FailedMount").body["items"]
     assert event["message"] == 'MountVolume.SetUp failed for volume "v" : secret "s" not found'
-    wire.post("/api/v1/namespaces/default/secrets", {"metadata": {"name": "s"}, "stringData": {"a": "b"}})
+    secrets = "/api/v1/namespaces/default/secrets"
+    wire.post(secrets, {"metadata": {"name": "s"}, "stringData": {"a": "b"}})
+    passed(wire)
+    messages = [one["message"] for one in wire.get("/api/v1/events", fieldSelector="reason=FailedMount").body["items"]]
+    assert 'MountVolume.SetUp failed for volume "v" : references non-existent secret key: boot' in messages
+    wire.patch(f"{secrets}/s", {"stringData": {"boot": "b"}})
     passed(wire)
     assert wire.get(f"{PODS}/p").body["status"]["phase"] == "Running"
 
@@ -218,6 +220,7 @@ def test_an_eviction_respects_the_budget(wire: Wire) -> None:
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}}
     assert wire.post(f"{PODS}/a/eviction", eviction).status == 201
     assert "deletionTimestamp" in wire.get(f"{PODS}/a").body["metadata"]
+    assert condition(wire, "a", "DisruptionTarget")["reason"] == "EvictionByEvictionAPI"
     refused = wire.post(f"{PODS}/b/eviction", eviction | {"metadata": {"name": "b"}})
     assert (refused.status, refused.body["reason"]) == (429, "TooManyRequests")
     assert refused.message == "Cannot evict pod as it would violate the pod's disruption budget."
@@ -371,6 +374,16 @@ def test_a_claim_is_bound_by_its_class_and_kept_while_a_pod_uses_it(wire: Wire) 
     wire.post(claims, claim)
     passed(wire, 3)
     assert wire.get(f"{claims}/c").body["status"]["phase"] == "Bound"
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
+    wire.patch("/apis/storage.k8s.io/v1/storageclasses/fast", {"metadata": {"annotations": annotations}})
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    plain = wire.post(claims, {"metadata": {"name": "plain"}, "spec": spec})
+    assert plain.body["spec"]["storageClassName"] == "fast"
+    passed(wire, 3)
+    assert len(wire.get("/api/v1/persistentvolumes").names) == 2
+    wire.delete(claims)
+    passed(wire, 3)
+    assert wire.get("/api/v1/persistentvolumes").names == []
 
 
 def test_a_node_that_goes_takes_its_pods_along(wire: Wire) -> None:
@@ -378,86 +391,6 @@ def test_a_node_that_goes_takes_its_pods_along(wire: Wire) -> None:
     passed(wire)
     wire.cluster.remove_node("n-1")
     assert wire.get(PODS).names == []
-
-
-@pytest.fixture
-def booting(servers: Servers) -> Iterator[Wire]:
-    cluster = servers.start(clock=SystemClock(), settings=Settings(boots=True, starts=timedelta()))
-    yield Wire(cluster)
-    cluster.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what a real process does."""
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
-
-
-def test_a_booted_pod_runs_its_command_with_its_files_and_variables(booting: Wire) -> None:
-    booting.post(
-        "/api/v1/namespaces/default/secrets",
-        {"metadata": {"name": "s"}, "stringData": {"boot.json": "{}", "other": "x"}},
-    )
-    token = {"serviceAccountToken": {"path": "token", "audience": "plane", "expirationSeconds": 600}}
-    script = (
-        'set -e; echo "$NAME $IP $MODE"; cat /var/run/boot/boot.json; test ! -e /var/run/boot/other; echo; '
-        'cut -d. -f1 /var/run/token/token | wc -l; touch "$HOME_DIR/made"; echo "$1"; exec sleep 60'
-    )
-    env = [
-        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": "MODE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "other"}}},
-        {"name": "HOME_DIR", "value": "/var/lib/home"},
-    ]
-    mounts = [{"name": "boot", "mountPath": "/var/run/boot"}, {"name": "token", "mountPath": "/var/run/token"},
-              {"name": "home", "mountPath": "/var/lib/home"}]  # fmt: skip
-    container = {
-        "name": "m",
-        "image": "i",
-        "command": ["sh", "-c", script, "sh"],
-        "args": ["$(NAME)!"],
-        "env": env,
-        "volumeMounts": mounts,
-    }
-    volumes = [
-        {"name": "boot", "secret": {"secretName": "s", "items": [{"key": "boot.json", "path": "boot.json"}]}},
-        {"name": "token", "projected": {"sources": [token]}}, {"name": "home", "emptyDir": {}},
-    ]  # fmt: skip
-    booting.post(PODS, a_pod("p", containers=[container], volumes=volumes))
-    until(lambda: booting.get(f"{PODS}/p").body["status"]["phase"] == "Running")
-    address = booting.get(f"{PODS}/p").body["status"]["podIP"]
-    assert address.startswith("127.")
-    until(lambda: "p!" in booting.get(f"{PODS}/p/log").body)
-    assert booting.get(f"{PODS}/p/log").body.split() == ["p", address, "x", "{}", "1", "p!"]
-    booting.delete(f"{PODS}/p")
-    until(lambda: booting.get(f"{PODS}/p").status == 404)
-
-
-def test_a_booted_pod_ends_as_its_command_does(booting: Wire) -> None:
-    for name, command in (("good", "exit 0"), ("bad", "echo sorry; exit 7")):
-        container = {"name": "m", "image": "i", "command": ["sh", "-c", command]}
-        booting.post(PODS, a_pod(name, restartPolicy="Never", containers=[container]))
-    until(lambda: booting.get(f"{PODS}/good").body["status"]["phase"] == "Succeeded")
-    until(lambda: booting.get(f"{PODS}/bad").body["status"]["phase"] == "Failed")
-    assert booting.get(f"{PODS}/bad").body["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 7
-    assert booting.get(f"{PODS}/bad/log").body == "sorry\n"
-    booting.post(PODS, a_pod("none", containers=[{"name": "m", "image": "i"}]))
-    until(lambda: "RunContainerError" in str(booting.get(f"{PODS}/none").body["status"].get("containerStatuses")))
-
-
-def test_a_booted_pod_that_does_not_end_is_killed_after_its_grace(booting: Wire) -> None:
-    container = {
-        "name": "m",
-        "image": "i",
-        "command": ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"],
-    }
-    booting.post(PODS, a_pod("p", containers=[container], terminationGracePeriodSeconds=1))
-    until(lambda: booting.get(f"{PODS}/p/log").body == "up\n")
-    assert booting.delete(f"{PODS}/p").status == 200
-    assert booting.get(f"{PODS}/p").status == 200, "it has a second"
-    until(lambda: booting.get(f"{PODS}/p").status == 404)
 
 
 def test_the_cluster_is_told_from_others_by_what_is_in_it(wire: Wire) -> None:
@@ -469,3 +402,21 @@ def test_the_cluster_is_told_from_others_by_what_is_in_it(wire: Wire) -> None:
     assert {("pods", "p"), ("pods", twin)} <= set(found)
     labels = wire.get(f"{PODS}/{twin}").body["metadata"]["labels"]
     assert labels["name"] == "p"
+
+
+def test_an_event_is_forgotten_an_hour_after_it_was_last_written(wire: Wire) -> None:
+    events = "/api/v1/namespaces/default/events"
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Seen",
+    }
+    assert wire.post(events, event).status == 201
+    passed(wire, 3000)
+    assert wire.patch(f"{events}/e", {"count": 2}).status == 200
+    passed(wire, 3000)
+    assert wire.get(f"{events}/e").status == 200
+    passed(wire, 700)
+    assert wire.get(f"{events}/e").status == 404
+    elsewhere = event | {"involvedObject": {"kind": "Pod", "name": "p", "namespace": "other"}}
+    assert wire.post(events, elsewhere).causes == ["involvedObject.namespace"]

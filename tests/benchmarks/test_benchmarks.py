@@ -27,6 +27,7 @@ NAMES = [
     "cli-status",
     "engine",
     "heartbeats",
+    "operator",
     "idle-tick",
     "rest",
     "placement",

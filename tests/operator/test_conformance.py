@@ -1,4 +1,4 @@
-"""The conformance suite through control plane, mailbox, wire and operator: the reference provider keeps every promise there too."""
+"""The conformance suite through control plane, mailbox, wire and operator: the reference provider keeps its promises."""
 
 from pathlib import Path
 

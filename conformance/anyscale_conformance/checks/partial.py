@@ -80,10 +80,11 @@ def clean_up_goes_by_recorded_ids(ctx: Context) -> None:
         reads = _reads_before(ctx, partial(it.create, it.spec()), position)
         before = len(ctx.inventory(it.kind))
         # What was made since may have given a list before the write one page more: then the call is blind before it.
-        ctx.inject(Effect.REFUSE, at=position, category=PermissionDenied, may_miss=True)
+        refused = ctx.inject(Effect.REFUSE, at=position, category=PermissionDenied, may_miss=True)
         blind = ctx.inject(Effect.REFUSE, reach=Reach.READS, at=reads + 1, count=None, may_miss=True)
         with expect_error(PermissionDenied, Transient, when=f"a create whose write {position} was forbidden"):
             it.create(spec, token=token)
+        expect(refused.fired or blind.fired, f"neither the refusal of write {position} nor that of a read struck")
         blind.lift()
         ctx.plan.clear()
         repeat(partial(it.create, spec, token=token))

@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -204,7 +204,7 @@ class Aws:
                 "aws_secret_access_key": found["SecretAccessKey"],
                 "aws_session_token": found["SessionToken"],
             },
-            expires_at=found["Expiration"],
+            expires_at=found["Expiration"].astimezone(UTC),
         )
 
 

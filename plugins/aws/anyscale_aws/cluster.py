@@ -70,10 +70,11 @@ class Known:
 
 @attrs.frozen(kw_only=True)
 class Marks:
-    """What a launch is known by: the digest of its call's token, one of its own, and the names of all that the call is about."""
+    """What a launch is known by: digests of its call's token, of its own and of all specs of the call, and their names."""
 
     token: str
     part: str
+    spec: str
     names: frozenset[str]
 
 
@@ -102,15 +103,20 @@ class AwsCluster(ClusterDriver):
         with self._busy.holding(spec.name for spec in specs):
             self._check_names(specs, token, deadline)
             outcomes: dict[int, Outcome] = {}
-            names = frozenset(spec.name for spec in specs)
+            names, whole = frozenset(spec.name for spec in specs), digest(*map(launch.essence, specs))
+            errors: list[CloudError] = []
             for number, group in enumerate(launch.grouped(specs)):
                 for piece, part in enumerate(launch.fitting(group, self._settings)):
-                    self._launch(
-                        part,
-                        Marks(token=digest(token), part=digest(token, number, piece), names=names),
-                        outcomes,
-                        deadline,
-                    )
+                    marks = Marks(token=digest(token), part=digest(token, number, piece), spec=whole, names=names)
+                    try:
+                        self._launch(part, marks, outcomes, deadline)
+                    except CloudError as error:
+                        if error.reason == "TOKEN_MISMATCH":
+                            raise
+                        errors.append(error)
+                        _refuse(part, error, outcomes)
+            if errors and not any(isinstance(outcome, Created) for outcome in outcomes.values()):
+                raise errors[0]
             return tuple(outcomes[place] for place in range(len(specs)))
 
     def get(self, id: InstanceId, *, owner: Owner, deadline: datetime) -> Instance:
@@ -178,14 +184,6 @@ class AwsCluster(ClusterDriver):
 
     def _launch(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         """Launch a group, place by place, until all of it is there or no place is left; one call where the first has room."""
-        try:
-            self._launch_in_turn(group, marks, outcomes, deadline)
-        except CloudError as error:
-            if not any(isinstance(outcome, Created) for outcome in outcomes.values()):
-                raise
-            _refuse(group, error, outcomes)
-
-    def _launch_in_turn(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         places = self._places(group.first, deadline)
         rest = group if len(places) == 1 else self._not_there(group, marks, outcomes, deadline)
         error: CloudError | None = None
@@ -211,7 +209,7 @@ class AwsCluster(ClusterDriver):
         """Make one RunInstances; return how many instances it gave."""
         spec = group.first
         client_token = digest(marks.part, place.key, offset)
-        request = self._request(group, place, marks.token) | {"ClientToken": client_token}
+        request = self._request(group, place, marks) | {"ClientToken": client_token}
         try:
             found = by_index(
                 self._aws.request("ec2", "run_instances", deadline, resource=spec.name, **request)["Instances"]
@@ -230,16 +228,16 @@ class AwsCluster(ClusterDriver):
             outcomes[group.places[at]] = Created(instance=self._remembered(each))
         return len(found)
 
-    def _request(self, group: Group, place: Place, token: str) -> dict[str, Any]:
+    def _request(self, group: Group, place: Place, marks: Marks) -> dict[str, Any]:
         spec = group.first
-        tags = launch.tags_of(group, token)
+        tags = launch.tags_of(group, marks.token, marks.spec)
         request: dict[str, Any] = {
             **spec.advanced_instance_config,
             "ImageId": self._image(spec),
             "InstanceType": spec.instance_type,
             "MinCount": 1,
             "MaxCount": len(group.specs),
-            "UserData": launch.user_data(group, self._settings),
+            "UserData": launch.user_data(group, self._settings, self._aws.region),
             "TagSpecifications": launch.tag_specifications(tags, spec),
             "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             **place.fields(),
@@ -302,12 +300,12 @@ class AwsCluster(ClusterDriver):
             same = alike and each["InstanceType"] == group.first.instance_type
             if not is_gone(each) and (name not in marks.names or (name in mine and not same)):
                 raise Conflict(f"the token has made {name} otherwise", reason="TOKEN_MISMATCH", resource=name)
-        left = []
+        left: list[tuple[int, InstanceSpec]] = []
         for at, spec in zip(group.places, group.specs, strict=True):
-            each = there.get(spec.name)
-            if each is None:
+            found = there.get(spec.name)
+            if found is None:
                 left.append((at, spec))
-            elif is_gone(each) or each["State"]["Name"] == "shutting-down":
+            elif is_gone(found) or found["State"]["Name"] == "shutting-down":
                 error = Conflict(
                     f"what this token made, {spec.name}, is deleted", reason="TOKEN_SPENT", resource=spec.name
                 )
@@ -315,7 +313,7 @@ class AwsCluster(ClusterDriver):
                     raise error
                 outcomes[at] = NotCreated(name=spec.name, error=error)
             else:
-                outcomes[at] = Created(instance=self._remembered(each))
+                outcomes[at] = Created(instance=self._remembered(found))
         return Group(places=tuple(at for at, _ in left), specs=tuple(spec for _, spec in left))
 
     def _places(self, spec: InstanceSpec, deadline: datetime) -> tuple[Place, ...]:
@@ -382,7 +380,7 @@ class AwsCluster(ClusterDriver):
         self._by_name[_key(instance.owner, instance.name)] = known
         for table in (self._by_id, self._by_name):
             while len(table) > REMEMBERED:
-                table.popitem(last=False)  # type: ignore[attr-defined]
+                table.popitem(last=False)
         return instance
 
     def _owned(self, ids: Sequence[InstanceId], owner: Owner, deadline: datetime) -> Sequence[str]:

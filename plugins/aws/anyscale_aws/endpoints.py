@@ -1,7 +1,7 @@
 """Ways in to heads. Each is a security group of its own, whose tags are its record; what it opens depends on the setting.
 
-``address``: the group lets clients reach the head's port and is put on the head's interface. ``nlb``: the group is on a network load
-balancer, which alone may reach the head's port through the group of the nodes.
+``address``: the group lets clients reach the head's port and is put on the head's interface. ``nlb``: the group is on a network
+load balancer, which alone may reach the head's port through the group of the nodes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import attrs
 from anyscale_aws.client import Aws
 from anyscale_aws.config import Settings
 from anyscale_aws.config import Way as Kind
-from anyscale_aws.places import WAY, Network, read_network
+from anyscale_aws.places import TAG_SPENT, WAY, Network, read_network
 from anyscale_aws.tags import (
     TAG_NAME,
     TAG_SPEC,
@@ -36,9 +36,9 @@ TAG_TARGET = "anyscale-core-target"
 """``address:port``."""
 TAG_STATE = "anyscale-core-state"
 TAG_WAY = "anyscale-core-way"
-TAG_SPENT = "anyscale-core-spent"
-"""Digests of the tokens whose targets were left for another: what comes late with one of them changes nothing."""
-SPENT_MAX = 12
+SPENT_MAX = 19
+"""Digests of tokens that fit into one tag."""
+SPENT_DIGITS = 12
 DELETING = "deleting"
 PORT = 443
 """What a load balancer listens on."""
@@ -82,6 +82,11 @@ class Record:
         return Kind(self.tags.get(TAG_WAY, Kind.ADDRESS.value))
 
     @property
+    def spent(self) -> tuple[str, ...]:
+        """Digests of the tokens that led it elsewhere before."""
+        return tuple(self.tags.get(TAG_SPENT, "").split())
+
+    @property
     def balancer(self) -> str:
         """What its load balancer and its target group are called: at most 32 characters."""
         owner = owner_of(self.tags)
@@ -117,8 +122,12 @@ class Endpoints:
         print = fingerprint(spec)
         record = self._there(spec, token, print, deadline)
         if record is None:
+            if token[:SPENT_DIGITS] in network.spent:
+                raise Conflict(
+                    f"what this token made, {spec.name}, has been withdrawn", reason="TOKEN_SPENT", resource=spec.name
+                )
             record = self._add(spec, token, print, network, deadline)
-        elif record.tags.get(TAG_SPEC) != print and token not in record.tags.get(TAG_SPENT, "").split():
+        elif record.tags.get(TAG_SPEC) != print and token[:SPENT_DIGITS] not in record.spent:
             record = self._move(record, spec, token, print, deadline)
         self._open(record, network, deadline)
         balancers = self._balancers(deadline) if record.way is Kind.NLB else {}
@@ -145,7 +154,7 @@ class Endpoints:
         return [group for page in pages for group in page["SecurityGroups"]]
 
     def _there(self, spec: EndpointSpec, token: str, print: str, deadline: datetime) -> Record | None:
-        """Return the way in of that name, if any. Raises AlreadyExists for another cluster's, Conflict for another spec's token."""
+        """Return the way in of that name, if any. Raises AlreadyExists for another cluster's, Conflict for a used token."""
         cloud = attrs.evolve(spec.owner, cluster=None)
         found = None
         for record in map(_record, self._groups(filters(cloud), deadline)):
@@ -250,8 +259,7 @@ class Endpoints:
         else:
             self._take_off(record, deadline)
             self._close(record.group, record.port, self._ranges(record), deadline)
-        spent = [*record.tags.get(TAG_SPENT, "").split(), record.tags.get(TAG_TOKEN, "")][-SPENT_MAX:]
-        changed = {TAG_TOKEN: token, TAG_SPEC: print, TAG_TARGET: _target(spec), TAG_SPENT: " ".join(spent)}
+        changed = {TAG_TOKEN: token, TAG_SPEC: print, TAG_TARGET: _target(spec), TAG_SPENT: _spent(record)}
         self._ec2("create_tags", deadline, Resources=[record.group], Tags=pairs(changed))
         return attrs.evolve(record, tags={**record.tags, **changed})
 
@@ -369,8 +377,19 @@ class Endpoints:
         for group in self._ec2("describe_security_groups", deadline, Filters=wanted)["SecurityGroups"]:
             self._close(group["GroupId"], record.port, [], deadline, source=record.group)
 
+    def _spend(self, record: Record, deadline: datetime) -> None:
+        """Remember the tokens of an endpoint on its network's group, so that none of them makes it again."""
+        cloud = attrs.evolve(owner_of(record.tags), cluster=None)
+        try:
+            network = read_network(self._aws, cloud, record.tags.get(TAG_NETWORK, ""), deadline)
+        except NotFound:
+            return  # and nobody can make an endpoint in it again
+        spent = " ".join([*network.spent, *_spent(record).split()][-SPENT_MAX:])
+        self._ec2("create_tags", deadline, Resources=[network.group], Tags=pairs({TAG_SPENT: spent}))
+
     def _remove(self, record: Record, deadline: datetime) -> Deletion:
         if record.tags.get(TAG_STATE) != DELETING:
+            self._spend(record, deadline)
             self._ec2("create_tags", deadline, Resources=[record.group], Tags=pairs({TAG_STATE: DELETING}))
         if record.way is Kind.NLB:
             self._close_nodes(record, deadline)
@@ -395,6 +414,10 @@ class Endpoints:
 
 def _record(group: Mapping[str, Any]) -> Record:
     return Record(group=group["GroupId"], vpc=group["VpcId"], tags=mapping(group.get("Tags")))
+
+
+def _spent(record: Record) -> str:
+    return " ".join([*record.spent, record.tags.get(TAG_TOKEN, "")[:SPENT_DIGITS]][-SPENT_MAX:])
 
 
 def _target(spec: EndpointSpec) -> str:

@@ -59,19 +59,24 @@ TRANSLATE: Mapping[str, Meaning] = {
         "InvalidInstanceID.NotFound InvalidVolume.NotFound InvalidSnapshot.NotFound InvalidVpcID.NotFound "
         "InvalidSubnetID.NotFound InvalidGroup.NotFound InvalidNetworkInterfaceID.NotFound InvalidLaunchTemplateId.NotFound "
         "InvalidLaunchTemplateName.NotFoundException InvalidAMIID.NotFound NatGatewayNotFound InvalidRouteTableID.NotFound "
-        "InvalidInternetGatewayID.NotFound InvalidVpcEndpointId.NotFound InvalidInstanceID.Malformed NoSuchEntity NoSuchBucket "
+        "InvalidInternetGatewayID.NotFound InvalidVpcEndpointId.NotFound InvalidInstanceID.Malformed NoSuchEntity "
+            "NoSuchBucket "
         "NoSuchKey NoSuchUpload NoSuchTagSet NoSuchBucketPolicy NoSuchLifecycleConfiguration NoSuchCORSConfiguration "
         "NoSuchPublicAccessBlockConfiguration ResourceNotFoundException LoadBalancerNotFound TargetGroupNotFound "
         "ListenerNotFound NotFound 404 Gateway.NotAttached InvalidPermission.NotFound",
         NotFound, "RESOURCE",
     ),
-    **_many("EntityAlreadyExists ResourceExistsException DuplicateLoadBalancerName DuplicateTargetGroupName DuplicateListener "
-            "InvalidGroup.Duplicate InvalidPermission.Duplicate RouteAlreadyExists BucketAlreadyOwnedByYou", AlreadyExists, "OWNED"),
-    "BucketAlreadyExists": Meaning(error=AlreadyExists, reason="FOREIGN", hint="bucket names are shared by all of AWS: choose another"),
+    **_many("EntityAlreadyExists ResourceExistsException DuplicateLoadBalancerName DuplicateTargetGroupName "
+            "DuplicateListener "
+            "InvalidGroup.Duplicate InvalidPermission.Duplicate RouteAlreadyExists BucketAlreadyOwnedByYou",
+            AlreadyExists, "OWNED"),
+    "BucketAlreadyExists": Meaning(error=AlreadyExists, reason="FOREIGN", hint="bucket names are shared by all of "
+            "AWS: choose another"),
     **_many("DependencyViolation InvalidGroup.InUse VolumeInUse InvalidSnapshot.InUse ResourceInUseException ResourceInUse "
             "DeleteConflict", Conflict, "IN_USE", hint="delete what uses it first"),
     **_many("IncorrectState IncorrectInstanceState ResourceNotReady InvalidStateException EntityTemporarilyUnmodifiable "
-            "ConcurrentModification ConcurrentModificationException OperationAborted ScalingActivityInProgress", Conflict, "BUSY"),
+            "ConcurrentModification ConcurrentModificationException OperationAborted ScalingActivityInProgress",
+            Conflict, "BUSY"),
     "IdempotentParameterMismatch": Meaning(error=Conflict, reason="TOKEN_MISMATCH"),
     "IdempotentInstanceTerminated": Meaning(error=Conflict, reason="TOKEN_SPENT"),
     **_many("PreconditionFailed PrefixListVersionMismatch 412", Conflict, "ETAG"),
@@ -81,17 +86,20 @@ TRANSLATE: Mapping[str, Meaning] = {
     **_many("AddressLimitExceeded", QuotaExceeded, "ADDRESSES", Scope.REGION, _RAISE),
     **_many(
         "InstanceLimitExceeded VolumeLimitExceeded MaxIOPSLimitExceeded SnapshotLimitExceeded AttachmentLimitExceeded "
-        "RouteLimitExceeded VpcLimitExceeded SubnetLimitExceeded SecurityGroupLimitExceeded RulesPerSecurityGroupLimitExceeded "
+        "RouteLimitExceeded VpcLimitExceeded SubnetLimitExceeded SecurityGroupLimitExceeded "
+            "RulesPerSecurityGroupLimitExceeded "
         "InternetGatewayLimitExceeded VpcEndpointLimitExceeded LimitExceeded ResourceLimitExceededException "
         "FileSystemLimitExceeded TooManyBuckets TooManyLoadBalancers TooManyTargetGroups TooManyListeners TooManyTargets "
         "LimitExceededException",
         QuotaExceeded, "COUNT", Scope.REGION, _RAISE,
     ),
-    **_many("InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity UnfulfillableCapacity SpotMaxPriceTooLow "
+    **_many("InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity UnfulfillableCapacity "
+            "SpotMaxPriceTooLow "
             "InsufficientVolumeCapacity InsufficientThroughputCapacity", CapacityUnavailable, "ZONE", Scope.ZONE),
     **_many("Unsupported UnsupportedAvailabilityZoneException", CapacityUnavailable, "SKU", Scope.ZONE),
     **_many("InsufficientAddressCapacity", CapacityUnavailable, "REGION", Scope.REGION),
-    **_many("InsufficientFreeAddressesInSubnet", CapacityUnavailable, "SUBNET_ADDRESSES", Scope.SUBNET, "use a larger subnet, or one more"),
+    **_many("InsufficientFreeAddressesInSubnet", CapacityUnavailable, "SUBNET_ADDRESSES", Scope.SUBNET, "use a larger "
+            "subnet, or one more"),
     **_many("ReservationCapacityExceeded", CapacityUnavailable, "RESERVATION", Scope.ZONE),
     **_many(
         "Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException "
@@ -102,18 +110,22 @@ TRANSLATE: Mapping[str, Meaning] = {
     ),
     **_many("ConcurrentMutationLimitExceeded", Throttled, "CONCURRENT_OPS", Scope.REGION),
     **_many(
-        "UnauthorizedOperation AccessDenied AccessDeniedException AllAccessDisabled AuthFailure.ServiceLinkedRoleCreationNotPermitted "
+        "UnauthorizedOperation AccessDenied AccessDeniedException AllAccessDisabled "
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted "
         "PendingVerification Blocked OperationNotPermitted InvalidOperation.NotPermitted 403 Forbidden NotAuthorized",
         PermissionDenied, "POLICY",
     ),
-    "OptInRequired": Meaning(error=PermissionDenied, reason="BILLING_DISABLED", hint="the account is not signed up for the service"),
+    "OptInRequired": Meaning(error=PermissionDenied, reason="BILLING_DISABLED", hint="the account is not signed up "
+            "for the service"),
     **_many("ExpiredTokenException ExpiredToken RequestExpired TokenRefreshRequired", Unauthenticated, "EXPIRED"),
     **_many("MissingAuthenticationToken", Unauthenticated, "MISSING"),
     **_many("InvalidClientTokenId InvalidAccessKeyId IncompleteSignature InvalidIdentityToken SignatureDoesNotMatch "
             "UnrecognizedClientException AuthFailure InvalidToken", Unauthenticated, "FORGED"),
     **_many("RequestTimeTooSkewed", Unauthenticated, "CLOCK_SKEW", hint="set this machine's clock"),
-    **_many("MissingParameter InvalidParameter InvalidParameterValue InvalidParameterException ValidationException ValidationError "
-            "InvalidInput MalformedPolicyDocument MalformedPolicy MalformedXML InvalidAMIID.Malformed InvalidUserData.Malformed "
+    **_many("MissingParameter InvalidParameter InvalidParameterValue InvalidParameterException ValidationException "
+            "ValidationError "
+            "InvalidInput MalformedPolicyDocument MalformedPolicy MalformedXML InvalidAMIID.Malformed "
+            "InvalidUserData.Malformed "
             "InvalidPaginationToken PaginationTokenExpiredException InvalidNextToken InvalidArgument InvalidRequest "
             "InvalidSubnet.Range InvalidVpc.Range InvalidConfigurationRequest InvalidTarget UnknownParameter "
             "IllegalLocationConstraintException InvalidLocationConstraint InvalidTagKey.Malformed InvalidTag "
@@ -123,7 +135,8 @@ TRANSLATE: Mapping[str, Meaning] = {
     **_many("InvalidSubnet.Conflict", Conflict, "IN_USE"),
     **_many("UnsupportedOperation", InvalidRequest, "UNSUPPORTED_VALUE"),
     **_many("InternalError InternalFailure ServiceUnavailable ServiceUnavailableException Unavailable ServiceFailure "
-            "ServerException ServiceException InternalServiceError InternalServiceException 500 502 503 504", Transient, "SERVER"),
+            "ServerException ServiceException InternalServiceError InternalServiceException 500 502 503 504",
+            Transient, "SERVER"),
     **_many("ResourcePropagationDelayException", Transient, "PROPAGATION"),
     **_many("RequestTimeout RequestTimeoutException", DeadlineExceeded, "REQUEST"),
 }  # fmt: skip

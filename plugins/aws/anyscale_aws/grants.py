@@ -1,4 +1,4 @@
-"""Grants as they are found again: an inline policy of the identity's role, whose name says on what, how far, and by which call."""
+"""Grants as they are found again: inline policies of the identity's role, whose names say on what, how far, by which call."""
 
 import attrs
 

@@ -6,7 +6,7 @@ can be made or removed by it. An adopted role is put into a profile of ours and 
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -65,10 +65,10 @@ class AwsIdentity(IdentityDriver):
     def __init__(self, config: DriverConfig, sessions: Sessions | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._region = config.region
+        self._region = config.region or self._settings.region
         self._config = config
         self._sessions = sessions
-        self._aws = Aws(self._settings, config.region, config.clock, sessions)
+        self._aws = Aws(self._settings, self._region, config.clock, sessions)
         self._busy = Busy()
 
     def create(self, spec: IdentitySpec, *, token: Token, deadline: datetime) -> Identity:
@@ -123,7 +123,7 @@ class AwsIdentity(IdentityDriver):
             "aws_secret_access_key": Secret(str(answer["SecretAccessKey"])),
             "aws_session_token": Secret(str(answer["SessionToken"])),
         }
-        return Credentials(values=values, expires_at=answer["Expiration"])
+        return Credentials(values=values, expires_at=answer["Expiration"].astimezone(UTC))
 
     def prove(self, audience: str, *, subject: str, deadline: datetime) -> Proof:
         """Sign with this machine's own credentials, those of its instance profile; ``subject`` is what STS will say."""
@@ -190,7 +190,7 @@ class AwsIdentity(IdentityDriver):
         for page in pages:
             for each in page["InstanceProfiles"]:
                 path = Path.parse(each["Path"])
-                if path is not None:
+                if path is not None and (path.owner.plane, path.owner.cloud) == (owner.plane, owner.cloud):
                     yield _profile(each, path)
 
     def _read(self, name: str, owner: Owner, deadline: datetime) -> Profile:

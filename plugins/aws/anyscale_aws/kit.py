@@ -48,8 +48,12 @@ PLANE_ACCOUNT = "999999999999"
 TYPE, IMAGE, IMAGE_X86 = "m7g.medium", "ami-0c0ffee0c0ffee000", "ami-0c0ffee0c0ffee086"
 """One vCPU, so that a quota of vCPUs is one of instances."""
 OUR_TOKEN = re.compile(rb"anyscale-core-token(?:</Key><Value>|[^&]*&[^=]*Value=)([0-9a-f]{20})")
-CODES = {f"{service}:Conflict(ETAG)": (412, "PreconditionFailed") for service in ("ec2", "iam", "s3")}
-"""No service of EC2's kind has a word of its own for a lost update; this one means it wherever it comes."""
+CODES = {
+    **{f"{service}:Conflict(ETAG)": (412, "PreconditionFailed") for service in ("ec2", "iam", "s3")},
+    **{f"{service}:Transient(PROPAGATION)": (428, "ResourcePropagationDelayException") for service in ("iam", "s3")},
+    "CapacityUnavailable(SKU)": (400, "UnsupportedAvailabilityZoneException"),
+}
+"""Where a service has no word of its own, the one that means it wherever it comes."""
 STATES = {"shutting-down": "deleting", "stopping": "stopped"}
 
 
@@ -101,7 +105,8 @@ class AccountOracle:
                 member = member_of(tags, life.index)
                 named = {} if member is None else {TAG_NAME: member.name, TAG_NODE: member.node_id}
                 yield Item(
-                    kind="instance", id=instance.id, name=named.get(TAG_NAME, tags.get(TAG_NAME, "")), tags={**shown(tags), **named},
+                    kind="instance", id=instance.id, name=named.get(TAG_NAME, tags.get(TAG_NAME, "")),
+                    tags={**shown(tags), **named},
                     state=STATES.get(state, state), detail={"type": instance.instance_type, "zone": instance.availability_zone},
                 )  # fmt: skip
         for volume in account.ec2.volumes.values():
@@ -113,10 +118,10 @@ class AccountOracle:
         ec2 = self._account.ec2
         default = {vpc.id for vpc in ec2.vpcs.values() if vpc.is_default == "true" or vpc.is_default is True}
         for vpc in ec2.vpcs.values():
+            if vpc.id in default:
+                continue
             tags = self._tags(vpc.id)
-            kind = (
-                "default vpc" if vpc.id in default else "network" if tags.get("anyscale-core-kind") else "foreign vpc"
-            )
+            kind = "network" if tags.get("anyscale-core-kind") else "foreign vpc"
             yield Item(kind=kind, id=vpc.id, name=tags.get(TAG_NAME, ""), tags=tags, detail={"range": vpc.cidr_block})
         for zoned in ec2.subnets.values():
             for subnet in zoned.values():
@@ -320,13 +325,15 @@ class AwsKit(Kit):
             return ""
         if service == "s3":
             return buckets.permission_of(operation)
-        names = {"elastic-load-balancing-v2": "elasticloadbalancing", "elbv2": "elasticloadbalancing",
-                 "resource-groups-tagging-api": "tag", "resourcegroupstaggingapi": "tag", "service-quotas": "servicequotas"}  # fmt: skip
+        names = {
+            "elastic-load-balancing-v2": "elasticloadbalancing", "elbv2": "elasticloadbalancing",
+            "resource-groups-tagging-api": "tag", "resourcegroupstaggingapi": "tag", "service-quotas": "servicequotas",
+        }  # fmt: skip
         return f"{names.get(service, service)}:{operation}"
 
     def proving_subject(self, ctx: Any) -> str:
         """Let this process be on a new machine; return its instance id, which is what STS says of it."""
-        life_id = ctx.subject("cluster").make().id
+        life_id = str(ctx.subject("cluster").make().id)
         self._machine = self._credentials_of(life_id)
         self._machines[life_id] = self._machine
         return life_id
@@ -346,7 +353,7 @@ class AwsKit(Kit):
 
         return {
             Hand.SELL_OUT: self._sell_out,
-            Hand.RESTOCK: lambda: (account.sold_out.clear(), account.withdrawn.clear()),
+            Hand.RESTOCK: self._restock,
             Hand.LIMIT: lambda count: account.quotas.update({"L-1216C47A": float(count)}),
             Hand.KILL: lambda name: account.vanish(one(name)),
             Hand.STOP: lambda name: account.stop(one(name)),
@@ -399,6 +406,10 @@ class AwsKit(Kit):
         # A stockout shows in no catalogue of EC2; what a zone does not offer any more does.
         self.account.sold_out.add((instance_type, zone or ""))
         self.account.withdrawn.add((instance_type, zone or ""))
+
+    def _restock(self) -> None:
+        self.account.sold_out.clear()
+        self.account.withdrawn.clear()
 
     def _offer(self, kind: str) -> str:
         account = self.account

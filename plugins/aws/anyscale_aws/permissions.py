@@ -84,7 +84,10 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("s3:GetBucketCORS", "buckets", "whether browsers may use signed URLs"),
         ("s3:PutBucketCORS", "buckets", "browsers may use signed URLs"),
     ),
-    "storage.get": (("s3:GetBucketTagging", "buckets", "whose it is"), ("tag:GetResources", ANY, "adopted buckets have other names")),
+    "storage.get": (
+        ("s3:GetBucketTagging", "buckets", "whose it is"),
+        ("tag:GetResources", ANY, "adopted buckets have other names"),
+    ),
     "storage.list": (("tag:GetResources", ANY, "buckets by their tags"),),
     "storage.delete": (
         ("s3:GetBucketTagging", "buckets", "whose it is"),
@@ -102,6 +105,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("iam:GetInstanceProfile", "profiles", "the identity"),
         ("iam:ListRolePolicies", "roles", "what it has been granted"),
         ("iam:PutRolePolicy", "roles", "the grant"),
+        ("sts:AssumeRole", "roles", "short-lived credentials for what was granted"),
     ),
     "storage.revoke": (
         ("s3:GetBucketTagging", "buckets", "whose it is"),
@@ -220,7 +224,8 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 }  # fmt: skip
 
 KINDS = {
-    "launched": ("instance", "volume", "network-interface", "spot-instances-request"), "instances": ("instance",), "vpcs": ("vpc",),
+    "launched": ("instance", "volume", "network-interface", "spot-instances-request"), "instances": ("instance",),
+    "vpcs": ("vpc",),
     "subnets": ("subnet",), "gateways": ("internet-gateway",), "tables": ("route-table",), "ends": ("vpc-endpoint",),
     "groups": ("security-group", "security-group-rule"), "interfaces": ("network-interface",),
     "network": ("vpc", "subnet", "internet-gateway", "vpc-endpoint", "security-group", "security-group-rule"),

@@ -17,8 +17,10 @@ from anyscale_core.models.owner import TAG_CLOUD, TAG_NAME, TAG_PLANE, Owner
 TAG_SUBNETS = "anyscale-core-subnets"
 """``us-west-2a=subnet-1 us-west-2b=subnet-2``, on the security group of a network's nodes."""
 TAG_MODE = "anyscale-core-mode"
+TAG_SPENT = "anyscale-core-spent"
+"""Digests of tokens that have had their time: what comes late with one of them changes nothing."""
 NODES, ADOPTED, WAY = "nodes", "adopted", "endpoint"
-"""Kinds of our security groups: of a network's nodes, of the nodes in a network that was adopted (its whole record), of a way in."""
+"""Kinds of our security groups: of a network's nodes, of those in an adopted one (its whole record), of a way in."""
 
 
 @attrs.frozen(kw_only=True)
@@ -30,6 +32,8 @@ class Network:
     subnets: Mapping[str, str]
     """By zone."""
     mode: NetworkMode
+    spent: tuple[str, ...] = ()
+    """Digests of the tokens of endpoints that were withdrawn, the last ones."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +100,7 @@ def read_network(aws: Aws, owner: Owner, name: str, deadline: datetime) -> Netwo
     tags = mapping(found[0].get("Tags"))
     return Network(
         group=found[0]["GroupId"], vpc=found[0]["VpcId"], subnets=subnets_of(tags),
-        mode=NetworkMode(tags.get(TAG_MODE, "private")),
+        mode=NetworkMode(tags.get(TAG_MODE, "private")), spent=tuple(tags.get(TAG_SPENT, "").split()),
     )  # fmt: skip
 
 

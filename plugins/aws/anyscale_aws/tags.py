@@ -114,7 +114,7 @@ def batch_tags(members: Sequence[Member]) -> dict[str, str]:
 
 def member_of(tags: Mapping[str, str], index: int) -> Member | None:
     """Return who an instance is by its tags and its launch index; None for one that says nothing of it."""
-    pieces = []
+    pieces: list[str] = []
     while (piece := tags.get(f"{TAG_BATCH}{len(pieces)}")) is not None:
         pieces.append(piece)
     if pieces:

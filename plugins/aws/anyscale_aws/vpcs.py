@@ -22,7 +22,7 @@ TAG_ZONES = "anyscale-core-zones"
 TAG_VPC = "anyscale-core-vpc"
 """On every part of a VPC of ours: its id."""
 ZONES = 3
-RANGE = ipaddress.ip_network("10.0.0.0/8")
+RANGE = ipaddress.IPv4Network("10.0.0.0/8")
 VPC_BITS, SUBNET_BITS = 16, 4
 """A VPC is a /16 unless the spec says otherwise; a subnet a sixteenth of it."""
 ANYWHERE = "0.0.0.0/0"
@@ -94,9 +94,9 @@ def first_zones(aws: Aws, deadline: datetime) -> tuple[str, ...]:
 
 def range_of(plan: Plan, taken: Sequence[str]) -> str:
     """Return the range of a new VPC. Raises Conflict(IN_USE) for one that overlaps another of ours."""
-    others = [ipaddress.ip_network(each) for each in taken]
+    others = [ipaddress.IPv4Network(each) for each in taken]
     if plan.spec.cidr:
-        wanted = ipaddress.ip_network(plan.spec.cidr)
+        wanted = ipaddress.IPv4Network(plan.spec.cidr)
         for other in others:
             if wanted.overlaps(other):
                 raise Conflict(

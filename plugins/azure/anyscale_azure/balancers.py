@@ -21,6 +21,9 @@ PIP = "Microsoft.Network/publicIPAddresses"
 PRIORITIES = range(200, 4000)
 """Numbers of our rules in a security group: each is there once, and others may stand before and after ours."""
 TAG_GOING = f"{tagging.PREFIX}going"
+TAG_PAST = f"{tagging.PREFIX}past"
+PAST_MAX = 14
+"""So many tokens fit in a tag."""
 
 
 def path_of(spec: EndpointSpec, settings: Settings) -> str:
@@ -38,7 +41,9 @@ def rule_name(name: str, owner: Owner) -> str:
     return tagging.named(name, owner)
 
 
-def render(spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def render(
+    spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any], settings: Settings, *, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the body of a way in to a head: one front, one head behind, one port."""
     path = path_of(spec, settings)
     is_open = networks.mode_of(record) is NetworkMode.PUBLIC
@@ -52,7 +57,7 @@ def render(spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any], settings
     behind = {"ipAddress": spec.target_address, "virtualNetwork": {"id": networks.vnet_path(record, settings)}}
     return {
         "location": settings.location,
-        "tags": _tags(spec, stamp, record),
+        "tags": _tags(spec, stamp, record, before),
         "sku": {"name": "Standard", "tier": "Regional"},
         "properties": {
             "frontendIPConfigurations": [{"name": "front", "properties": front}],
@@ -137,20 +142,6 @@ def rule_path(thing: Mapping[str, Any], settings: Settings) -> str:
     return f"{group}/securityRules/{rule_name(tags.get(TAG_NAME, ''), owner)}"
 
 
-def is_same(way: Mapping[str, Any], spec: EndpointSpec, record: Mapping[str, Any], settings: Settings) -> bool:
-    """Tell whether a way in leads already where it is wanted to."""
-    properties = way.get("properties", {})
-    rules = properties.get("loadBalancingRules") or ()
-    pools = properties.get("backendAddressPools") or ()
-    if not rules or not pools:
-        return False
-    heads = pools[0].get("properties", {}).get("loadBalancerBackendAddresses") or ()
-    leads = heads[0].get("properties", {}).get("ipAddress") if heads else ""
-    port = rules[0].get("properties", {}).get("backendPort")
-    there = network_key(way, settings) == str(record["id"]).lower()
-    return there and (leads, port) == (spec.target_address, spec.target_port)
-
-
 def is_public(way: Mapping[str, Any]) -> bool:
     """Tell whether a way in has, or has had, an address of its own."""
     fronts = way.get("properties", {}).get("frontendIPConfigurations") or ()
@@ -189,9 +180,20 @@ def view(thing: Mapping[str, Any], addresses: Mapping[str, Mapping[str, Any]]) -
     return Endpoint(name=name, owner=owner, state=EndpointState.READY, url=f"https://{host}:{port}")
 
 
-def _tags(spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any]) -> dict[str, str]:
+def past(way: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the tokens of a way in's orders that newer ones have taken the place of, as far back as a tag holds."""
+    return tuple(str((way.get("tags") or {}).get(TAG_PAST, "")).split())
+
+
+def _tags(
+    spec: EndpointSpec, stamp: Stamp, record: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> dict[str, str]:
     tags = tagging.written(spec.name, spec.owner, stamp, {})
-    return tags | {TAG_ENDPOINT: tagging.shown(record.get("tags")).get(TAG_NAME, spec.network)}
+    tags[TAG_ENDPOINT] = tagging.shown(record.get("tags")).get(TAG_NAME, spec.network)
+    if before is not None:
+        tokens = (tagging.stamped(before.get("tags")).token, *past(before))
+        tags[TAG_PAST] = " ".join(tokens[:PAST_MAX])
+    return tags
 
 
 def _network(thing: Mapping[str, Any]) -> str:

@@ -73,10 +73,11 @@ class Azure:
         from azure.mgmt.core.exceptions import ARMErrorFormat
 
         pipeline = self._one("arm", self._arm_client)
+        url = path if path.startswith("https://") else f"{self.settings.endpoint.rstrip('/')}{path}"
         query = {} if "api-version=" in path else {"api-version": version}
         request = HttpRequest(
             method,
-            pipeline.format_url(path),
+            url,
             params={**query, **(params or {})},
             json=body,
             headers=dict(headers or {}),

@@ -100,6 +100,8 @@ def note_of(name: str, owner: Owner, stamp: Stamp) -> dict[str, str]:
 
 def find(azure: Azure, name: str, owner: Owner, deadline: datetime) -> Person | None:
     """Return an identity by its name: one that we made by its path, else one that was adopted by the list of all."""
+    if not tagging.is_name(name):
+        return None
     path = azure.settings.resource(UAI, tagging.named(name, owner))
     try:
         person = person_of(azure.send("GET", path, VERSION, deadline=deadline).body, owner)

@@ -1,6 +1,7 @@
 """What is really in a simulated subscription, read from the simulator's books; of the kit, and of nothing else."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +18,15 @@ KINDS = {
     "Microsoft.Compute/disks": "disk",
     "Microsoft.Network/networkInterfaces": "interface",
     "Microsoft.Network/publicIPAddresses": "address",
-    "Microsoft.Network/networkSecurityGroups": "security group",
+    "Microsoft.Network/networkSecurityGroups": "securitygroup",
     "Microsoft.Network/loadBalancers": "endpoint",
     "Microsoft.ManagedIdentity/userAssignedIdentities": "identity",
     VNET: "network",
 }
-PLANE = "anyscale-core-plane"
+PLANE, LIFE = "anyscale-core-plane", "anyscale-core-life"
 ADOPTED = re.compile(r"anyscale-core-adopted-(\w+)$")
 PATHS = re.compile(r"blobs:path\] StringStartsWith '([^']*)'")
-HIDDEN = ("anyscale-core-token", "anyscale-core-request")
-PART = re.compile(r"-[0-9a-f]{8}-(os|nic|ip)$")
+HIDDEN = ("anyscale-core-token", "anyscale-core-request", LIFE, "anyscale-core-past")
 
 
 class AzureOracle:
@@ -40,7 +40,8 @@ class AzureOracle:
         at = self._subscription()
         things = at.inventory()
         for thing in things:
-            yield from _items(thing)
+            found = at.find(thing.id)
+            yield from _items(thing, "" if found is None else str(found.state).lower())
         yield from _remains(things)
         people = self.people()
         buckets = {}
@@ -70,20 +71,23 @@ class AzureOracle:
 
 def _remains(things: Sequence[Thing]) -> Iterator[Item]:
     """Yield the machines that are gone and whose disks or interfaces are not: they are being deleted still."""
-    machines = {thing.name for thing in things if KINDS.get(thing.type) == "instance"}
-    seen: set[str] = set()
+    lives = {thing.tags.get(LIFE) for thing in things if KINDS.get(thing.type) == "instance"}
     for thing in things:
-        machine = PART.sub("", thing.name)
-        if KINDS.get(thing.type) not in ("disk", "interface") or PLANE not in thing.tags or machine in machines:
-            continue
-        id = f"{machine}.{thing.tags.get(HIDDEN[0], '')[:8]}"
-        if id not in seen:
-            seen.add(id)
+        life = thing.tags.get(LIFE)
+        if KINDS.get(thing.type) in ("disk", "interface") and life is not None and life not in lives:
+            lives.add(life)
+            machine = f"{thing.tags.get('Name', '')}-{_suffix(thing.tags)}"
             tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
-            yield Item(kind="instance", id=id, name=tags.get("Name", ""), tags=tags, state="deleting")
+            yield Item(kind="instance", id=f"{machine}.{life}", name=tags.get("Name", ""), tags=tags, state="deleting")
 
 
-def _items(thing: Thing) -> Iterator[Item]:
+def _suffix(tags: Mapping[str, str]) -> str:
+    """Return what names of this plane and cloud end in."""
+    whose = f"{tags.get(PLANE)}\0{tags.get('anyscale-core-cloud')}"
+    return hashlib.sha256(whose.encode()).hexdigest()[:5]
+
+
+def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
     kind = KINDS.get(thing.type)
     if thing.type.endswith("federatedIdentityCredentials"):
         subject = str(thing.body["properties"]["subject"])
@@ -91,11 +95,13 @@ def _items(thing: Thing) -> Iterator[Item]:
     if kind is None:
         return
     tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
-    if kind == "security group" and any(key.startswith("anyscale-core-adopts-") for key in thing.tags):
+    if kind == "securitygroup" and any(key.startswith("anyscale-core-adopts-") for key in thing.tags):
         kind = "network"
     if kind == "identity" and (note := _note(thing)):
         yield Item(kind=kind, id=thing.id, name=note["Name"], tags=note, detail={"client": str(thing.tags)})
         return
+    if thing.name == "customers":
+        return  # what machines go into that are in no network of the core's
     if PLANE not in tags:
         yield Item(
             kind=f"foreign {kind}",
@@ -104,9 +110,14 @@ def _items(thing: Thing) -> Iterator[Item]:
             detail={"body": json.dumps(thing.body, sort_keys=True)},
         )
         return
-    id = f"{thing.name}.{thing.tags.get(HIDDEN[0], '')[:8]}" if kind == "instance" else thing.id
+    id = f"{thing.name}.{thing.tags.get(LIFE, '')}" if kind == "instance" else thing.id
     yield Item(
-        kind=kind, id=id, name=tags.get("Name", ""), tags=tags, state=_state(thing, kind), detail=_detail(thing, kind)
+        kind=kind,
+        id=id,
+        name=tags.get("Name", ""),
+        tags=tags,
+        state=_state(thing, kind, provisioned),
+        detail=_detail(thing, kind),
     )
     if thing.type.endswith("networkSecurityGroups"):
         for rule in thing.body["properties"].get("securityRules") or ():
@@ -115,10 +126,11 @@ def _items(thing: Thing) -> Iterator[Item]:
             yield Item(kind="rule", id=str(rule["id"]), name=str(rule["name"])[:-6], detail={"from": source})
 
 
-def _state(thing: Thing, kind: str) -> str:
-    plain = str(thing.body.get("properties", {}).get("provisioningState", thing.state)).lower()
-    if plain == "deleting" or thing.state == "Deleting":
+def _state(thing: Thing, kind: str, provisioned: str) -> str:
+    if provisioned == "deleting":
         return "deleting"
+    if provisioned == "failed" and kind == "instance":
+        return "stopped"
     if kind == "instance":
         power = thing.state.lower().rpartition("/")[2]
         if power in ("stopped", "deallocated", "failed"):

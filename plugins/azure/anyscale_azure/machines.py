@@ -3,6 +3,7 @@
 import base64
 import copy
 import hashlib
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ import attrs
 
 from anyscale_azure import tags as tagging
 from anyscale_azure.config import Settings
-from anyscale_azure.tags import Stamp
+from anyscale_azure.tags import TAG_LIFE, Stamp
 from anyscale_core.drivers.startup import script
 from anyscale_core.errors import InvalidRequest
 from anyscale_core.models.cluster import MarketType
@@ -47,7 +48,8 @@ def render(
     spec: InstanceSpec, stamp: Stamp, place: Place, settings: Settings, *, identity_id: str = ""
 ) -> dict[str, Any]:
     """Return the body that makes the machine with all that comes along: interface, disk and address, tagged, to go with it."""
-    tags = tagging.written(spec.name, spec.owner, stamp, spec.tags, node_id=spec.node_id)
+    life = secrets.token_hex(NONCE // 2)
+    tags = tagging.written(spec.name, spec.owner, stamp, spec.tags, node_id=spec.node_id) | {TAG_LIFE: life}
     name = tagging.named(spec.name, spec.owner)
     ours: dict[str, Any] = {
         "location": settings.location,
@@ -59,14 +61,14 @@ def render(
                 "imageReference": _image(spec.image_uri or settings.image),
                 # A disk that is made with its machine gets the machine's tags.
                 "osDisk": {
-                    "name": part_of(name, stamp, "os"), "createOption": "FromImage", "deleteOption": "Delete",
+                    "name": part_of(name, life, "os"), "createOption": "FromImage", "deleteOption": "Delete",
                     "diskSizeGB": settings.os_disk_gb, "managedDisk": {"storageAccountType": "StandardSSD_LRS"},
                 },
             },
             "osProfile": _os_profile(spec, settings),
             "networkProfile": {
                 "networkApiVersion": NETWORK_API,
-                "networkInterfaceConfigurations": [_interface(name, stamp, tags, place)],
+                "networkInterfaceConfigurations": [_interface(name, life, tags, place)],
             },
         },
     }  # fmt: skip
@@ -107,23 +109,25 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     )
 
 
-def remains(id: str, part: Mapping[str, Any]) -> Instance:
+def remains(part: Mapping[str, Any]) -> Instance:
     """Return a machine that is gone and whose disk or interface is not yet: it is being deleted still."""
     tags = tagging.shown(part.get("tags"))
+    owner, name = tagging.owner_of(tags), tags.get(TAG_NAME, "")
+    id = InstanceId(f"{tagging.named(name, owner)}.{tagging.life_of(part.get('tags'))}")
     return Instance(
-        id=InstanceId(id), name=tags.get(TAG_NAME, ""), node_id=tagging.node_of(tags), owner=tagging.owner_of(tags),
-        instance_type="", state=InstanceState.DELETING, tags=tags,
+        id=id, name=name, node_id=tagging.node_of(tags), owner=owner, instance_type="", state=InstanceState.DELETING,
+        tags=tags,
     )  # fmt: skip
 
 
 def id_of(machine: Mapping[str, Any]) -> InstanceId:
-    """Return a machine's id: its name in Azure, and a word of its token, so that a name used anew is another id."""
-    return InstanceId(f"{machine['name']}.{tagging.stamped(machine.get('tags')).token[:NONCE]}")
+    """Return a machine's id: its name in Azure, and the word of chance that tells it from others that have had the name."""
+    return InstanceId(f"{machine['name']}.{tagging.life_of(machine.get('tags'))}")
 
 
-def part_of(name: str, stamp: Stamp, part: str) -> str:
-    """Return the name of what comes along with a machine. What a namesake has left, which goes a little later, is not in its way."""
-    return f"{name}-{stamp.token[:NONCE]}-{part}"
+def part_of(name: str, life: str, part: str) -> str:
+    """Return the name of what comes along with a machine: what a namesake has left, which goes later, is not in its way."""
+    return f"{name}-{life}-{part}"
 
 
 def name_in(id: str) -> str:
@@ -188,16 +192,16 @@ def _os_profile(spec: InstanceSpec, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _interface(name: str, stamp: Stamp, tags: Mapping[str, str], place: Place) -> dict[str, Any]:
+def _interface(name: str, life: str, tags: Mapping[str, str], place: Place) -> dict[str, Any]:
     address: dict[str, Any] = {"subnet": {"id": place.subnet_id}, "primary": True}
     if place.has_address:
         address["publicIPAddressConfiguration"] = {
-            "name": part_of(name, stamp, "ip"), "tags": tags, "sku": {"name": "Standard", "tier": "Regional"},
+            "name": part_of(name, life, "ip"), "tags": tags, "sku": {"name": "Standard", "tier": "Regional"},
             "properties": {"deleteOption": "Delete", "publicIPAllocationMethod": "Static"},
         }  # fmt: skip
     guard = {"networkSecurityGroup": {"id": place.security_group_id}} if place.security_group_id else {}
     return {
-        "name": part_of(name, stamp, "nic"),
+        "name": part_of(name, life, "nic"),
         "tags": tags,
         "properties": {
             "primary": True, "deleteOption": "Delete", **guard, "ipConfigurations": [{"name": "main", "properties": address}],

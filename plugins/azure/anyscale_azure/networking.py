@@ -92,6 +92,8 @@ class AzureNetworking(NetworkingDriver):
         record = networks.find(self._azure, spec.network, spec.owner, deadline)
         if record is None:
             raise NotFound(f"no network {spec.network!r}", reason="PARENT", resource=spec.network)
+        if stamp.token in balancers.past(record):
+            raise tagging.superseded("endpoint", spec.name)
         old = self._way(spec, stamp, deadline)
         is_public = networks.mode_of(record) is NetworkMode.PUBLIC
         if old is not None and tagging.stamped(old.get("tags")) == stamp:
@@ -100,20 +102,18 @@ class AzureNetworking(NetworkingDriver):
         if is_public:
             body = balancers.address_of(spec, self._settings)
             self._azure.send("PUT", balancers.address_path(spec, self._settings), VERSION, deadline=deadline, body=body)
-        same = old is not None and balancers.is_same(old, spec, record, self._settings)
-        if same and old is not None:
-            self._finish(spec, record, deadline)
-            return balancers.view(old, self._addresses(deadline) if is_public else {})
-        body = balancers.render(spec, stamp, record, self._settings)
+        body = balancers.render(spec, stamp, record, self._settings, before=old)
         # A way in that stands is moved by the same request: the newest order counts.
         headers = ONLY_NEW if old is None else {"If-Match": str(old["etag"])} if old.get("etag") else {}
         path = balancers.path_of(spec, self._settings)
-        made = self._azure.send("PUT", path, VERSION, deadline=deadline, body=body, headers=headers).body
+        made = self._write_way(path, body, headers, stamp, deadline)
         self._finish(spec, record, deadline)
         return balancers.view(made, self._addresses(deadline) if is_public else {})
 
     def withdraw(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         tagging.check_owner(owner)
+        if not tagging.is_name(name):
+            return Deletion.ALREADY_ABSENT
         path = self._settings.resource(LB, tagging.named(name, owner))
         way = self._read(path, deadline)
         address = self._settings.resource(PIP, tagging.named(name, owner))
@@ -127,6 +127,8 @@ class AzureNetworking(NetworkingDriver):
         if way is None:
             answer = self._azure.send("DELETE", address, VERSION, deadline=deadline)
             return Deletion.GONE if answer.status == 204 else Deletion.GOING
+        if balancers.past(way):
+            self._remember(way, deadline)
         if _state(way) != "deleting":
             if is_public and not balancers.is_going(way):
                 # It lets go of its address, so that both can go by this one call.
@@ -143,6 +145,32 @@ class AzureNetworking(NetworkingDriver):
 
     def close(self) -> None:
         self._azure.close()
+
+    def _write_way(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], stamp: tagging.Stamp, deadline: datetime
+    ) -> Mapping[str, Any]:
+        try:
+            return self._azure.send("PUT", path, VERSION, deadline=deadline, body=body, headers=headers).body
+        except Conflict as error:
+            found = self._read(path, deadline) if error.reason == "ETAG" else None
+            if found is None or tagging.stamped(found.get("tags")) != stamp:
+                raise
+            return found  # it was this very request that made it, and lists do not show it yet
+
+    def _remember(self, way: Mapping[str, Any], deadline: datetime) -> None:
+        """Let the network know which orders for a way in came too late, when that is no more: they may be repeated yet."""
+        record = self._read(balancers.network_key(way, self._settings), deadline)
+        if record is None:
+            return
+        tokens = dict.fromkeys((*balancers.past(way), *balancers.past(record)))
+        if tuple(tokens)[: balancers.PAST_MAX] == balancers.past(record):
+            return
+        body = {
+            "operation": "Merge",
+            "properties": {"tags": {balancers.TAG_PAST: " ".join(tuple(tokens)[: balancers.PAST_MAX])}},
+        }
+        path = f"{record['id']}/providers/Microsoft.Resources/tags/default"
+        self._azure.send("PATCH", path, networks.TAGS_VERSION, deadline=deadline, body=body)
 
     def _release(self, address: str, deadline: datetime) -> None:
         """Give an address back, unless its load balancer has it still: then the next call does."""
@@ -180,7 +208,7 @@ class AzureNetworking(NetworkingDriver):
             found = self._read(path, deadline)
             standing = None if found is None else self._standing((found,), spec.name, owner, stamp)
             if standing is None:
-                raise Conflict(f"{spec.name} is going just now", reason="BEING_DELETED", resource=spec.name) from error
+                raise
             return standing
 
     def _way(self, spec: EndpointSpec, stamp: tagging.Stamp, deadline: datetime) -> dict[str, Any] | None:
@@ -199,6 +227,8 @@ class AzureNetworking(NetworkingDriver):
             reason = "OWNED" if tagging.is_same_cloud(_owner(old), spec.owner) else "FOREIGN"
             message = f"there is an endpoint {spec.name} already"
             raise AlreadyExists(message, reason=reason, resource=spec.name, hint="use another name")
+        if stamp.token in balancers.past(old):
+            raise tagging.superseded("endpoint", spec.name)
         if balancers.is_going(old):
             raise Conflict(f"{spec.name} is being taken down", reason="BEING_DELETED", resource=spec.name)
         return old

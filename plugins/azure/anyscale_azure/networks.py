@@ -26,6 +26,8 @@ NIC = "Microsoft.Network/networkInterfaces"
 NSG = "Microsoft.Network/networkSecurityGroups"
 VNET = "Microsoft.Network/virtualNetworks"
 SUBNET = "nodes"
+TAGS_VERSION = "2021-04-01"
+"""The version of Microsoft.Resources that tags are merged by."""
 TAG_MODE = f"{tagging.PREFIX}mode"
 TAG_ADOPTS = f"{tagging.PREFIX}adopts"
 """On an adopted network's record: the path of each subnet, in parts that fit a tag: -0-0, -0-1, -1-0."""
@@ -54,6 +56,8 @@ def place_of(azure: Azure, network: str | None, owner: Owner, deadline: datetime
 
 def find(azure: Azure, name: str, owner: Owner, deadline: datetime) -> dict[str, Any] | None:
     """Return the record of a network of this plane and cloud, whichever of its clusters it belongs to."""
+    if not tagging.is_name(name):
+        return None
     path = azure.settings.resource(NSG, tagging.named(name, owner))
     try:
         record = dict(azure.send("GET", path, VERSION, deadline=deadline).body)

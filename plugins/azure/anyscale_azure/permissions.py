@@ -22,7 +22,14 @@ _SEE_VMS: tuple[Need, ...] = (
     (f"{_VM}/read", _SUB, "machines, their tags and their power"),
     (f"{_NET}/networkInterfaces/read", _GROUP, "their addresses"),
 )
+_SEE_DISK: Need = ("Microsoft.Compute/disks/read", _GROUP, "what is left of a machine that is gone")
 _FIND_BUCKET: tuple[Need, ...] = ((f"{_BLOBS}/read", _GROUP, "containers and their metadata"),)
+
+_SEE_WAYS: tuple[Need, ...] = (
+    _FIND_NETWORK,
+    (f"{_NET}/loadBalancers/read", _GROUP, "ways in"),
+    (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses"),
+)
 
 # feature -> (action, on what, why)
 NEEDS: dict[str, tuple[Need, ...]] = {
@@ -40,9 +47,12 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         _FIND_NETWORK,
         _FIND_PERSON,
     ),
-    "cluster.get": _SEE_VMS,
+    "cluster.get": (*_SEE_VMS, _SEE_DISK),
     "cluster.list": _SEE_VMS,
-    "cluster.delete": (_SEE_VMS[0], (f"{_VM}/delete", _GROUP, "a machine with all that came along")),
+    "cluster.delete": (
+        *_SEE_VMS,
+        _SEE_DISK,
+        (f"{_VM}/delete", _GROUP, "a machine with all that came along")),
     "cluster.delete_volume": (),
     "cluster.offerings": (("Microsoft.Compute/skus/read", _SUB, "the catalogue of sizes"),),
     "cluster.quotas": (
@@ -112,8 +122,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_NET}/virtualNetworks/read", _SUB, "ranges that are taken, and what is adopted"),
         (f"{_NET}/virtualNetworks/write", _GROUP, "the virtual network and its subnet"),
     ),
-    "networking.get": (_FIND_NETWORK, (f"{_NET}/loadBalancers/read", _GROUP, "ways in"), (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses")),
-    "networking.list": (_FIND_NETWORK, (f"{_NET}/loadBalancers/read", _GROUP, "ways in"), (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses")),
+    "networking.get": _SEE_WAYS,
+    "networking.list": _SEE_WAYS,
     "networking.delete": (
         _FIND_NETWORK,
         (f"{_NET}/loadBalancers/read", _GROUP, "ways in that use it"),
@@ -138,6 +148,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_NET}/loadBalancers/read", _GROUP, "the load balancer"),
         (f"{_NET}/loadBalancers/write", _GROUP, "lets go of the address"),
         (f"{_NET}/loadBalancers/delete", _GROUP, "the load balancer"),
+        ("Microsoft.Resources/tags/write", _GROUP, "the note on orders that came too late"),
         (f"{_NET}/publicIPAddresses/read", _GROUP, "its address"),
         (f"{_NET}/publicIPAddresses/delete", _GROUP, "its address"),
         (f"{_NET}/networkSecurityGroups/securityRules/delete", _GROUP, "the rule that let clients in"),

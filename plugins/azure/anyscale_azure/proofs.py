@@ -86,7 +86,7 @@ class Verifier:
             begins = datetime.fromtimestamp(float(claims.get("nbf", 0)), UTC)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Unauthenticated("the proof does not say when it ends", reason="FORGED") from error
-        if now >= ends + SKEW:
+        if now >= ends:
             raise Unauthenticated("the proof has expired", reason="EXPIRED", hint="make a fresh one")
         if now < begins - SKEW:
             raise Unauthenticated("the proof is of the future", reason="EXPIRED", hint="set the clocks right")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from anyscale_azure import containers, identities, objects, roles
+from anyscale_azure import containers, identities, objects, roles, signing
 from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
 from anyscale_azure.config import read_settings
@@ -37,6 +37,8 @@ class AzureStorage(StorageDriver):
         self._azure = azure or Azure(self._settings, config.clock)
         self._owner = config.owner
         self._granting = threading.Lock()
+        self._adopted: dict[tuple[str, str, str], str] = {}
+        """Containers of adopted buckets, which have names of the customer's, by plane, cloud and name; learned on the way."""
 
     def create(self, spec: BucketSpec, *, owner: Owner, token: Token, deadline: datetime) -> Bucket:
         tagging.check_owner(owner)
@@ -76,6 +78,8 @@ class AzureStorage(StorageDriver):
         if self._account(deadline) is None:
             return ()
         found = containers.every(self._azure, deadline)
+        for each in found:
+            self._learn(each)
         return tuple(each.view(self._settings) for each in found if owner.owns(each.tags))
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
@@ -144,14 +148,24 @@ class AzureStorage(StorageDriver):
 
     def objects(self, bucket: str, prefix: str = "", *, owner: Owner) -> ObjectStore:
         self._check_account()
-        container = containers.container_of(bucket, owner)
+        tagging.check_name(bucket)
+        usual = containers.container_of(bucket, owner)
+        container = self._adopted.get((owner.plane, owner.cloud, bucket), usual)
         return objects.open_store(self._azure, container, prefix)
 
     def signed_url(
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime
     ) -> Secret[str]:
         found = self._owned(bucket, owner, deadline)
-        return Secret(objects.signed(self._azure, found.container, key, method, expires_in))
+        if not timedelta() < expires_in <= signing.LONGEST:
+            message = f"a URL cannot be good for {expires_in}"
+            hint = f"give more than nothing and at most {signing.LONGEST}"
+            raise InvalidRequest(message, reason="FIELD", resource=key, hint=hint)
+        now = self._azure.clock.now()
+        url = signing.signed(
+            self._azure, found.container, key, method, now=now, expires_in=expires_in, deadline=deadline
+        )
+        return Secret(url)
 
     def close(self) -> None:
         self._azure.close()
@@ -161,6 +175,7 @@ class AzureStorage(StorageDriver):
         error = tagging.taken("bucket", spec.name, found.tags, owner, stamp)
         if error is not None:
             raise error
+        self._learn(found)
         return found.view(self._settings)
 
     def _adopt(self, spec: BucketSpec, tags: dict[str, str], owner: Owner, deadline: datetime) -> Bucket:
@@ -175,7 +190,9 @@ class AzureStorage(StorageDriver):
         params = {**CONTAINER, "comp": "metadata"}
         account = self._settings.storage_account
         self._azure.blob("PUT", account, f"/{container}", params=params, headers=headers, deadline=deadline)
-        return Container(container=container, tags=tags, adopted=True, is_public=found.is_public).view(self._settings)
+        adopted = Container(container=container, tags=tags, adopted=True, is_public=found.is_public)
+        self._learn(adopted)
+        return adopted.view(self._settings)
 
     def _owned(self, name: str, owner: Owner, deadline: datetime) -> Container:
         found = self._find(name, owner, deadline)
@@ -186,7 +203,7 @@ class AzureStorage(StorageDriver):
     def _find(self, name: str, owner: Owner, deadline: datetime) -> Container | None:
         """Return an owner's bucket: one that we made by its container's name, else one that was adopted by the list."""
         self._check_account()
-        if not owner.plane:
+        if not owner.plane or not tagging.is_name(name):
             return None
         found = containers.find(self._azure, containers.container_of(name, owner), deadline)
         if found is None or found.name != name:
@@ -194,7 +211,14 @@ class AzureStorage(StorageDriver):
                 (each for each in containers.every(self._azure, deadline) if each.adopted and each.name == name
                  and tagging.is_same_cloud(each.owner, owner)), None,
             )  # fmt: skip
-        return found if found is not None and owner.owns(found.tags) else None
+        if found is None or not owner.owns(found.tags):
+            return None
+        self._learn(found)
+        return found
+
+    def _learn(self, found: Container) -> None:
+        if found.adopted:
+            self._adopted[found.owner.plane, found.owner.cloud, found.name] = found.container
 
     def _scope(self, found: Container) -> str:
         return self._settings.resource(

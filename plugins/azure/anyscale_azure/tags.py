@@ -20,7 +20,9 @@ from anyscale_core.models.owner import RESERVED_TAGS, TAG_CLOUD, TAG_CLUSTER, TA
 
 TAG_TOKEN = "anyscale-core-token"
 TAG_REQUEST = "anyscale-core-request"
-OURS = RESERVED_TAGS | {TAG_TOKEN, TAG_REQUEST}
+TAG_LIFE = "anyscale-core-life"
+"""A word of chance for each machine that is made: a name that is used anew is another machine, with another disk."""
+OURS = RESERVED_TAGS | {TAG_TOKEN, TAG_REQUEST, TAG_LIFE}
 PREFIX = "anyscale-core-"
 NAME_MAX = 58
 """A virtual machine's name may have 64 characters; six of them keep the clouds of a resource group apart."""
@@ -57,9 +59,14 @@ def check_owner(owner: Owner) -> None:
 
 def check_name(name: str) -> None:
     """Raise InvalidRequest(NAME) for what is no name of the contract, or too long for Azure."""
-    if not NAME.fullmatch(name) or len(name) > NAME_MAX:
+    if not is_name(name):
         hint = f"use small letters, digits and '-', beginning with a letter, at most {NAME_MAX} characters"
         raise InvalidRequest(f"{name!r} is not a name", reason="NAME", resource=name, hint=hint)
+
+
+def is_name(name: str) -> bool:
+    """Tell whether something may be a name of ours: what is none has no path, and is nowhere."""
+    return bool(NAME.fullmatch(name)) and len(name) <= NAME_MAX
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
@@ -98,13 +105,18 @@ def shown(tags: Mapping[str, str] | None) -> dict[str, str]:
     """Return tags as the core knows them: Azure may change the case of names, and our book-keeping is not shown."""
     ours = {key.lower(): key for key in OURS}
     found = {ours.get(key.lower(), key): value for key, value in (tags or {}).items()}
-    return {key: value for key, value in found.items() if key not in (TAG_TOKEN, TAG_REQUEST)}
+    return {key: value for key, value in found.items() if key not in (TAG_TOKEN, TAG_REQUEST, TAG_LIFE)}
 
 
 def stamped(tags: Mapping[str, str] | None) -> Stamp:
     """Return the stamp on a resource; empty where there is none."""
     found = {key.lower(): value for key, value in (tags or {}).items()}
     return Stamp(token=found.get(TAG_TOKEN, ""), request=found.get(TAG_REQUEST, ""))
+
+
+def life_of(tags: Mapping[str, str] | None) -> str:
+    """Return the word of chance on a machine and on what came along with it; empty where there is none."""
+    return {key.lower(): value for key, value in (tags or {}).items()}.get(TAG_LIFE, "")
 
 
 def owner_of(tags: Mapping[str, str]) -> Owner:
@@ -158,3 +170,10 @@ def spent(kind: str, name: str) -> Conflict:
         f"the {kind} {name} that the token made is being deleted", reason="TOKEN_SPENT", resource=name,
         hint="mint a new token",
     )  # fmt: skip
+
+
+def superseded(kind: str, name: str) -> Conflict:
+    """Return the error for a token whose order a newer one has taken the place of."""
+    return Conflict(
+        f"a newer order has moved the {kind} {name}", reason="TOKEN_SPENT", resource=name, hint="mint a new token"
+    )

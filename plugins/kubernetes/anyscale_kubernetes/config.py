@@ -16,6 +16,9 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SIGHTS = ("list", "watch")
 ROUTES = ("service", "loadbalancer", "httproute", "ingress")
 
+TOKEN_VARIABLE = "ANYSCALE_KUBERNETES_TOKEN_FILE"
+"""Tells a node where the token is that it proves itself with; set by the cluster driver."""
+
 NODE_AGENT = (
     *("-m", "anyscale_core.node", "--bootstrap", "{bootstrap}"),
     *("--home", "{home}", "--name", "{name}", "--address", "$(POD_IP)", "--volume", "{volume}"),
@@ -76,7 +79,6 @@ class Settings:
     service_account_annotations: Mapping[str, str] = attrs.field(factory=dict)
     pod_labels: Mapping[str, str] = attrs.field(factory=dict)
     operator_service_account: str = "anyscale-operator"
-    token_file: str = "/var/run/secrets/anyscale-core/token/token"
     issuer: str = ""
     jwks: Mapping[str, Any] = attrs.field(factory=dict)
     store: Store | None = None

@@ -81,6 +81,7 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
     ),
     "AlreadyExists": (Meaning(error=Conflict, reason="BEING_DELETED", words=r"object is being deleted"),),
     "InternalError": (
+        Meaning(error=InvalidRequest, reason="FIELD", words=r"failed to create typed patch object"),
         Meaning(
             error=CapacityUnavailable, reason="SUBNET_ADDRESSES", words=r"range is full", scope=Scope.REGION,
             hint="widen the cluster's Service range",
@@ -94,7 +95,7 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
     ),
     "NotFound": (
         Meaning(
-            error=NotFound, reason="REFERENCE", words=r"could not find the requested resource",
+            error=NotFound, reason="REFERENCE", words=r"could not find the requested resource|^404 page not found",
             hint="install the API (its CustomResourceDefinitions) in the cluster",
         ),
         Meaning(error=NotFound, reason="PARENT", words=r'^namespaces? "', hint="make the namespace of the settings"),
@@ -165,7 +166,9 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refusa
         found = None
     if not isinstance(found, dict) or found.get("kind") != "Status":
         text = body[:200].decode(errors="replace").strip()
-        found = {"reason": STATUSES.get(status, ""), "message": text or f"HTTP {status} without a Status"}
+        # Of an API group that nobody serves an API server says this and nothing more.
+        no_api = "NotFound" if (status, text) == (404, "404 page not found") else ""
+        found = {"reason": STATUSES.get(status, no_api), "message": text or f"HTTP {status} without a Status"}
     return Refusal(
         status=status,
         reason=str(found.get("reason") or STATUSES.get(status, f"HTTP{status}")),

@@ -6,6 +6,7 @@ server (TokenReview), or without one by the keys of its issuer, from the setting
 
 import base64
 import json
+import os
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,13 +26,13 @@ from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_kubernetes.client import Api, Connection
-from anyscale_kubernetes.config import read_settings
+from anyscale_kubernetes.config import TOKEN_VARIABLE, read_settings
 from anyscale_kubernetes.errors import check_deadline
 from anyscale_kubernetes.kinds import CONFIG_MAP, POD, SERVICE_ACCOUNT, TOKEN_REVIEW, Kind
 from anyscale_kubernetes.names import check_name, instance_name, object_name
 from anyscale_kubernetes.permissions import permissions_for
 from anyscale_kubernetes.pods import SLOT as CLUSTER
-from anyscale_kubernetes.pods import instant
+from anyscale_kubernetes.pods import TOKEN_FILE, instant
 from anyscale_kubernetes.records import Records, Request, find, is_adopted, name_of, taken
 from anyscale_kubernetes.tags import SLOT_LABEL, Body, fingerprint, owner_of, tags_of, whole_cloud
 
@@ -41,6 +42,8 @@ IDENTITY_LABEL = "anyscale-core-identity"
 LIFETIME = timedelta(hours=1)
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
+OTHER = "pod:"
+"""How a Pod is named that is no instance of this cloud (an operator's): no instance has such a name."""
 ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
@@ -119,7 +122,7 @@ class KubernetesIdentity(IdentityDriver):
         Asking takes the right to create tokens of the Pod's account, which workloads do not have.
         """
         check_deadline(deadline, self._clock)
-        projected = _projected(Path(self._settings.token_file))
+        projected = _projected(Path(os.environ.get(TOKEN_VARIABLE, TOKEN_FILE)))
         if audience in _audiences(_claims(projected)):
             return Proof(provider=self.provider, document=Secret(projected))
         name = object_name(self._owner, subject)
@@ -208,10 +211,9 @@ class KubernetesIdentity(IdentityDriver):
         pod = find(self._api, POD, pod_name, deadline=deadline)
         if pod is None or pod["metadata"]["uid"] != uid:
             raise Unauthenticated("the Pod of the proof is gone", reason="EXPIRED")
-        tags = tags_of(pod)
-        if (pod["metadata"].get("labels") or {}).get(SLOT_LABEL) != CLUSTER or not whole_cloud(self._owner).owns(tags):
-            raise PermissionDenied(f"the Pod {pod_name} is not of this cloud", reason="BOUNDARY", resource=pod_name)
-        return self._principal(account, instance_name(pod_name), uid)
+        labels, tags = pod["metadata"].get("labels") or {}, tags_of(pod)
+        is_ours = labels.get(SLOT_LABEL) == CLUSTER and whole_cloud(self._owner).owns(tags)
+        return self._principal(account, instance_name(pod_name) if is_ours else f"{OTHER}{pod_name}", uid)
 
     def _by_keys(self, document: str, audience: str) -> Principal:
         """Verify without an API server. Whether the Pod still lives, only that one knows: the token's hour bounds it."""
@@ -225,10 +227,9 @@ class KubernetesIdentity(IdentityDriver):
         pod = bound.get("pod") or {}
         account = _account_of(str(claims.get("sub", "")))
         self._check_bounds(account, str(pod.get("name", "")))
-        name = instance_name(str(pod["name"]))
-        if object_name(self._owner, name) != pod["name"]:
-            raise PermissionDenied(f"the Pod {pod['name']} is not of this cloud", reason="BOUNDARY")
-        return self._principal(account, name, str(pod.get("uid", "")))
+        pod_name, name = str(pod["name"]), instance_name(str(pod["name"]))
+        is_ours = object_name(self._owner, name) == pod_name
+        return self._principal(account, name if is_ours else f"{OTHER}{pod_name}", str(pod.get("uid", "")))
 
     def _signed(self, document: str) -> dict[str, Any]:
         from joserfc import jwt

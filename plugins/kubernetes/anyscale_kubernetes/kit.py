@@ -35,11 +35,13 @@ from anyscale_core.testing.clock import ManualClock
 from anyscale_kubernetes import kinds
 from anyscale_kubernetes.client import Connection
 from anyscale_kubernetes.cluster import KubernetesCluster
+from anyscale_kubernetes.config import TOKEN_VARIABLE
 from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
 from anyscale_kubernetes.names import instance_name, short_name
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
+from anyscale_kubernetes.routes import child_metadata
 from anyscale_kubernetes.storage import KubernetesStorage
 from anyscale_kubernetes.tags import SLOT_LABEL, TAGS, tags_of
 
@@ -227,7 +229,7 @@ class ClusterOracle:
     def _is_ours(self, place: str) -> bool:
         """Tell whether a bucket of the store is one of this row's owners', as its name tells."""
         owners = (self._scope.owner, self._scope.stranger)
-        return any(place == short_name(owner, instance_name(place)) for owner in owners)
+        return any(place == short_name(owner, instance_name(place), "bucket") for owner in owners)
 
     def _note(self, **_: Any) -> None:
         self.uses_store = True
@@ -240,6 +242,7 @@ class KubernetesKit(Kit):
     modes = frozenset({Mode.EMULATOR})
     many = 6
     patience = timedelta(minutes=5)
+    reads_environment = frozenset({TOKEN_VARIABLE})
     sdks = ("boto3", "jsonpatch", "obstore", "urllib3", "yaml")
 
     def __init__(self, scope: RunScope) -> None:
@@ -249,7 +252,10 @@ class KubernetesKit(Kit):
         for namespace in (NAMESPACE, ELSEWHERE):
             self.cluster.make_namespace(namespace)
         self.cluster.set_quota(NAMESPACE, {"pods": "1000"})
-        self._plant("v1", "Secret", "store", data={key: _base64(value) for key, value in STORE_KEYS.items()})
+        keys = {key: _base64(value) for key, value in STORE_KEYS.items()}
+        self._plant("v1", "Secret", "store", data=keys)
+        simulated = {"metadata": {"name": "simulated"}, "spec": {"controllerName": "example.com/simulated"}}
+        self.cluster.plant({"apiVersion": GATEWAY_API, "kind": "GatewayClass", **simulated})
         listeners = [{"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "tls"}]}}]
         self._plant(GATEWAY_API, "Gateway", GATEWAY, spec={"gatewayClassName": "simulated", "listeners": listeners})
         self._carrier = Carrier(self.manual, codes=CODES)
@@ -364,8 +370,9 @@ class KubernetesKit(Kit):
         raise KeyError(f"there is no Pod of an instance {name}")
 
     def _plant(self, version: str, kind: str, name: str, **parts: Any) -> None:
-        labels, annotations = parts.pop("labels", {}), parts.pop("annotations", {})
-        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations}
+        words = ("labels", "annotations", "ownerReferences")
+        metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE}
+        metadata |= {word: parts.pop(word) for word in words if word in parts}
         self.cluster.plant({"apiVersion": version, "kind": kind, "metadata": metadata, **parts})
 
     def _offer(self, kind: str) -> str:
@@ -388,16 +395,26 @@ class KubernetesKit(Kit):
         tags = json.dumps({**self.scope.stranger.tags(), "Name": f"{bucket}/{prefix}"})
         data = {"bucket": bucket, "prefix": prefix, "identity": "somebody-else", "access": "read"}
         name = f"grant-of-somebody-else-{prefix.strip('/')}"
-        self._plant("v1", "ConfigMap", name, labels={SLOT_LABEL: "grant"}, annotations={TAGS: tags}, data=data)
+        record = next(
+            obj
+            for plural, obj in self.cluster.inventory(NAMESPACE)
+            if plural == "configmaps" and tags_of(obj).get("Name") == bucket
+        )
+        self._plant(
+            "v1", "ConfigMap", name, labels={SLOT_LABEL: "grant"}, annotations={TAGS: tags}, data=data,
+            ownerReferences=child_metadata(record)["ownerReferences"],
+        )  # fmt: skip
 
     def _spoil(self, network: str) -> None:
         """Take a network's policy away: everybody in the cluster comes in."""
         kind = kinds.NETWORK_POLICY
         for plural, obj in self.cluster.inventory(NAMESPACE):
             if plural.startswith(kind.plural) and tags_of(obj).get("Name") == network:
-                with self.cluster.world.lock:
-                    entry = self.cluster.world.get(kind.plural, NAMESPACE, obj["metadata"]["name"], kind.group)
-                    self.cluster.world.store.remove(entry)
+                world = self.cluster.world
+                with world.lock:
+                    entry = world.get(kind.plural, NAMESPACE, obj["metadata"]["name"], kind.group)
+                    if entry is not None:
+                        world.store.remove(entry)
 
     def _foreign_proof(self, audience: str, subject: str) -> Proof:
         """Return a genuine token of another namespace's account."""

@@ -27,9 +27,12 @@ def instance_name(object_name: str) -> str:
     return object_name[: -OURS - 1]
 
 
-def short_name(owner: Owner, name: str) -> str:
-    """Return an object's name of at most 63 characters, where Kubernetes wants a DNS label (Services, ServiceAccounts)."""
-    return f"{name[: 63 - OURS - 1].rstrip('-')}-{digest(owner.plane, owner.cloud, name)[:OURS]}"
+def short_name(owner: Owner, name: str, slot: str) -> str:
+    """Return an object's name of at most 63 characters, where Kubernetes wants a DNS label (Services, ServiceAccounts).
+
+    ``slot``: what it is the name of. A cloud's network, bucket and identity may have one name, and are ConfigMaps all.
+    """
+    return f"{name[: 63 - OURS - 1].rstrip('-')}-{digest(owner.plane, owner.cloud, slot, name)[:OURS]}"
 
 
 def manager(*parts: str) -> str:

@@ -117,6 +117,14 @@ class ObjectStores:
             return False
         return True
 
+    def is_empty(self, bucket: str, *, deadline: datetime) -> bool:
+        """Tell whether a bucket has no object; one that is gone has none."""
+        try:
+            found = self._call("list_objects_v2", bucket, deadline, is_write=False, MaxKeys=1)
+        except NotFound:
+            return True
+        return not found.get("Contents")
+
     def configure(self, bucket: str, *, expire_days: int, origins: tuple[str, ...], deadline: datetime) -> None:
         """Let objects expire, and let browsers of these origins use signed URLs."""
         if expire_days:

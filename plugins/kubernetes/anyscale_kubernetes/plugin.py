@@ -77,7 +77,6 @@ SETTINGS = {
     "sight": "How Pods are seen: list asks each time, watch keeps one watch open for all (default list).",
     "storage_class": "The StorageClass of volumes (default: the cluster's own).",
     "store": "An S3-compatible store: endpoint, secret, and if need be region and path_style.",
-    "token_file": "Where a Pod finds the token that it proves itself with.",
     "unschedulable_minutes": "How long the scheduler may find no node for a Pod before it is told as STOPPED (default 5).",
     "volume_gigabytes": "The size of a volume (default 10).",
     "zones": "The zones of the cluster's nodes.",

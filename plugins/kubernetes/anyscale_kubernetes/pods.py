@@ -13,7 +13,7 @@ from anyscale_core.models.ids import InstanceId, NodeId, Token
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState, Notice, NoticeKind
 from anyscale_core.models.node import PROOF_AUDIENCE
 from anyscale_core.models.owner import TAG_NAME, TAG_NODE
-from anyscale_kubernetes.config import NODE_AGENT, Settings
+from anyscale_kubernetes.config import NODE_AGENT, TOKEN_VARIABLE, Settings
 from anyscale_kubernetes.flavors import ACCELERATOR_TAINT, CAPACITY_TAINT, FLAVORS
 from anyscale_kubernetes.names import PREFIX, object_name, short_name
 from anyscale_kubernetes.offerings import InstanceType
@@ -75,7 +75,7 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
                 **settings.pod_labels,
                 **mark.labels,
                 KIND_LABEL: spec.kind.value,
-                **({NETWORK_LABEL: short_name(spec.owner, spec.network)} if spec.network else {}),
+                **({NETWORK_LABEL: short_name(spec.owner, spec.network, "network")} if spec.network else {}),
                 **({VOLUME_LABEL: claim_name(spec)} if spec.volume else {}),
             },
             "annotations": {**_lasting(spec, settings), **mark.annotations, **_selectable(spec, type)},
@@ -106,7 +106,9 @@ def account_of(spec: InstanceSpec, settings: Settings) -> str:
         account = "default"
     else:
         known = settings.service_accounts
-        account = known.get(spec.identity) or known.get(ANY_IDENTITY) or short_name(spec.owner, spec.identity)
+        account = (
+            known.get(spec.identity) or known.get(ANY_IDENTITY) or short_name(spec.owner, spec.identity, "identity")
+        )
     if account == settings.operator_service_account:
         raise InvalidRequest(
             f"{spec.name} would run as the operator's own account {account}", reason="FIELD", resource=spec.name,
@@ -117,7 +119,7 @@ def account_of(spec: InstanceSpec, settings: Settings) -> str:
 
 def claim_name(spec: InstanceSpec) -> str:
     """Return the name of the PersistentVolumeClaim of a spec's volume."""
-    return short_name(spec.owner, spec.volume or "")
+    return short_name(spec.owner, spec.volume or "", "volume")
 
 
 def parse(pod: Body, *, now: datetime, patience: timedelta, is_spent: bool = False) -> Instance:
@@ -259,6 +261,7 @@ def _container(spec: InstanceSpec, type: InstanceType, settings: Settings) -> di
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "ANYSCALE_CORE_INSTANCE", "value": spec.name},
+            {"name": TOKEN_VARIABLE, "value": TOKEN_FILE},
         ],
         "resources": {"requests": resources, "limits": resources},
         "securityContext": {"allowPrivilegeEscalation": False},

@@ -55,7 +55,7 @@ class Request:
     @property
     def object_name(self) -> str:
         """The name of the object that stands for the thing."""
-        return self.object or short_name(self.owner, self.name)
+        return self.object or short_name(self.owner, self.name, self.slot)
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of the object that stands for the thing."""
@@ -110,7 +110,7 @@ class Records:
     def read(self, name: str, *, owner: Owner, deadline: datetime) -> Body:
         """Return the object of that name. Raises NotFound for one that is not there, and for another owner's."""
         for kind in self._kinds:
-            body = self.find(kind, short_name(owner, name), deadline=deadline)
+            body = self.find(kind, short_name(owner, name, self._slot), deadline=deadline)
             if body is not None and self._is_ours(body) and owner.owns(tags_of(body)):
                 return body
         raise NotFound(f"there is no {self._slot} {name}", reason="RESOURCE", resource=name)

@@ -66,7 +66,7 @@ def record_data(spec: EndpointSpec) -> dict[str, str]:
             f"{spec.target_port} is not a port", reason="FIELD", resource=spec.name, hint="from 1 to 65535"
         )
     return {
-        "network": short_name(spec.owner, spec.network) if spec.network else "",
+        "network": short_name(spec.owner, spec.network, "network") if spec.network else "",
         "address": spec.target_address, "port": str(spec.target_port),
     }  # fmt: skip
 

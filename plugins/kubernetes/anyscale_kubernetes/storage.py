@@ -1,6 +1,7 @@
 """StorageDriver: buckets of an S3-compatible store, recorded in ConfigMaps.
 
-The record is made first and deleted last, so no bucket is without one; a bucket's own name follows from the owner's and ours.
+The record is made first and goes last, held by a finalizer of ours, so no bucket is without one; a bucket's own name follows
+from the owner's and ours.
 Such a store has one key. A grant is therefore a record and that key: it fences nothing, and the provider says so.
 """
 
@@ -23,14 +24,17 @@ from anyscale_kubernetes.client import Api, Connection
 from anyscale_kubernetes.config import SETTINGS, read_settings
 from anyscale_kubernetes.errors import check_deadline
 from anyscale_kubernetes.identity import GRANT_SLOT, IDENTITY_LABEL
+from anyscale_kubernetes.identity import SLOT as IDENTITY
 from anyscale_kubernetes.kinds import CONFIG_MAP
 from anyscale_kubernetes.names import check_name, digest, short_name
 from anyscale_kubernetes.objects import ObjectStores
-from anyscale_kubernetes.records import Records, Request, is_adopted, name_of
+from anyscale_kubernetes.records import Records, Request, is_adopted, name_of, token_spent
 from anyscale_kubernetes.routes import child_metadata
-from anyscale_kubernetes.tags import Body, fingerprint, owner_of, tags_of, whole_cloud
+from anyscale_kubernetes.tags import Body, fingerprint, owner_of, tags_of
 
 SLOT = "bucket"
+FINALIZER = "anyscale-core/bucket"
+"""Holds the record of a bucket while that is being deleted: who repeats its create sees so."""
 LONGEST_URL = timedelta(days=7)
 """Signature Version 4 allows no more."""
 OPENING = timedelta(seconds=30)
@@ -63,19 +67,13 @@ class KubernetesStorage(StorageDriver):
             slot=SLOT, name=spec.name, owner=owner, token=token, fingerprint=fingerprint(spec), tags=spec.tags
         )
         record = self._buckets.made(request, deadline=deadline)
-        is_there = False
         if record is None:
             self._refuse_unsupported(spec)
-            bucket = self._adoptable(spec.adopt, deadline) if spec.adopt is not None else request.object_name
-            data = {"bucket": bucket} | ({"adopted": spec.adopt} if spec.adopt is not None else {})
-            record = self._buckets.apply(CONFIG_MAP, request, {"data": data}, deadline=deadline)
-        elif spec.adopt is None:
-            is_there = self._stores.exists(_place(record), deadline=deadline)
-        if spec.adopt is None and not is_there:
-            self._stores.create(_place(record), deadline=deadline)
-            self._stores.configure(
-                _place(record), expire_days=spec.expire_days, origins=spec.cors_origins, deadline=deadline
-            )
+            record = self._buckets.apply(CONFIG_MAP, request, self._body(request, spec, deadline), deadline=deadline)
+        elif spec.adopt is None and self._stores.exists(_place(record), deadline=deadline):
+            return self._shown(record)
+        if spec.adopt is None:
+            self._make(record, spec, deadline)
         return self._shown(record)
 
     def get(self, name: str, *, owner: Owner, deadline: datetime) -> Bucket:
@@ -92,9 +90,14 @@ class KubernetesStorage(StorageDriver):
             record = self._buckets.read(name, owner=owner, deadline=deadline)
         except NotFound:
             return Deletion.ALREADY_ABSENT
-        if not is_adopted(record) and not record["metadata"].get("deletionTimestamp"):
-            self._stores.delete(_place(record), deadline=deadline)
-        return self._buckets.delete(record, deadline=deadline, policy="Foreground")
+        if is_adopted(record):
+            return self._buckets.delete(record, deadline=deadline)
+        going = bool(record["metadata"].get("deletionTimestamp"))
+        if not going and not self._stores.is_empty(_place(record), deadline=deadline):
+            raise Conflict(f"{name} is not empty", reason="NOT_EMPTY", resource=name, hint="delete its objects first")
+        self._buckets.delete(record, deadline=deadline)
+        self._stores.delete(_place(record), deadline=deadline)
+        return self._let_go(record, deadline)
 
     def grant(
         self, bucket: str, prefix: str, *, identity: str, access: Access, owner: Owner, token: Token, deadline: datetime
@@ -144,6 +147,33 @@ class KubernetesStorage(StorageDriver):
 
     def close(self) -> None:
         self._api.close()
+
+    def _body(self, request: Request, spec: BucketSpec, deadline: datetime) -> dict[str, Any]:
+        """Return the record of a bucket that is wanted: ours, or the customer's that was looked at."""
+        if spec.adopt is not None:
+            return {"data": {"bucket": self._adoptable(spec.adopt, deadline), "adopted": spec.adopt}}
+        metadata = request.metadata() | {"finalizers": [FINALIZER]}
+        return {"metadata": metadata, "data": {"bucket": request.object_name}}
+
+    def _make(self, record: Body, spec: BucketSpec, deadline: datetime) -> None:
+        """Make the bucket of a record, and take it back when a delete came between. Raises Conflict(TOKEN_SPENT) then."""
+        place = _place(record)
+        self._stores.create(place, deadline=deadline)
+        now = self._buckets.find(CONFIG_MAP, record["metadata"]["name"], deadline=deadline)
+        if now is None or now["metadata"].get("deletionTimestamp"):
+            self._stores.delete(place, deadline=deadline)
+            raise token_spent(spec.name)
+        self._stores.configure(place, expire_days=spec.expire_days, origins=spec.cors_origins, deadline=deadline)
+
+    def _let_go(self, record: Body, deadline: datetime) -> Deletion:
+        """Take our hold off a record whose bucket is gone, so that Kubernetes lets it go."""
+        others = [word for word in record["metadata"].get("finalizers") or () if word != FINALIZER]
+        patch = {"metadata": {"finalizers": others}}
+        try:
+            left = self._api.merge(CONFIG_MAP, record["metadata"]["name"], patch, deadline=deadline)
+        except NotFound:
+            return Deletion.GONE
+        return Deletion.GOING if left["metadata"].get("finalizers") else Deletion.GONE
 
     def _write_grant(
         self, request: Request, bucket: Body, prefix: str, identity: str, access: Access, deadline: datetime
@@ -203,7 +233,7 @@ def _grant_name(owner: Owner, bucket: str, prefix: str, identity: str) -> str:
 def _grant_body(request: Request, bucket: Body, data: Mapping[str, str]) -> dict[str, Any]:
     """Return the record of a grant. It goes with its bucket, and its identity's driver finds it by a label."""
     metadata = request.metadata()
-    metadata["labels"][IDENTITY_LABEL] = short_name(whole_cloud(request.owner), data["identity"])
+    metadata["labels"][IDENTITY_LABEL] = short_name(request.owner, data["identity"], IDENTITY)
     metadata["ownerReferences"] = child_metadata(bucket)["ownerReferences"]
     return {"metadata": metadata, "data": dict(data)}
 

@@ -46,7 +46,7 @@ class Volumes:
 
     def delete(self, volume: str, *, owner: Owner, deadline: datetime) -> Deletion:
         """Begin to delete a volume's claim. Raises Conflict(IN_USE) while an instance has it."""
-        name = short_name(owner, volume)
+        name = short_name(owner, volume, SLOT)
         try:
             claim = self._api.get(VOLUME_CLAIM, name, deadline=deadline)
         except NotFound as error:

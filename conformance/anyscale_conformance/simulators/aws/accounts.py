@@ -1,4 +1,4 @@
-"""Accounts of the simulated cloud: whose keys they are, what runs in them, and what can be done to them behind everybody's back."""
+"""Accounts of the simulated cloud: what runs in them, and what can be done to them behind everybody's back."""
 
 import secrets
 import threading

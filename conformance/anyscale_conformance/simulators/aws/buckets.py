@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from moto.s3.models import PublicAccessBlock, s3_backends
+from moto.s3.models import PublicAccessBlock as PublicAccessBlock
+from moto.s3.models import s3_backends
 
 from anyscale_conformance.simulators.aws import policies
 from anyscale_conformance.simulators.aws.accounts import Account
@@ -95,7 +96,10 @@ def check_access(exchange: "Exchange") -> None:
     )  # fmt: skip
     if owner is not None and owner.id != key.account and exchange.action != "CreateBucket":
         raise denied
-    if may(owner or exchange.account, documents, exchange.action, bucket, name, environ, principal=key.principal):
+    scoped = key.scope is None or may(owner or exchange.account, [key.scope], exchange.action, bucket, name, environ)
+    if scoped and may(
+        owner or exchange.account, documents, exchange.action, bucket, name, environ, principal=key.principal
+    ):
         return
     permission = permission_of(exchange.action)
     raise Refusal(
@@ -118,12 +122,18 @@ def may(
     found = account.s3.buckets.get(bucket)
     own = [json.loads(found.own_policy)] if found is not None and getattr(found, "own_policy", None) else []
     wanted = permission_of(operation)
-    if any(
-        statement["Effect"] == "Deny" and policies.allows([{"Statement": [{**statement, "Effect": "Allow"}]}], action=wanted, resource=arn, context=context)
-        for document in own for statement in document["Statement"]
-    ):  # fmt: skip
+    denied = any(
+        policies.allows([_as_allow(document)], action=wanted, resource=arn, context=context) for document in own
+    )
+    if denied:
         return False
     return documents is None or policies.allows(documents, action=wanted, resource=arn, context=context)
+
+
+def _as_allow(document: Any) -> Mapping[str, Any]:
+    """Return what a document denies, as if it allowed it: to ask whether it does."""
+    denials = [statement for statement in document["Statement"] if statement["Effect"] == "Deny"]
+    return {"Statement": [{**statement, "Effect": "Allow"} for statement in denials]}
 
 
 def permission_of(operation: str) -> str:

@@ -187,12 +187,12 @@ def _check(account: Account, params: Parameters) -> str:
         )
     _check_profile(account, params.one("IamInstanceProfile.Name"))
     zone = _zone(account, params)
-    if (type, zone) in account.withdrawn or (type, "") in account.withdrawn:
-        if (type, zone) not in account.sold_out and (type, "") not in account.sold_out:
-            raise Refusal(
-                "Unsupported",
-                f"Your requested instance type ({type}) is not supported in your requested Availability Zone ({zone}).",
-            )
+    here = {(type, zone), (type, "")}
+    if here & account.withdrawn and not here & account.sold_out:
+        raise Refusal(
+            "Unsupported",
+            f"Your requested instance type ({type}) is not supported in your requested Availability Zone ({zone}).",
+        )
     return zone
 
 
@@ -408,7 +408,8 @@ def _instance(account: Account, instance: Any) -> str:
             fields(instanceId=instance.id, imageId=instance.image_id, privateDnsName=instance.private_dns_name if address else "",
                  reason=life.reason, amiLaunchIndex=life.index, instanceType=instance.instance_type,
                  launchTime=life.launched, subnetId=instance.subnet_id if live else "", vpcId=instance.vpc_id if live else "",
-                 privateIpAddress=address, ipAddress=public, clientToken=life.token, architecture=account.images.get(instance.image_id),
+                 privateIpAddress=address, ipAddress=public,
+                   clientToken=life.token, architecture=account.images.get(instance.image_id),
                  rootDeviceName=instance.root_device_name, rootDeviceType="ebs", virtualizationType="hvm",
                  instanceLifecycle=life.market, spotInstanceRequestId=life.request),
             node("instanceState", code=code, name=state),

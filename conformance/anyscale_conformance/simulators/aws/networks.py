@@ -49,7 +49,7 @@ def detach_gateway(exchange: "Exchange") -> Answer:
     if any(eni.public_ip and eni.instance and eni.subnet.vpc_id == vpc for eni in account.ec2.enis.values()):
         raise Refusal(
             "DependencyViolation",
-            f"Network {vpc} has some mapped public address(es). Please unmap those public address(es) before detaching the gateway.",
+            f"Network {vpc} has some mapped public address(es). Please unmap those before detaching the gateway.",
         )
     return exchange.inner()
 

@@ -7,7 +7,7 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import ThreadedWSGIServer
 
 
-class Handler(MotoRequestHandler):
+class Handler(MotoRequestHandler):  # type: ignore[misc]
     """A request handler that says nothing and does not wait to fill packets."""
 
     protocol_version = "HTTP/1.1"
@@ -17,7 +17,7 @@ class Handler(MotoRequestHandler):
         """Say nothing: the journal has it."""
 
 
-class Backlog(ThreadedWSGIServer):
+class Backlog(ThreadedWSGIServer):  # type: ignore[misc]
     """A server that lets many connections wait."""
 
     request_queue_size = 512

@@ -16,9 +16,10 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 
 @attrs.frozen(kw_only=True)
 class Key:
-    """An access key. ``principal``: the ARN that it speaks as; ``role``: the role whose policies bind it, empty for an administrator.
+    """An access key. ``principal``: the ARN that it speaks as.
 
-    ``policy``: a document that binds it beyond that. ``expires``: never when it is None.
+    ``role``: the role whose policies bind it, empty for an administrator. ``policy``: a document that binds it beyond that.
+    ``scope``: a session policy, beyond which nothing is allowed whatever else allows it. ``expires``: never when it is None.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Key:
     session_token: str = attrs.field(default="", repr=False)
     role: str = ""
     policy: Mapping[str, Any] | None = None
+    scope: Mapping[str, Any] | None = None
     expires: datetime | None = None
 
 

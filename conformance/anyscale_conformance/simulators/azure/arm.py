@@ -121,17 +121,18 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
         resource.state = "Succeeded"
         kind.finish(at, resource)
         return Reply(status=status, body=kind.view(at, resource, request))
-    resource.state = "Creating" if old is None else "Updating"
+    resource.state = "Creating" if old is None or resource.state == "Creating" else "Updating"
     operation = at.begin(resource, kind.duration(at, resource), result=resource.id)
 
     def finish() -> None:
-        if operation.status != "InProgress":
+        # A delete, or somebody behind its back, may have come before.
+        if operation.status != "InProgress" or resource.state == BEING_DELETED or at.find(resource.id) is not resource:
             return
         error = kind.finish(at, resource)
         resource.state = "Failed" if error else "Succeeded"
         at.end(operation, error)
 
-    at.later(kind.duration(at, resource), finish)
+    at.on(operation.ends, finish)
     if status == 202 and flow is Flow.LOCATION:
         return Reply(status=202, headers=headers_of(at, request, operation.id, flow))
     return Reply(
@@ -174,7 +175,7 @@ def _list(at: Subscription, kind: Kind, request: Request) -> Reply:
         _check_parent(at, target)
     below = target.path if target.names else f"{target.scope}/"
     with at.still():
-        return page(at, request, (kind.view(at, found, request) for found in listed(at, kind, below, request)))
+        return page(at, request, listed(at, kind, below, request), lambda found: kind.view(at, found, request))
 
 
 def listed(at: Subscription, kind: Kind, below: str, request: Request) -> list[Resource]:

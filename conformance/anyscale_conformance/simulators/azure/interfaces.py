@@ -1,8 +1,10 @@
 """Microsoft.Network: interfaces of machines and public addresses."""
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import references, shown
@@ -87,6 +89,12 @@ class Interface(NetworkKind):
     shape = "network.NetworkInterface"
 
     def check(self, at: Subscription, request: Request, body: Body, old: Resource | None) -> None:
+        self.check_parts(at, request, body, old)
+        if old is None:
+            check_room(at, body)
+
+    def check_parts(self, at: Subscription, request: Request, body: Body, old: Resource | None) -> None:
+        """Refuse what no interface can be, whether there is room for it or not. Raises ArmError."""
         super().check(at, request, body, old)
         configurations = (body.get("properties") or {}).get("ipConfigurations") or []
         if not configurations:
@@ -163,17 +171,36 @@ def free_address(at: Subscription, subnet_id: str) -> str:
     """Return the first free address of a subnet; of a simulator that boots machines, one of this machine. Raises ArmError."""
     subnet = at.find(subnet_id)
     assert subnet is not None
-    whole = ipaddress.IPv4Network(prefix_of(subnet.body))
-    taken = taken_addresses(at, subnet)
-    if len(taken) >= whole.num_addresses - RESERVED or subnet.hidden.get("full"):
-        raise invalid(
-            f"Subnet {subnet.name} with address prefix {whole} does not have enough capacity for 1 IP addresses.",
-            code="SubnetIsFull",
-        )
+    if room(at, subnet) < 1:
+        raise full(subnet, 1)
     if at.machines is not None:
         return at.machines.address()
-    hosts = usable(whole)
-    return next(host for host in hosts if host not in taken)
+    taken = taken_addresses(at, subnet)
+    return next(host for host in usable(ipaddress.IPv4Network(prefix_of(subnet.body))) if host not in taken)
+
+
+def room(at: Subscription, subnet: Resource) -> int:
+    """Return how many addresses of a subnet are left."""
+    if subnet.hidden.get("full"):
+        return 0
+    whole = ipaddress.IPv4Network(prefix_of(subnet.body))
+    return whole.num_addresses - RESERVED - len(taken_addresses(at, subnet))
+
+
+def check_room(at: Subscription, body: Any, *, count: int = 1) -> None:
+    """Refuse ``count`` times the interfaces of a body that find no address in their subnets. Raises ArmError."""
+    for id, each in Counter(references(body, "subnet")).items():
+        subnet = at.find(id)
+        if subnet is not None and room(at, subnet) < each * count:
+            raise full(subnet, each * count)
+
+
+def full(subnet: Resource, count: int) -> ArmError:
+    """Return what a subnet without room says."""
+    return invalid(
+        f"Subnet {subnet.name} with address prefix {prefix_of(subnet.body)} does not have enough capacity for {count} IP "
+        "addresses.", code="SubnetIsFull",
+    )  # fmt: skip
 
 
 def usable(whole: ipaddress.IPv4Network) -> Iterator[str]:
@@ -224,5 +251,3 @@ def _check_configuration(at: Subscription, request: Request, part: Body, old: Re
             f"IP configuration {parse(request.target.path).name}/{part['name']} is using the private IP address {wanted} which "
             "is already allocated to another resource.", code="PrivateIPAddressIsAllocated",
         )  # fmt: skip
-    if old is None and not wanted:
-        free_address(at, subnet.id)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from anyscale_conformance.simulators.azure import allocation, parts
+from anyscale_conformance.simulators.azure import allocation, interfaces, parts
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, references, shown
 from anyscale_conformance.simulators.azure.lifecycle import BEING_DELETED, begin_delete, headers_of
@@ -75,13 +75,13 @@ def turn(at: Subscription, resource: Resource, request: Request, power: str, tak
     resource.hidden["power"] = {"running": "starting", "stopped": "stopping"}.get(power, "deallocating")
 
     def finish() -> None:
-        if operation.status != "InProgress":
+        if operation.status != "InProgress" or at.find(resource.id) is not resource:
             return
         resource.state = "Succeeded"
         parts.power(at, resource, power)
         at.end(operation)
 
-    at.later(takes, finish)
+    at.on(operation.ends, finish)
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.BOTH))
 
 
@@ -119,6 +119,7 @@ class VirtualMachine(Kind):
         allocation.check_size(at, request, body)
         _check_system(properties)
         parts.check(at, request, body)
+        interfaces.check_room(at, properties["networkProfile"].get("networkInterfaceConfigurations"))
         allocation.check_quota(at, body)
 
     def put(self, at: Subscription, resource: Resource, old: Body | None) -> None:
@@ -126,9 +127,11 @@ class VirtualMachine(Kind):
         system = properties.get("osProfile")
         if old is not None:
             parts.update(at, resource, old)
+            if resource.hidden.pop("failure", None) is not None:
+                resource.hidden["power"] = "creating"
             return
         properties |= {"vmId": str(uuid.uuid4()), "timeCreated": instant(at.now())}
-        resource.hidden |= {"power": "creating"}
+        resource.hidden["power"] = "creating"
         if system is not None:
             resource.hidden["customData"] = system.pop("customData", None)
             system.pop("adminPassword", None)
@@ -140,7 +143,7 @@ class VirtualMachine(Kind):
         parts.make(at, resource)
 
     def duration(self, at: Subscription, resource: Resource) -> timedelta:
-        return at.boot if resource.state == "Creating" else timedelta(seconds=5)
+        return at.boot if resource.hidden["power"] == "creating" else timedelta(seconds=5)
 
     def finish(self, at: Subscription, resource: Resource) -> ArmError | None:
         if resource.hidden["power"] != "creating":

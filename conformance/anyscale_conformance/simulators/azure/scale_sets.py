@@ -4,7 +4,7 @@ import copy
 import uuid
 from datetime import timedelta
 
-from anyscale_conformance.simulators.azure import allocation, parts, shapes
+from anyscale_conformance.simulators.azure import allocation, interfaces, parts, shapes
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, shown
 from anyscale_conformance.simulators.azure.lifecycle import begin_delete, headers_of, page
@@ -31,13 +31,13 @@ def delete_instances(at: Subscription, one: Resource, request: Request) -> Reply
         if machine.state != "Deleting":
             begin_delete(at, KINDS[MACHINES.lower()], machine)
     one.body["sku"]["capacity"] = max(0, int(one.body["sku"]["capacity"]) - len(going))
-    at.later(KINDS[MACHINES.lower()].goes, lambda: at.end(operation))
+    at.on(operation.ends, lambda: at.end(operation))
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.BOTH))
 
 
 def instances(at: Subscription, one: Resource, request: Request) -> Reply:
     """Answer with a set's machines."""
-    return page(at, request, (_instance(at, machine, request) for machine in members(at, one)))
+    return page(at, request, members(at, one), lambda machine: _instance(at, machine, request))
 
 
 @register
@@ -80,6 +80,8 @@ class ScaleSet(Kind):
             parts.check(at, asked, sample)
             more = capacity - (len(members(at, old)) if old is not None else 0)
             allocation.check_quota(at, sample, count=max(0, more))
+            network = sample["properties"]["networkProfile"]
+            interfaces.check_room(at, network.get("networkInterfaceConfigurations"), count=max(0, more))
 
     def put(self, at: Subscription, resource: Resource, old: Body | None) -> None:
         before = (old or {}).get("properties") or {}
@@ -171,12 +173,12 @@ def _add(at: Subscription, one: Resource) -> None:
     operation = at.begin(machine, at.boot)
 
     def finish() -> None:
-        if operation.status == "InProgress":
+        if operation.status == "InProgress" and at.find(machine.id) is machine:
             error = kind.finish(at, machine)
             machine.state = "Failed" if error else "Succeeded"
             at.end(operation, error)
 
-    at.later(at.boot, finish)
+    at.on(operation.ends, finish)
 
 
 def _instance(at: Subscription, machine: Resource, request: Request) -> Body:

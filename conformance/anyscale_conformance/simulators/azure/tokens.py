@@ -1,5 +1,6 @@
 """Microsoft Entra ID: tokens that are really signed, and who they are for."""
 
+import functools
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -39,6 +40,8 @@ class Issuer:
     def __init__(self, base: str) -> None:
         self._base = base
         self._key = RSAKey.generate_key(2048, auto_kid=True)
+        # A client sends one token with every request: its signature is looked at once.
+        self._verified = functools.lru_cache(maxsize=1024)(self._decoded)
 
     def keys(self) -> Mapping[str, Any]:
         """Return the public keys, as a JWK set."""
@@ -70,6 +73,9 @@ class Issuer:
 
     def verify(self, token: str) -> Claims | None:
         """Return what a token of ours says; nothing for one that is not. Whether it is out of date is the caller's."""
+        return self._verified(token)
+
+    def _decoded(self, token: str) -> Claims | None:
         try:
             claims = jwt.decode(token, self._key, algorithms=["RS256"]).claims
         except (JoseError, ValueError):

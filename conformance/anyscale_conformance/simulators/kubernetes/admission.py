@@ -11,6 +11,7 @@ from anyscale_conformance.simulators.kubernetes.store import Entry, Object
 from anyscale_conformance.simulators.kubernetes.world import World
 
 MISSING_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+DEFAULT_STORAGE = "storageclass.kubernetes.io/is-default-class"
 TOKENS_AT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _COUNTED = {
@@ -41,6 +42,9 @@ def namespace(world: World, kind: Kind, name: str, object_name: str) -> None:
 
 def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
     """Fill in what admission adds to a Pod: account, token, tolerations, priority, the defaults of a LimitRange."""
+    if kind.plural == "persistentvolumeclaims" and "storageClassName" not in obj["spec"]:
+        default = default_class(world)
+        obj["spec"] |= {"storageClassName": default.name} if default else {}
     if kind.plural == "pods":
         _account(world, obj, namespace)
         _tolerations(obj["spec"])
@@ -58,6 +62,12 @@ def readmit(world: World, kind: Kind, obj: Object, old: Entry) -> None:
     """As ``admit``, for an update: only what it adds counts."""
     if kind.is_namespaced:
         _quota(world, kind, obj, old.namespace, old.obj)
+
+
+def default_class(world: World) -> Entry | None:
+    """Return the StorageClass of claims that name none, or None."""
+    classes = world.entries("storageclasses", group="storage.k8s.io")
+    return next((one for one in classes if one.meta.get("annotations", {}).get(DEFAULT_STORAGE) == "true"), None)
 
 
 def usage(kind: Kind, obj: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -78,6 +78,7 @@ class Booted:
         self._world, self._tokens = world, tokens
         self._machines = Machines()
         self._folders: dict[str, Path] = {}
+        self._disks: dict[str, Path] = {}
         self._running: dict[str, list[_Running]] = {}
         self._ids = itertools.count()
         self._logs: dict[str, str] = {}
@@ -150,6 +151,8 @@ class Booted:
         for uid in {*self._running, *self._folders}:
             self.remove(uid)
         self._machines.close()
+        for disk in self._disks.values():
+            shutil.rmtree(disk, ignore_errors=True)
 
     def _mounted(self, pod: Entry, container: Mapping[str, Any]) -> dict[str, Path]:
         """Return the folder of each mount of a container; the volumes are written when they are first needed."""
@@ -159,11 +162,24 @@ class Booted:
             root = self._folders[pod.uid] = Path(tempfile.mkdtemp(prefix="k-"))
             for index, volume in enumerate(pod.obj["spec"].get("volumes", ())):
                 self._write(root / str(index), mounts.files(self._world, self._tokens, pod, volume))
-        places = {volume["name"]: root / str(index) for index, volume in enumerate(pod.obj["spec"].get("volumes", ()))}
+        places = {
+            volume["name"]: self._disk(pod, volume) or root / str(index)
+            for index, volume in enumerate(pod.obj["spec"].get("volumes", ()))
+        }
         return {
             mount["mountPath"].rstrip("/"): places[mount["name"]] / mount.get("subPath", "")
             for mount in container.get("volumeMounts", ())
         }
+
+    def _disk(self, pod: Entry, volume: Mapping[str, Any]) -> Path | None:
+        """Return the folder of a claim's disk, which outlives its Pods; None for what is no claim."""
+        name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        claim = self._world.get("persistentvolumeclaims", pod.namespace, name) if name else None
+        if claim is None:
+            return None
+        if claim.uid not in self._disks:
+            self._disks[claim.uid] = Path(tempfile.mkdtemp(prefix="k-"))
+        return self._disks[claim.uid]
 
     def _write(self, folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(mode=0o700)

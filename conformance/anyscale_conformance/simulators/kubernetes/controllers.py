@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Hashable
 
-from anyscale_conformance.simulators.kubernetes import budgets, deletion, quantities
+from anyscale_conformance.simulators.kubernetes import budgets, deletion, events, quantities
 from anyscale_conformance.simulators.kubernetes.admission import used_of
 from anyscale_conformance.simulators.kubernetes.collector import Collector
 from anyscale_conformance.simulators.kubernetes.services import Services
 from anyscale_conformance.simulators.kubernetes.settings import Settings
-from anyscale_conformance.simulators.kubernetes.store import Change
+from anyscale_conformance.simulators.kubernetes.store import Change, Entry
 from anyscale_conformance.simulators.kubernetes.ways import Ways
 from anyscale_conformance.simulators.kubernetes.workloads import Workloads
 from anyscale_conformance.simulators.kubernetes.world import World
@@ -48,6 +48,8 @@ class Controllers:
 
     def _react(self, change: Change) -> None:
         entry, world = change.last, self._world
+        if entry.kind.plural == "events" and change.after is not None:
+            world.later(events.TTL, lambda: self._forget(entry))
         if entry.kind.plural == "namespaces" and "deletionTimestamp" in entry.meta and change.after is not None:
             self._queue.add(("namespace", entry.name), lambda: self._empty(entry.name))
         if entry.namespace:
@@ -60,6 +62,10 @@ class Controllers:
             "poddisruptionbudgets", entry.namespace, "policy"
         ):
             self._queue.add(("budget", entry.namespace), lambda: self._budget(entry.namespace))
+
+    def _forget(self, event: Entry) -> None:
+        if self._world.store.get(event.kind, event.namespace, event.name) is event:
+            self._world.store.remove(event)
 
     def _empty(self, name: str) -> None:
         """Delete what is in a namespace that ends; when nothing is left it goes."""

@@ -15,10 +15,10 @@ from anyscale_conformance.simulators.kubernetes.world import World
 def missing(world: World, pod: Entry) -> str:
     """Return what a kubelet says when a Pod's volumes cannot be made, empty when they can."""
     for volume in pod.obj["spec"].get("volumes", ()):
-        for plural, name, optional in _sources(volume):
-            if not optional and world.get(plural, pod.namespace, name) is None:
-                word = plural.removesuffix("s")
-                return f'MountVolume.SetUp failed for volume "{volume["name"]}" : {word} "{name}" not found'
+        for plural, ref in _sources(volume):
+            problem = "" if ref.get("optional") else _lacking(world, pod.namespace, plural, ref)
+            if problem:
+                return f'MountVolume.SetUp failed for volume "{volume["name"]}" : {problem}'
     return ""
 
 
@@ -123,11 +123,23 @@ def _value(world: World, pod: Entry, container: Mapping[str, Any], source: Mappi
     return None
 
 
-def _sources(volume: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+def _lacking(world: World, namespace: str, plural: str, ref: Mapping[str, Any]) -> str:
+    name = ref.get("secretName") or ref.get("name", "")
+    entry = world.get(plural, namespace, name)
+    if entry is None:
+        return f'{plural.removesuffix("s")} "{name}" not found'
+    keys = {*entry.obj.get("data", {}), *entry.obj.get("binaryData", {})}
+    lacking = [item["key"] for item in ref.get("items") or () if item["key"] not in keys]
+    return (
+        f"references non-existent {'secret' if plural == 'secrets' else 'config'} key: {lacking[0]}" if lacking else ""
+    )
+
+
+def _sources(volume: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
         for key, plural in (("secret", "secrets"), ("configMap", "configmaps")):
             if (ref := source.get(key)) is not None:
-                yield plural, ref.get("secretName") or ref.get("name", ""), bool(ref.get("optional"))
+                yield plural, ref
 
 
 def _data(world: World, plural: str, namespace: str, name: str) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ def refusal(pod: Entry, node: Entry, used: Mapping[str, Decimal], there: list[En
     if not matches(spec, node):
         return "node(s) didn't match Pod's node affinity/selector"
     wanted = _host_ports(spec)
-    if wanted & {port for one in there for port in _host_ports(one.obj["spec"])}:
+    if wanted and wanted & {port for one in there for port in _host_ports(one.obj["spec"])}:
         return "node(s) didn't have free ports for the requested pod ports"
     whole = allocatable(node)
     if len(there) + 1 > whole.get("pods", Decimal(110)):

@@ -137,7 +137,7 @@ class Scheduler:
         used = dict(load.used)
         for victim in gone:
             used |= {word: used[word] - amount for word, amount in requests(victim.obj["spec"]).items()}
-        there = [one for one in load.pods.values() if one not in gone]
+        there = [one for one in load.pods.values() if one not in gone] if gone else list(load.pods.values())
         return placing.refusal(pod, node, used, there, self._others)
 
     def _others(self) -> Iterable[tuple[Entry, Entry]]:
@@ -233,7 +233,9 @@ class Scheduler:
             return
         said = world.write(current, status=status | {"conditions": conditions})
         if reason == "Unschedulable":
-            events.record(world, said, reason="FailedScheduling", source=NAME, message=message, is_warning=True)
+            events.record(
+                world, said, reason="FailedScheduling", source=NAME, message=message, sort=events.Sort.WARNING
+            )
 
 
 def _message(refusals: Mapping[str, str], has_victims: bool) -> str:

@@ -5,6 +5,7 @@ import shutil
 import ssl
 import tempfile
 import threading
+import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Servers:
             return
         for door in tuple(self._doors):
             door.cluster.close()
+        self._await(_end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -165,6 +167,14 @@ class _Door:
             bell.set()
 
 
+async def _end_tasks() -> None:
+    """End whatever still waits in the loop: requests that nobody will read the answers of."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 async def _body(request: web.BaseRequest) -> bytes:
     """Read a body, but not much more of it than may be: the rest is refused by its length."""
     if not request.content_length:
@@ -177,6 +187,7 @@ async def _body(request: web.BaseRequest) -> bytes:
 def _response(answer: Answer) -> web.Response:
     response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
     response.headers["Content-Type"] = answer.content_type
+    response.headers["Audit-Id"] = str(uuid.uuid4())
     response.headers["Cache-Control"] = "no-cache, private"
     for warning in answer.warnings:
         escaped = warning.replace("\\", "\\\\").replace('"', '\\"')

@@ -290,9 +290,28 @@ def _gateway(_: World, obj: Object, _old: Object | None) -> list[Fault]:
     return found
 
 
+def _event(_: World, obj: Object, old: Object | None) -> list[Fault]:
+    namespace = obj["metadata"].get("namespace", "")
+    about = obj.get("involvedObject", {}).get("namespace", "")
+    found = []
+    if about != namespace and (about or namespace != "default"):
+        found.append(invalid_value("involvedObject.namespace", about, "does not match event.namespace"))
+    if old is None and obj.get("eventTime"):
+        # Only what is written the new way has to be whole; source: ValidateEventCreate.
+        for field, key in (
+            ("reportingController", "reportingComponent"),
+            ("reportingInstance",) * 2,
+            ("action",) * 2,
+            ("reason",) * 2,
+        ):
+            if not obj.get(key):
+                found.append(required(field))
+    return found
+
+
 _RULES: Mapping[str, Callable[[World, Object, Object | None], list[Fault]]] = {
     "pods": pod, "services": _service, "secrets": _secret, "configmaps": _config_map, "persistentvolumeclaims": _claim,
     "poddisruptionbudgets": _budget, "deployments": _deployment, "replicasets": _deployment, "rolebindings": _binding,
     "clusterrolebindings": _binding, "roles": _role, "clusterroles": _role, "ingresses": _ingress, "leases": _lease,
-    "priorityclasses": _priority_class, "gateways": _gateway,
+    "priorityclasses": _priority_class, "events": _event, "gateways": _gateway,
 }  # fmt: skip

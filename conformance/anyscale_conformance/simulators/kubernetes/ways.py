@@ -15,7 +15,6 @@ from anyscale_conformance.simulators.kubernetes.store import Change, Entry
 from anyscale_conformance.simulators.kubernetes.world import World
 
 DEFAULT_INGRESS = "ingressclass.kubernetes.io/is-default-class"
-DEFAULT_STORAGE = "storageclass.kubernetes.io/is-default-class"
 PROTECTION = "kubernetes.io/pvc-protection"
 
 
@@ -45,6 +44,8 @@ class Ways:
                     and change.before is None
                 ):
                     self._later(route, self._route)
+        if entry.kind.plural == "persistentvolumeclaims" and change.after is None:
+            self._reclaim(entry)
         if entry.kind.plural == "pods" and change.after is None:
             for claim in self._world.entries("persistentvolumeclaims", entry.namespace):
                 if "deletionTimestamp" in claim.meta:
@@ -162,6 +163,15 @@ class Ways:
         generation = about.meta.get("generation", 1)
         return [{"message": ""} | one | {"observedGeneration": generation} for one in plain(conditions)]
 
+    def _reclaim(self, claim: Entry) -> None:
+        volume = self._world.get("persistentvolumes", "", claim.obj["spec"].get("volumeName", ""))
+        if volume is None:
+            return
+        if volume.obj["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+            self._world.store.remove(volume)
+        else:
+            self._world.write(volume, status={"phase": "Released"})
+
     def _claim(self, claim: Entry) -> None:
         world = self._world
         if "deletionTimestamp" in claim.meta:
@@ -175,24 +185,19 @@ class Ways:
                 meta = {key: value for key, value in claim.meta.items() if key != "finalizers"}
                 deletion.settle(world, world.write(claim, metadata=meta | ({"finalizers": rest} if rest else {})))
             return
-        classes = world.entries("storageclasses", group="storage.k8s.io")
-        name = claim.obj["spec"].get("storageClassName")
-        known = [
-            one
-            for one in classes
-            if (one.name == name if name else one.meta.get("annotations", {}).get(DEFAULT_STORAGE) == "true")
-        ]
-        if claim.obj.get("status", {}).get("phase") == "Bound" or not known:
+        name = claim.obj["spec"].get("storageClassName", "")
+        known = world.get("storageclasses", "", name, group="storage.k8s.io")
+        if claim.obj.get("status", {}).get("phase") == "Bound" or known is None:
             return
         volume, asked = f"pvc-{claim.uid}", claim.obj["spec"]["resources"]["requests"]
         bootstrap.make(world, "persistentvolumes", "", volume, {
             "spec": {
                 "capacity": {"storage": asked["storage"]}, "accessModes": claim.obj["spec"]["accessModes"],
-                "storageClassName": known[0].name, "persistentVolumeReclaimPolicy": known[0].obj.get("reclaimPolicy", "Delete"),
+                "storageClassName": known.name, "persistentVolumeReclaimPolicy": known.obj.get("reclaimPolicy", "Delete"),
                 "claimRef": {"kind": "PersistentVolumeClaim", "namespace": claim.namespace, "name": claim.name, "uid": claim.uid},
             },
             "status": {"phase": "Bound"},
         })  # fmt: skip
-        spec = claim.obj["spec"] | {"volumeName": volume, "storageClassName": known[0].name}
+        spec = claim.obj["spec"] | {"volumeName": volume}
         status = {"phase": "Bound", "accessModes": spec["accessModes"], "capacity": {"storage": asked["storage"]}}
         world.write(claim, spec=spec, status=status)

@@ -1,0 +1,85 @@
+"""Where tests of this plugin run: a simulated API server, or the real one that ANYSCALE_TEST_KUBECONFIG names."""
+
+import base64
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from anyscale_conformance.simulators.kubernetes import Servers
+from anyscale_conformance.simulators.kubernetes import Settings as Simulated
+from anyscale_kubernetes.kinds import Kind
+from anyscale_kubernetes.kit import STORE_KEYS, store_url
+from anyscale_kubernetes.testing import TYPES, Land
+
+from anyscale_core.clock import Clock, SystemClock
+from anyscale_core.testing.clock import ManualClock
+
+NAMESPACE = "ray"
+REAL = os.environ.get("ANYSCALE_TEST_KUBECONFIG", "")
+IMAGE = os.environ.get("ANYSCALE_TEST_IMAGE", "busybox:1")
+NAMESPACES = Kind(kind="Namespace", plural="namespaces", is_namespaced=False)
+
+
+@pytest.fixture
+def land(tmp_path: Path) -> Iterator[Land]:
+    """A namespace: simulated on a clock moved by hand, or real."""
+    if REAL:
+        with real(tmp_path) as lent:
+            yield lent
+        return
+    clock = ManualClock()
+    with Servers() as servers:
+        yield simulated(tmp_path, servers.start(clock=clock), clock)
+
+
+@pytest.fixture
+def booting(tmp_path: Path) -> Iterator[Land]:
+    """A namespace whose Pods really run: as processes of this machine, or in the real cluster."""
+    if REAL:
+        with real(tmp_path) as lent:
+            yield lent
+        return
+    clock = SystemClock()
+    with Servers() as servers:
+        cluster = servers.start(clock=clock, settings=Simulated(boots=True))
+        store = {"store": {"endpoint": store_url(), "secret": "store"}, "python": sys.executable}
+        lent = simulated(tmp_path, cluster, clock, **store)
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in STORE_KEYS.items()}
+        metadata = {"name": "store", "namespace": NAMESPACE}
+        cluster.plant({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+        yield lent
+        cluster.close()
+
+
+def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land:
+    cluster.make_namespace(NAMESPACE)
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig(cluster.admin_token, namespace=NAMESPACE)))
+    return Land(
+        folder=folder, home=folder / "home", clock=clock, simulated=cluster,
+        settings={
+            "namespace": NAMESPACE, "kubeconfig": str(kubeconfig), "image": IMAGE, "instance_types": TYPES, **settings,
+        },
+    )  # fmt: skip
+
+
+@contextmanager
+def real(folder: Path) -> Iterator[Land]:
+    """Give a namespace of the real cluster, and take it away with all that is in it."""
+    name = f"anyscale-test-{uuid.uuid4().hex[:8]}"
+    settings = {"namespace": name, "kubeconfig": REAL, "image": IMAGE, "instance_types": TYPES}
+    land = Land(folder=folder, home=folder / "home", clock=SystemClock(), settings=settings)
+    api = land.api()
+    api.apply(NAMESPACES, {"metadata": {"name": name}}, manager="anyscale-test", deadline=land.soon())
+    try:
+        yield land
+    finally:
+        found = api.get(NAMESPACES, name, deadline=land.soon())
+        api.delete_if_there(NAMESPACES, found, deadline=land.soon())
+        api.close()
