@@ -190,8 +190,8 @@ class GcpKit(Kit):
     def _share(self, bucket: str, prefix: str) -> None:
         """Let somebody in by the policy itself, with a condition like ours under a name of theirs."""
         place = buckets.bucket_name(self.scope.owner, bucket)
-        held = policies.Held(member=SOMEBODY, prefix=prefix, access=Access.READ)
-        binding = policies.binding(held, place)
+        held = policies.Held(member=SOMEBODY, bucket=place, prefix=prefix, access=Access.READ)
+        binding = policies.bound([held])
         binding["condition"]["title"] = "theirs"
         policy = self._call("storage.buckets.getIamPolicy", bucket=place, optionsRequestedPolicyVersion=3)
         body = {**policy, "version": 3, "bindings": [*policy.get("bindings", ()), binding]}
