@@ -63,6 +63,19 @@ class GcpKit(Kit):
     untaggable = frozenset({"grant", "upload"})
     image_uri = "projects/debian-cloud/global/images/family/debian-12"
     reads_environment = frozenset({"GCE_METADATA_HOST"})
+    unseen = frozenset(
+        {
+            # Asked of the same request as compute.instances.create and compute.networks.create:
+            "compute.disks.create", "compute.images.useReadOnly", "compute.instances.setLabels",
+            "compute.instances.setMetadata", "compute.networks.updatePolicy", "compute.subnetworks.use",
+            "compute.subnetworks.useExternalIp", "iam.serviceAccounts.actAs",
+            # Where something is adopted, has subjects or grants, names no zone, or failed late:
+            "compute.healthChecks.create", "compute.healthChecks.delete", "compute.healthChecks.get",
+            "compute.regions.get", "compute.zoneOperations.get", "iam.serviceAccounts.getIamPolicy",
+            "iam.serviceAccounts.setIamPolicy", "storage.buckets.getIamPolicy", "storage.buckets.setIamPolicy",
+            "compute.routers.get", "compute.subnetworks.get",
+        }
+    )  # fmt: skip
     many = 8
     stock_is_told = False
 
