@@ -171,6 +171,8 @@ class Kit:
     """An image that instances can be made from, where images are honoured."""
     stock_is_told: bool = True
     """Whether the cloud says beforehand what is sold out; where it does not, only asking for it shows."""
+    unseen: frozenset[str] = frozenset()
+    """Permissions that no request of the suite shows: those needed beside a request's own, and those of rarer calls."""
     many: int = 25
     """How many things of a kind one row may make; lists are tried with up to three times as many."""
     patience: timedelta = timedelta(minutes=10)

@@ -134,6 +134,27 @@ def test_quotas_refuse_what_would_pass_them_and_spot_has_its_own(lab: Lab) -> No
     assert (whole["CPUS_ALL_REGIONS"], whole["NETWORKS"]) == (8.0, 1.0)
 
 
+def test_a_failure_that_was_planned_ends_the_operation_and_undoes_it(lab: Lab) -> None:
+    lab.insert("there")
+    lab.clock.advance(MINUTE)
+    lab.project.fail_late("RESOURCE_OPERATION_RATE_EXCEEDED", "too fast", http=429)
+    lab.project.fail_late("INTERNAL_ERROR", "it broke", kind="delete", http=500)
+    inserting = lab.insert("vm")
+    deleting = lab.compute.instances().delete(**ZONE, instance="there").execute()
+    lab.clock.advance(MINUTE)
+    failed = lab.operation(inserting)
+    assert (failed["httpErrorMessage"], failed["error"]["errors"]) == (
+        "TOO MANY REQUESTS", [{"code": "RESOURCE_OPERATION_RATE_EXCEEDED", "message": "too fast"}],
+    )  # fmt: skip
+    assert refused(lambda: lab.get("vm")).status_code == 404
+    assert lab.operation(deleting)["error"]["errors"][0]["code"] == "INTERNAL_ERROR"
+    assert lab.get("there")["status"] == "RUNNING"
+    lab.project.fail_late("INTERNAL_ERROR", "it broke", http=500)
+    lab.compute.networks().insert(project="p-1", body={"name": "lost"}).execute()
+    lab.clock.advance(MINUTE)
+    assert refused(lab.compute.networks().get(project="p-1", network="lost")).status_code == 404
+
+
 def test_a_quota_may_also_fail_the_operation(lab: Lab) -> None:
     lab.project.limit("INSTANCES", 0, region="us-central1")
     lab.project.answer_quotas(QuotaAnswer.LATE)
@@ -151,7 +172,7 @@ def test_the_four_hundred_and_threes_are_told_apart_by_their_reasons(lab: Lab) -
     assert reason(refused(lambda: lab.get("vm"))) == "rateLimitExceeded"
     lab.project.refuse(ApiError(503, "backendError", "try again"), times=2)
     assert [refused(lambda: lab.get("vm")).status_code for _ in range(3)] == [503, 503, 404]
-    lab.project.project.services.discard("compute.googleapis.com")
+    lab.project.disable("compute")
     error = refused(lambda: lab.get("vm"))
     assert (error.status_code, reason(error)) == (403, "accessNotConfigured")
     assert error.error_details[0]["reason"] == "SERVICE_DISABLED"

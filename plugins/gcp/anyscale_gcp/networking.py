@@ -5,11 +5,9 @@ stands between a client and the head, so it is ready when the rule is. Threads: 
 """
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
-
-import attrs
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.networking import NetworkingDriver
@@ -26,48 +24,14 @@ from anyscale_core.models.networking import (
     NetworkSpec,
 )
 from anyscale_core.models.owner import Owner
-from anyscale_gcp import networks, operations
+from anyscale_gcp import networks, operations, ways
 from anyscale_gcp.checks import look_over
 from anyscale_gcp.client import Client
 from anyscale_gcp.config import read_settings
 from anyscale_gcp.networks import Net
-from anyscale_gcp.tags import Note, brief, check_name, fingerprint, parse, render, request_id, resource_name
+from anyscale_gcp.tags import Note, brief, check_name, fingerprint, parse, request_id, resource_name
 from anyscale_gcp.tags import note as note_of
-
-ANYBODY = ("0.0.0.0/0",)
-ORDERS = 24
-"""Orders of a way in that are remembered: as many as its description holds."""
-PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-
-
-@attrs.frozen(kw_only=True)
-class Way:
-    """A way in as its firewall rule has it."""
-
-    note: Note
-    rule: str
-    network: str
-    """The own name of the network that it is in."""
-
-    @property
-    def target(self) -> str:
-        """The address that it leads to."""
-        return self.note.more["address"]
-
-    @property
-    def reached_at(self) -> str:
-        """The address that clients use: the target's public one, where it has one."""
-        return self.note.more.get("public", self.target)
-
-    @property
-    def orders(self) -> tuple[str, ...]:
-        """The orders that it has had, the newest last: each the hash of a token and of what it asked for."""
-        return tuple(self.note.more.get("orders", "").split())
-
-    @property
-    def port(self) -> int:
-        """The port that it leads to."""
-        return int(self.note.more["port"])
+from anyscale_gcp.ways import Way
 
 
 class GcpNetworking(NetworkingDriver):
@@ -116,8 +80,8 @@ class GcpNetworking(NetworkingDriver):
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Network, ...]:
         every = networks.every(self._client, owner, region=self._region, deadline=deadline)
         mine = [net for net in every if owner.owns(net.note.tags)]
-        ways = tuple(self._ways(deadline=deadline)) if mine else ()
-        return tuple(self._show(net, ways) for net in mine)
+        open_ways = tuple(self._ways(deadline=deadline)) if mine else ()
+        return tuple(self._show(net, open_ways) for net in mine)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         net = networks.find(self._client, name, owner=owner, region=self._region, deadline=deadline)
@@ -145,19 +109,20 @@ class GcpNetworking(NetworkingDriver):
 
     def expose(self, spec: EndpointSpec, *, token: Token, deadline: datetime) -> Endpoint:
         check_name(spec.name, "an endpoint")
-        _check_target(spec)
+        ways.check_target(spec)
         net = self._reachable(spec, deadline=deadline)
-        rule, order = _rule_name(spec.owner, spec.name), _order(token, spec)
-        ways = tuple(self._ways(deadline=deadline))
-        if any(known != order and known.partition(".")[0] == brief(token) for way in ways for known in way.orders):
+        rule, order = ways.rule_name(spec.owner, spec.name), ways.order_of(token, spec)
+        there_are = tuple(self._ways(deadline=deadline))
+        orders = [known for way in there_are for known in way.orders]
+        if any(known != order and known.partition(".")[0] == brief(token) for known in orders):
             raise _mismatch(spec.name)
-        there = next((way for way in ways if way.rule == rule), None)
+        there = next((way for way in there_are if way.rule == rule), None)
         if there is not None and not spec.owner.owns(there.note.tags):
             raise _taken(spec.name, "an endpoint")
         if there is not None and order in there.orders:
             return self._ordered(there, order)
         note = self._way_note(spec, net, there, order, token=token, deadline=deadline)
-        body = _rule_body(rule, note, net, sources=self._sources(net))
+        body = ways.rule_body(rule, note, net, sources=self._sources(net))
         if there is None:
             self._insert("firewalls", body, token=token, about=spec.name, deadline=deadline)
         else:
@@ -168,14 +133,14 @@ class GcpNetworking(NetworkingDriver):
         return self._endpoint(Way(note=note, rule=rule, network=net.own_name))
 
     def withdraw(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
-        rule = _rule_name(owner, name)
+        rule = ways.rule_name(owner, name)
         try:
             item = self._client.call(
                 "compute.firewalls.get", project=self._project, firewall=rule, about=name, deadline=deadline
             )
         except NotFound:
             return Deletion.ALREADY_ABSENT
-        way = _way(item)
+        way = ways.way_of(item)
         if way is None or not owner.owns(way.note.tags):
             return Deletion.ALREADY_ABSENT
         return self._delete("firewalls", str(item.get("id", rule)), about=name, firewall=rule, deadline=deadline)
@@ -283,8 +248,8 @@ class GcpNetworking(NetworkingDriver):
             raise NotFound(f"there is no network {name}", reason="RESOURCE", resource=name)
         return net
 
-    def _show(self, net: Net, ways: "Iterator[Way] | tuple[Way, ...]") -> Network:
-        mine = tuple(self._endpoint(way) for way in ways if way.network == net.own_name)
+    def _show(self, net: Net, there_are: Iterable[Way]) -> Network:
+        mine = tuple(self._endpoint(way) for way in there_are if way.network == net.own_name)
         return Network(
             name=net.note.name, owner=net.note.owner(), id=net.path, mode=net.mode, adopted=net.adopted, endpoints=mine
         )
@@ -309,7 +274,7 @@ class GcpNetworking(NetworkingDriver):
         seen: set[str] = set()
         for page in pages:
             for item in page.get("items", ()):
-                way = _way(item)
+                way = ways.way_of(item)
                 if way is not None and way.rule not in seen:
                     seen.add(way.rule)
                     yield way
@@ -325,7 +290,7 @@ class GcpNetworking(NetworkingDriver):
     ) -> Note:
         """Return the note of a way in: where it leads, and the orders that it has had, the newest last."""
         public = self._public_address(spec.target_address, deadline=deadline) if net.mode is NetworkMode.PUBLIC else ""
-        orders = (*(there.orders if there is not None else ()), order)[-ORDERS:]
+        orders = (*(there.orders if there is not None else ()), order)[-ways.ORDERS :]
         more = {
             "kind": "endpoint", "network": net.own_name, "address": spec.target_address, "port": str(spec.target_port),
             "orders": " ".join(orders), **({"public": public} if public else {}),
@@ -359,7 +324,7 @@ class GcpNetworking(NetworkingDriver):
         return ""
 
     def _sources(self, net: Net) -> tuple[str, ...]:
-        return self._settings.ingress_ranges or (ANYBODY if net.mode is NetworkMode.PUBLIC else PRIVATE)
+        return self._settings.ingress_ranges or (ways.ANYBODY if net.mode is NetworkMode.PUBLIC else ways.PRIVATE)
 
     def _endpoint(self, way: Way) -> Endpoint:
         return Endpoint(
@@ -414,44 +379,6 @@ def _known(every: tuple[Net, ...], name: str, own_name: str, *, token: Token, wa
     if found is not None and found.note.token != brief(token):
         raise _taken(name, "a network")
     return found
-
-
-def _order(token: Token, spec: EndpointSpec) -> str:
-    return f"{brief(token)}.{fingerprint(spec)[:8]}"
-
-
-def _rule_name(owner: Owner, name: str) -> str:
-    return resource_name(owner, f"in-{name}")
-
-
-def _rule_body(rule: str, note: Note, net: Net, *, sources: tuple[str, ...]) -> dict[str, Any]:
-    address, port = note.more["address"], note.more["port"]
-    return {
-        "name": rule, "description": render(note), "network": net.path, "direction": "INGRESS", "priority": 900,
-        "sourceRanges": list(sources), "destinationRanges": [f"{address}/32"],
-        "allowed": [{"IPProtocol": "tcp", "ports": [port]}],
-    }  # fmt: skip
-
-
-def _way(item: Mapping[str, Any]) -> Way | None:
-    note = parse(item.get("description"))
-    if note is None or note.more.get("kind") != "endpoint":
-        return None
-    return Way(note=note, rule=str(item["name"]), network=note.more["network"])
-
-
-def _check_target(spec: EndpointSpec) -> None:
-    try:
-        ipaddress.IPv4Address(spec.target_address)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{spec.target_address!r} is not an IPv4 address",
-            reason="FIELD",
-            resource=spec.name,
-            hint="give the head's",
-        ) from error
-    if not 0 < spec.target_port < 65536:
-        raise InvalidRequest(f"{spec.target_port} is no port", reason="FIELD", resource=spec.name, hint="1 to 65535")
 
 
 def _mismatch(name: str) -> Conflict:

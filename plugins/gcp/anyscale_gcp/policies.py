@@ -1,11 +1,11 @@
 """IAM policies: read, changed and written with their etag, so that what others put there stays.
 
-A grant on a prefix is a binding of its own with a condition, so it can be told from every other and taken away again.
+A grant on a prefix is part of a condition of ours, so it can be told from every other and taken away again.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,13 @@ ROLES: Mapping[Access, str] = {Access.READ: "roles/storage.objectViewer", Access
 VERSION = 3
 """The version of policies that have conditions."""
 WORKLOAD_ROLE = "roles/iam.workloadIdentityUser"
-_PLACE = re.compile(r'resource\.name\.startsWith\("projects/_/buckets/[^/"]+/objects/(?P<prefix>(?:[^"\\]|\\.)*)"\)')
+TOGETHER = 6
+"""Prefixes in one binding: each takes two clauses, and a condition has at most 12 logical operators. A policy takes 20 bindings
+of one role for one member, so an identity has up to 120 prefixes of each access in a bucket
+(cloud.google.com/iam/quotas)."""
+_PLACE = re.compile(
+    r'resource\.name\.startsWith\("projects/_/buckets/(?P<bucket>[^/"]+)/objects/(?P<prefix>(?:[^"\\]|\\.)*)"\)'
+)
 _ACCESS = {role: access for access, role in ROLES.items()}
 
 Policy = dict[str, Any]
@@ -33,6 +39,7 @@ class Held:
     """A grant of ours as a policy has it. ``mark``: of the plane and cloud that granted it; ``token``: the hash of its token."""
 
     member: str
+    bucket: str
     prefix: str
     access: Access
     mark: str = ""
@@ -43,18 +50,20 @@ class Held:
         return self.member == member or self.member.startswith(f"deleted:{member}?")
 
 
-def binding(held: Held, bucket: str) -> dict[str, Any]:
-    """Return a grant as a binding. Objects are let at by their names, lists by the prefix that they ask for."""
-    prefix = _quoted(held.prefix)
-    place = _quoted(f"projects/_/buckets/{bucket}/objects/{held.prefix}")
+def bound(grants: Sequence[Held]) -> dict[str, Any]:
+    """Return grants of one access for one member as a binding. Objects are let at by name, lists by the prefix they ask for."""
     listed = "api.getAttribute('storage.googleapis.com/objectListPrefix', '')"
+    clauses = []
+    for each in grants:
+        place = _quoted(f"projects/_/buckets/{each.bucket}/objects/{each.prefix}")
+        clauses += [f"resource.name.startsWith({place})", f"{listed}.startsWith({_quoted(each.prefix)})"]
     return {
-        "role": ROLES[held.access],
-        "members": [held.member],
+        "role": ROLES[grants[0].access],
+        "members": [grants[0].member],
         "condition": {
             "title": TITLE,
-            "description": f"{held.mark} {held.token}",
-            "expression": f"resource.name.startsWith({place}) || {listed}.startsWith({prefix})",
+            "description": " ".join(f"{each.mark}.{each.token}" for each in grants),
+            "expression": " || ".join(clauses),
         },
     }
 
@@ -62,29 +71,42 @@ def binding(held: Held, bucket: str) -> dict[str, Any]:
 def read(binding: Mapping[str, Any]) -> tuple[Held, ...]:
     """Return the grants of ours in a binding; none in one of somebody else's."""
     condition = binding.get("condition") or {}
-    place = _PLACE.search(str(condition.get("expression", "")))
     access = _ACCESS.get(str(binding.get("role", "")))
-    if condition.get("title") != TITLE or place is None or access is None:
+    if condition.get("title") != TITLE or access is None:
         return ()
-    mark, _, token = str(condition.get("description", "")).partition(" ")
-    prefix = str(json.loads(f'"{place["prefix"]}"'))
+    orders = str(condition.get("description", "")).split()
+    places = list(_PLACE.finditer(str(condition.get("expression", ""))))
     return tuple(
-        Held(member=member, prefix=prefix, access=access, mark=mark, token=token)
+        Held(
+            member=member, bucket=place["bucket"], prefix=str(json.loads(f'"{place["prefix"]}"')), access=access,
+            mark=order.partition(".")[0], token=order.partition(".")[2],
+        )
         for member in binding.get("members", ())
-    )
+        for place, order in zip(places, orders, strict=False)
+    )  # fmt: skip
+
+
+def with_grant(bindings: list[dict[str, Any]], held: Held) -> list[dict[str, Any]]:
+    """Return bindings with a grant more: in one of ours for that member and access that has room, or in a new one."""
+    for at, each in enumerate(bindings):
+        grants = read(each)
+        alike = grants and all((one.member, one.access) == (held.member, held.access) for one in grants)
+        if alike and len(grants) < TOGETHER:
+            return [*bindings[:at], bound([*grants, held]), *bindings[at + 1 :]]
+    return [*bindings, bound([held])]
 
 
 def without(bindings: list[dict[str, Any]], gone: Callable[[Held], bool]) -> list[dict[str, Any]]:
-    """Return bindings less the grants of ours that ``gone`` names; members of others, and empty bindings of theirs, stay."""
+    """Return bindings less the grants of ours that ``gone`` names; all else stays as it is."""
     out = []
     for each in bindings:
-        members = {held.member for held in read(each) if gone(held)}
-        if not members:
+        grants = read(each)
+        left = [held for held in grants if not gone(held)]
+        if len(left) == len(grants):
             out.append(each)
             continue
-        left = [member for member in each["members"] if member not in members]
-        if left:
-            out.append({**each, "members": left})
+        for member in dict.fromkeys(held.member for held in left):
+            out.append(bound([held for held in left if held.member == member]))
     return out
 
 

@@ -116,8 +116,15 @@ class GcpStorage(StorageDriver):
         account = accounts.find(self._client, identity, owner=owner, deadline=deadline)
         if account is None or not owner.owns(account.owner.tags()):
             raise NotFound(f"there is no identity {identity}", reason="REFERENCE", resource=identity)
-        held = Held(member=account.member, prefix=prefix, access=access, mark=owner_mark(owner), token=brief(token))
-        self._change(kept.place, partial(_granted, held, kept.place), deadline=deadline)
+        held = Held(
+            member=account.member,
+            bucket=kept.place,
+            prefix=prefix,
+            access=access,
+            mark=owner_mark(owner),
+            token=brief(token),
+        )
+        self._change(kept.place, partial(_granted, held), deadline=deadline)
         store = self._access(kept, prefix, account, deadline=deadline)
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
@@ -277,7 +284,7 @@ class GcpStorage(StorageDriver):
         return base64.b64decode(answer["signedBlob"])
 
 
-def _granted(held: Held, bucket: str, bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _granted(held: Held, bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return bindings with a grant in them. Raises Conflict(TOKEN_MISMATCH) when its token stands for another grant."""
     there = [each for binding in bindings for each in policies.read(binding)]
     for each in there:
@@ -286,7 +293,7 @@ def _granted(held: Held, bucket: str, bindings: list[dict[str, Any]]) -> list[di
             return bindings
         if each.token == held.token:
             raise _mismatch(held.prefix)
-    return [*bindings, policies.binding(held, bucket)]
+    return policies.with_grant(bindings, held)
 
 
 def _check_prefix(prefix: str) -> None:

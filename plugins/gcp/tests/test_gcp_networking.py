@@ -11,7 +11,8 @@ from anyscale_conformance.simulators.gcp import GcpSimulator, Timings
 from anyscale_gcp.client import Client
 from anyscale_gcp.cluster import GcpCluster
 from anyscale_gcp.config import Settings
-from anyscale_gcp.kit.world import REGION, Ambient, World, endpoints_of
+from anyscale_gcp.identity import GcpIdentity
+from anyscale_gcp.kit.world import OWNER, REGION, Ambient, World, endpoints_of
 from anyscale_gcp.networking import GcpNetworking
 from anyscale_gcp.storage import GcpStorage
 from joserfc.jwk import RSAKey
@@ -19,6 +20,7 @@ from joserfc.jwk import RSAKey
 from anyscale_core.clock import SystemClock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import Conflict, InvalidRequest, Retry
+from anyscale_core.models.identity import Access, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created
 from anyscale_core.models.networking import CheckStatus, EndpointSpec, NetworkMode, NetworkSpec
@@ -137,3 +139,25 @@ def test_a_bucket_without_uniform_access_or_open_to_all_is_not_adopted(world: Wo
         with pytest.raises(InvalidRequest, match=words):
             driver.create(spec, owner=OURS, token=Token("t1"), deadline=soon())
     assert driver.list(OURS, deadline=soon()) == ()
+
+
+def test_an_identity_has_more_prefixes_than_a_policy_has_bindings_for_it(world: World) -> None:
+    config, client = parts(world)
+    storage, identities = GcpStorage(config, client), GcpIdentity(config, client)
+    storage.create(BucketSpec(name="data", owner=OURS), owner=OURS, token=Token("t1"), deadline=soon())
+    identities.create(IdentitySpec(name="nodes", owner=OURS), token=Token("t2"), deadline=soon())
+    world.project.bind("", "roles/iam.serviceAccountTokenCreator", OWNER)
+    for number in range(30):
+        storage.grant(
+            "data", f"clusters/{number}/", identity="nodes", access=Access.WRITE, owner=OURS, token=Token(f"g{number}"),
+            deadline=soon(),
+        )  # fmt: skip
+    storage.revoke("data", "clusters/7/", identity="nodes", owner=OURS, deadline=soon())
+
+    def bindings() -> list[str]:
+        found = (seen.body for seen in world.project.inventory() if seen.kind == "bindings")
+        return [str(body["condition"]["expression"]) for body in found if body.get("condition")]
+
+    assert len(bindings()) == 5
+    whole = " ".join(bindings())
+    assert all((f"/objects/clusters/{number}/" in whole) is (number != 7) for number in range(30))

@@ -6,12 +6,13 @@ A failure that comes late is an answer of status 200 whose operation is DONE wit
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 
 from anyscale_conformance.simulators.gcp.calls import Call, handles
 from anyscale_conformance.simulators.gcp.lists import aggregated, listed
 from anyscale_conformance.simulators.gcp.schema import Json
-from anyscale_conformance.simulators.gcp.world import Project, Resource, stamp
+from anyscale_conformance.simulators.gcp.world import Failure, Project, Resource, stamp
 
 
 class OperationError(Exception):
@@ -35,12 +36,27 @@ def start(
     *,
     after: timedelta,
     finish: Callable[[], None] = lambda: None,
+    undo: Callable[[], None] = lambda: None,
     group: str = "",
 ) -> Resource:
-    """Start an operation on a thing; ``finish`` runs when it ends, and fails it by raising OperationError."""
+    """Start an operation on a thing; ``finish`` runs when it ends, and fails it by raising OperationError.
+
+    ``undo`` runs instead when a failure was planned for an operation of this kind.
+    """
     operation = begin(call.project, kind, target, user=call.caller.email, group=group)
+    planned = call.project.failures.get(kind)
+    if planned:
+        finish = _failing(planned.pop(0), undo)
     call.project.later(after, lambda: end(call.project, operation, finish))
     return operation
+
+
+def _failing(failure: Failure, undo: Callable[[], None]) -> Callable[[], None]:
+    def fail() -> None:
+        undo()
+        raise OperationError(failure.code, failure.message, http=failure.http)
+
+    return fail
 
 
 def begin(project: Project, kind: str, target: Resource, *, user: str, group: str = "") -> Resource:
@@ -76,7 +92,7 @@ def end(project: Project, operation: Resource, finish: Callable[[], None] = lamb
         operation.body |= {
             "error": {"errors": [error.body()]},
             "httpErrorStatusCode": error.http,
-            "httpErrorMessage": {400: "BAD REQUEST", 403: "FORBIDDEN", 503: "SERVICE UNAVAILABLE"}[error.http],
+            "httpErrorMessage": HTTPStatus(error.http).phrase.upper(),
         }
     operation.body |= {"status": "DONE", "progress": 100, "endTime": stamp(project.now)}
 

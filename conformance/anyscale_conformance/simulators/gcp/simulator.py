@@ -27,7 +27,7 @@ from anyscale_conformance.simulators.gcp.power import Booting
 from anyscale_conformance.simulators.gcp.schema import Json
 from anyscale_conformance.simulators.gcp.server import Answer, Request, Server
 from anyscale_conformance.simulators.gcp.tokens import LIFETIME, Guard
-from anyscale_conformance.simulators.gcp.world import Project, QuotaAnswer, Resource, Timings
+from anyscale_conformance.simulators.gcp.world import Failure, Project, QuotaAnswer, Resource, Timings
 from anyscale_core.clock import Clock, SystemClock
 
 ANSWERING = (
@@ -200,6 +200,15 @@ class ProjectHands:
     def refuse(self, error: ApiError, *, method: str = "", times: int = 1) -> None:
         """Answer the next calls (of a method, or of any) with an error."""
         self._cloud.refusals.setdefault(self.id, []).append(Refusal(method=method, error=error, times=times))
+
+    def fail_late(self, code: str, message: str, *, kind: str = "insert", http: int = 400, times: int = 1) -> None:
+        """Let the next operations of a kind (``insert``, ``delete``, ``patch``) end with an error; what they did is undone."""
+        planned = self.project.failures.setdefault(kind, [])
+        planned += [Failure(code=code, message=message, http=http)] * times
+
+    def disable(self, api: str) -> None:
+        """Let an API (``compute``) not be enabled in the project."""
+        self.project.services.discard(f"{api}.googleapis.com")
 
     def throttle(self, *, method: str = "", times: int = 1) -> None:
         """Refuse the next calls for being too many: with 403 as Compute Engine does, with 429 for a method of another API."""

@@ -62,6 +62,15 @@ class QuotaAnswer(enum.Enum):
     """An operation that fails with ``QUOTA_EXCEEDED``."""
 
 
+@attrs.frozen(kw_only=True)
+class Failure:
+    """How an operation is going to fail."""
+
+    code: str
+    message: str
+    http: int
+
+
 @attrs.define(kw_only=True)
 class Resource:
     """One thing of Compute Engine. ``scope``: ``global``, ``regions/R`` or ``zones/Z``. ``body`` as the API shows it."""
@@ -151,6 +160,8 @@ class Project:
     """By collection, then by scope and name."""
     limits: dict[tuple[str, str], float] = attrs.field(factory=dict)
     """Quotas that were changed, by region (empty: of the project) and metric."""
+    failures: dict[str, list[Failure]] = attrs.field(factory=dict)
+    """Those that were planned, by the kind of operation."""
     quotas: QuotaAnswer = QuotaAnswer.AT_ONCE
     accounts: dict[str, Json] = attrs.field(factory=dict)
     """Service accounts by e-mail address."""

@@ -63,6 +63,19 @@ class GcpKit(Kit):
     untaggable = frozenset({"grant", "upload"})
     image_uri = "projects/debian-cloud/global/images/family/debian-12"
     reads_environment = frozenset({"GCE_METADATA_HOST"})
+    unseen = frozenset(
+        {
+            # Asked of the same request as compute.instances.create and compute.networks.create:
+            "compute.disks.create", "compute.images.useReadOnly", "compute.instances.setLabels",
+            "compute.instances.setMetadata", "compute.networks.updatePolicy", "compute.subnetworks.use",
+            "compute.subnetworks.useExternalIp", "iam.serviceAccounts.actAs",
+            # Where something is adopted, has subjects or grants, names no zone, or failed late:
+            "compute.healthChecks.create", "compute.healthChecks.delete", "compute.healthChecks.get",
+            "compute.regions.get", "compute.zoneOperations.get", "iam.serviceAccounts.getIamPolicy",
+            "iam.serviceAccounts.setIamPolicy", "storage.buckets.getIamPolicy", "storage.buckets.setIamPolicy",
+            "compute.routers.get", "compute.subnetworks.get",
+        }
+    )  # fmt: skip
     many = 8
     stock_is_told = False
 
@@ -190,8 +203,8 @@ class GcpKit(Kit):
     def _share(self, bucket: str, prefix: str) -> None:
         """Let somebody in by the policy itself, with a condition like ours under a name of theirs."""
         place = buckets.bucket_name(self.scope.owner, bucket)
-        held = policies.Held(member=SOMEBODY, prefix=prefix, access=Access.READ)
-        binding = policies.binding(held, place)
+        held = policies.Held(member=SOMEBODY, bucket=place, prefix=prefix, access=Access.READ)
+        binding = policies.bound([held])
         binding["condition"]["title"] = "theirs"
         policy = self._call("storage.buckets.getIamPolicy", bucket=place, optionsRequestedPolicyVersion=3)
         body = {**policy, "version": 3, "bindings": [*policy.get("bindings", ()), binding]}

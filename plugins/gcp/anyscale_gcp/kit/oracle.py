@@ -50,7 +50,7 @@ class ProjectOracle:
                     yield _other(each)
 
 
-PLACE = re.compile(r"""\.startsWith\(("(?:[^"\\]|\\.)*")\)$""")
+LISTED = re.compile(r"""'\)\.startsWith\(("(?:[^"\\]|\\.)*")\)""")
 OBJECTS = {policies.ROLES[access]: access for access in Access}
 KINDS = {
     "disks": "disk", "networks": "network", "subnetworks": "subnetwork", "routers": "router", "addresses": "address",
@@ -105,14 +105,15 @@ def _bucket(seen: Seen, keys: Iterable[str]) -> Item:
 
 
 def _grant(seen: Seen, names: Mapping[str, str], called: Mapping[str, str]) -> Iterator[Item]:
-    """Yield a member of a bucket's policy as a grant, when it is about a prefix."""
-    found = PLACE.search(str((seen.body.get("condition") or {}).get("expression", "")))
+    """Yield what a member of a bucket's policy is let at, by prefix."""
+    prefixes = LISTED.findall(str((seen.body.get("condition") or {}).get("expression", "")))
     access = OBJECTS.get(str(seen.body["role"]))
-    if found is not None and access is not None:
+    if access is not None:
         bucket = seen.name.removeprefix("b/")
         member = re.sub(r"^deleted:|\?uid=.*$|^serviceAccount:", "", str(seen.body["member"]))
-        name = f"{called.get(bucket, bucket)}/{json.loads(found[1])}"
-        yield Item(kind="grant", id=names.get(member, member), name=name, state=access.value)
+        for prefix in prefixes:
+            name = f"{called.get(bucket, bucket)}/{json.loads(prefix)}"
+            yield Item(kind="grant", id=names.get(member, member), name=name, state=access.value)
 
 
 def _other(seen: Seen) -> Item:

@@ -47,7 +47,9 @@ VERBS = {
 OF_MANY = {"GET": "list", "POST": "create"}
 OF_ONE = {"GET": "get", "DELETE": "delete", "PATCH": "update"}
 KEPT = re.compile(
-    r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) |"description": ?"\w{10} (\w{20})"', re.ASCII
+    r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) '
+    r'|"description": ?"(?:\w{10}\.\w{20} )*\w{10}\.(\w{20})"',
+    re.ASCII,
 )
 """Where labels, descriptions of service accounts and conditions of grants keep the hash of a token."""
 
@@ -80,7 +82,5 @@ def _token_of(uri: str, body: Any) -> str:
     if given:
         return given[0]
     text = body.decode() if isinstance(body, bytes) else str(body or "")
-    found = re.findall(
-        r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) |"description": "\w{10} (\w{20})"', text
-    )
+    found = KEPT.findall(text)
     return "".join(found[-1]) if found else ""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 
 from anyscale_conformance.simulators.gcp import catalogue, operations
 from anyscale_conformance.simulators.gcp.calls import HANDLERS, Call
@@ -115,7 +116,12 @@ def making(call: Call, thing: Resource, *, after: timedelta, kind: str = "insert
     def done() -> None:
         thing.hidden["busy"] = False
 
-    return operations.start(call, kind, thing, after=after, finish=done).body
+    def undo() -> None:
+        done()
+        if kind == "insert":
+            call.project.remove(thing)
+
+    return operations.start(call, kind, thing, after=after, finish=done, undo=undo).body
 
 
 def deleting(call: Call, thing: Resource, *, after: timedelta, users: Iterable[str] = ()) -> Json:
@@ -124,7 +130,12 @@ def deleting(call: Call, thing: Resource, *, after: timedelta, users: Iterable[s
     for user in users:
         raise in_use(thing.path, user)
     thing.hidden["busy"] = True
-    return operations.start(call, "delete", thing, after=after, finish=lambda: call.project.remove(thing)).body
+
+    def undo() -> None:
+        thing.hidden["busy"] = False
+
+    finish = partial(call.project.remove, thing)
+    return operations.start(call, "delete", thing, after=after, finish=finish, undo=undo).body
 
 
 def network_time(call: Call) -> timedelta:

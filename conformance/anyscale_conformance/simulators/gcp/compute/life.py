@@ -7,6 +7,7 @@ import ipaddress
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from anyscale_conformance.simulators.gcp import operations
 from anyscale_conformance.simulators.gcp.calls import Call
@@ -52,20 +53,17 @@ def begin(
     is_new = kind == "insert"
     instance.body["status"] = "PROVISIONING"
 
-    def fail(error: OperationError) -> Callable[[], None]:
-        def failing() -> None:
-            if instance.hidden["turn"] == turn:
-                _gone(call.cloud, project, instance) if is_new else instance.body.update(status="TERMINATED")
-            raise error
-
-        return failing
+    def undo() -> None:
+        if instance.hidden["turn"] == turn:
+            _gone(call.cloud, project, instance) if is_new else instance.body.update(status="TERMINATED")
 
     if error is None and call.cloud.is_sold_out(project.id, zone, machine):
         error = stockout(project, zone, machine)
     if error is None and is_new:
         error = _address(call.cloud, project, instance)
     if error is not None:
-        return operations.start(call, kind, instance, after=project.timings.stockout, finish=fail(error), group=group)
+        failing = partial(_fail, error, undo)
+        return operations.start(call, kind, instance, after=project.timings.stockout, finish=failing, group=group)
 
     def run() -> None:
         if instance.hidden["turn"] == turn:
@@ -78,7 +76,12 @@ def begin(
             call.cloud.power.boot(project, instance)
 
     _then(project, instance, project.timings.insert / 3, lambda: instance.body.update(status="STAGING"))
-    return operations.start(call, kind, instance, after=project.timings.insert, finish=run, group=group)
+    return operations.start(call, kind, instance, after=project.timings.insert, finish=run, undo=undo, group=group)
+
+
+def _fail(error: OperationError, undo: Callable[[], None]) -> None:
+    undo()
+    raise error
 
 
 def stockout(project: Project, zone: str, machine: str) -> OperationError:
@@ -141,11 +144,14 @@ def reset(call: Call, instance: Resource) -> Resource:
 def delete(call: Call, instance: Resource) -> Resource:
     """Delete an instance: it is stopping until it is gone. Asked twice, there are two operations and one end."""
     _turn(instance)
+    before = instance.body["status"]
     instance.body["status"] = "STOPPING"
-    after = call.project.timings.delete
-    return operations.start(
-        call, "delete", instance, after=after, finish=lambda: _gone(call.cloud, call.project, instance)
-    )
+
+    def undo() -> None:
+        instance.body["status"] = before
+
+    finish = partial(_gone, call.cloud, call.project, instance)
+    return operations.start(call, "delete", instance, after=call.project.timings.delete, finish=finish, undo=undo)
 
 
 def preempt(cloud: Cloud, project: Project, instance: Resource) -> None:
