@@ -70,6 +70,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=3,
         about="pull mode: 1,000 polling operators, an order over a slow line (at most 1.2 round trips), memory at rest",
     ),
+    "azure": Benchmark(
+        target="azure:azure",
+        rounds=3,
+        about="1, 10 and 100 machines on the simulated Azure: seconds and requests, beside bare PUTs and a scale set",
+    ),
     "idle-tick": Benchmark(
         target="rest:idle_tick",
         rounds=5,
@@ -86,4 +91,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         about="price of a fleet beside a proven bound and Ray's autoscalers, 10 to 50,000 requests; many minutes",
     ),
     "placement-quick": Benchmark(target="placement:placement_quick", rounds=3, about="the same up to 1,000 requests"),
+    "gcp": Benchmark(
+        target="gcp:fleet", rounds=5, about="create, list and delete 1, 10 and 100 nodes of Google Cloud, simulated"
+    ),
+    "gcp-gets": Benchmark(
+        target="gcp:gets", rounds=5, about="16 threads on one driver of Google Cloud; 1,000 gets a second, none wrong"
+    ),
+    "gcp-import": Benchmark(
+        target="gcp:loaded", rounds=7, about="what the provider gcp loads before its first call, and a further client"
+    ),
 }

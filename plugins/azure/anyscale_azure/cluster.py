@@ -1,7 +1,7 @@
 """The cluster driver: instances are single virtual machines, each made by one call with all that comes along (decision 0021)."""
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_azure import machines, offerings
 from anyscale_azure import tags as tagging
-from anyscale_azure.client import Answer, Azure
+from anyscale_azure.client import Azure
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identities import identity_path
 from anyscale_azure.machines import Look, Place
@@ -92,7 +92,7 @@ class AzureCluster(ClusterDriver):
         machine = self._find(id, owner, deadline)
         left = self._remains(id, owner, deadline) if machine is None else None
         if left is not None:
-            return machines.remains(id, left)
+            return machines.remains(left)
         if machine is None:
             raise NotFound(f"no instance {id}", reason="RESOURCE", resource=id)
         statuses = machine.get("properties", {}).get("instanceView", {}).get("statuses")
@@ -103,9 +103,15 @@ class AzureCluster(ClusterDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
         tagging.check_owner(owner)
-        found = [vm for vm in self._all(deadline) if owner.owns(tagging.shown(vm.get("tags")))]
-        looks = self._looks(found, deadline)
-        return tuple(machines.view(vm, looks.get(_key(vm), Look())) for vm in found)
+        # Interfaces first: one whose machine is not in the later list has lost it, and goes after it.
+        nics = self._nics(deadline)
+        every = self._all(deadline)
+        found = [vm for vm in every if owner.owns(tagging.shown(vm.get("tags")))]
+        looks = self._looks(found, deadline, nics)
+        lives = {tagging.life_of(vm.get("tags")) for vm in every}
+        left = (nic for nic in nics if owner.owns(tagging.shown(nic.get("tags"))))
+        going = (machines.remains(nic) for nic in left if tagging.life_of(nic.get("tags")) not in lives)
+        return (*(machines.view(vm, looks.get(_key(vm), Look())) for vm in found), *going)
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         tagging.check_owner(owner)
@@ -240,14 +246,14 @@ class AzureCluster(ClusterDriver):
         name = machines.name_in(id)
         if not name:
             return None
-        life = id.rpartition(".")[2]
+        life, group = id.rpartition(".")[2], self._settings.resource_group
         disk, nic = machines.part_of(name, life, "os"), machines.part_of(name, life, "nic")
-        get, group = self._azure.compute.disks.get, self._settings.resource_group
-        looks: tuple[Callable[[], Answer], ...] = (
-            partial(self._azure.first, "Microsoft.Compute/disks/read", get, group, disk, deadline=deadline),
+        get, action = self._azure.compute.disks.get, "Microsoft.Compute/disks/read"
+        # Each by its own name, as a list may be old. The disk goes last.
+        for look in (
+            partial(self._azure.first, action, get, group, disk, deadline=deadline),
             partial(self._azure.send, "GET", self._settings.resource(NIC, nic), VERSION, deadline=deadline),
-        )
-        for look in looks:
+        ):
             try:
                 found = look().body
             except NotFound as error:
@@ -275,8 +281,15 @@ class AzureCluster(ClusterDriver):
         )
         return [vm for vm in found if _owner(vm).plane]
 
-    def _looks(self, vms: Iterable[Machine], deadline: datetime) -> dict[str, Look]:
-        """Return what two more lists say of these machines, where it is needed: their power and their addresses."""
+    def _nics(self, deadline: datetime) -> builtins.list[dict[str, Any]]:
+        """Return every interface of the resource group that came along with a machine of a plane's."""
+        found = self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
+        return [nic for nic in found if tagging.life_of(nic.get("tags"))]
+
+    def _looks(
+        self, vms: Iterable[Machine], deadline: datetime, nics: Sequence[Machine] | None = None
+    ) -> dict[str, Look]:
+        """Return what other lists say of these machines, where it is needed: their power and their addresses."""
         settled = {_key(vm) for vm in vms if _provisioned(vm) not in ("creating", "deleting")}
         if not settled:
             return {}
@@ -285,7 +298,7 @@ class AzureCluster(ClusterDriver):
         statuses = {_key(vm): vm.get("properties", {}).get("instanceView", {}).get("statuses") for vm in shown}
         addresses = {
             _word(nic["properties"].get("virtualMachine")): _private(nic)
-            for nic in self._azure.pages(self._settings.collection(NIC), VERSION, deadline=deadline)
+            for nic in (self._nics(deadline) if nics is None else nics)
         }
         return {key: machines.look_at(statuses.get(key), addresses.get(key, "")) for key in settled}
 

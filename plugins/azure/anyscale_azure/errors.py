@@ -76,7 +76,10 @@ TRANSLATE: Mapping[str, Meaning] = {
         NotFound, "RESOURCE",
     ),
     **_all("ParentResourceNotFound", NotFound, "PARENT"),
-    **_all("ImageNotFound InvalidResourceReference LinkedInvalidPropertyId PlatformImageNotFound", NotFound, "REFERENCE"),
+    **_all(
+        "ImageNotFound InvalidResourceReference LinkedInvalidPropertyId PlatformImageNotFound",
+        NotFound, "REFERENCE",
+    ),
     **_all("RoleAssignmentExists", AlreadyExists, "OWNED"),
     **_all(
         "ContainerAlreadyExists BlobAlreadyExists AccountAlreadyExists StorageAccountAlreadyTaken StorageAccountAlreadyExists "
@@ -99,22 +102,47 @@ TRANSLATE: Mapping[str, Meaning] = {
     ),
     **_all("BlobImmutableDueToPolicy", Conflict, "IN_USE", hint="wait until the immutability policy has ended"),
     **_all("ConflictingUserInput", Conflict, "AMBIGUOUS", hint="delete what has the name already"),
-    **_all("RoleAssignmentLimitExceeded DeploymentQuotaExceeded QuotaExceeded ResourceQuotaExceeded", QuotaExceeded, "COUNT", Scope.ACCOUNT, "ask for a higher limit"),
-    **_all("PublicIPCountLimitReached", QuotaExceeded, "ADDRESSES", Scope.ACCOUNT, "ask for a higher limit, or release addresses"),
+    **_all(
+        "RoleAssignmentLimitExceeded DeploymentQuotaExceeded QuotaExceeded ResourceQuotaExceeded",
+        QuotaExceeded, "COUNT", Scope.ACCOUNT, "ask for a higher limit",
+    ),
+    **_all(
+        "PublicIPCountLimitReached",
+        QuotaExceeded, "ADDRESSES", Scope.ACCOUNT, "ask for a higher limit, or release addresses",
+    ),
     **_all("AllocationFailed OverconstrainedAllocationRequest", CapacityUnavailable, "REGION", Scope.REGION),
     **_all("ZonalAllocationFailed OverconstrainedZonalAllocationRequest", CapacityUnavailable, "ZONE", Scope.ZONE),
     **_all("SkuNotAvailable NotAvailableForSubscription", CapacityUnavailable, "SKU", Scope.REGION),
-    **_all("InsufficientSubnetSize SubnetIsFull", CapacityUnavailable, "SUBNET_ADDRESSES", Scope.SUBNET, "use a larger subnet"),
-    **_all("TooManyRequests SubscriptionRequestsThrottled OperationsThrottled ServerBusy", Throttled, "RATE", Scope.ACCOUNT),
+    **_all(
+        "InsufficientSubnetSize SubnetIsFull",
+        CapacityUnavailable, "SUBNET_ADDRESSES", Scope.SUBNET, "use a larger subnet",
+    ),
+    **_all(
+        "TooManyRequests SubscriptionRequestsThrottled OperationsThrottled ServerBusy",
+        Throttled, "RATE", Scope.ACCOUNT,
+    ),
     **_all(
         "AuthorizationFailed LinkedAuthorizationFailed Forbidden AuthorizationPermissionMismatch AuthorizationFailure",
         PermissionDenied, "POLICY", hint=_GRANT,
     ),
-    **_all("RequestDisallowedByPolicy", PermissionDenied, "ORG_POLICY", hint="ask the owner of the Azure Policy that refuses it"),
+    **_all(
+        "RequestDisallowedByPolicy",
+        PermissionDenied, "ORG_POLICY", hint="ask the owner of the Azure Policy that refuses it",
+    ),
     **_all("ScopeLocked", PermissionDenied, "LOCK", hint="remove the lock from the resource or its group"),
-    **_all("ReadOnlyDisabledSubscription SubscriptionDisabled", PermissionDenied, "BILLING_DISABLED", Scope.ACCOUNT, "enable the subscription"),
-    **_all("MissingSubscriptionRegistration NoRegisteredProviderFound", PermissionDenied, "POLICY", Scope.ACCOUNT, _REGISTER),
-    **_all("AuthenticationFailed NoAuthenticationInformation InvalidAuthenticationTokenTenant InvalidAuthenticationToken", Unauthenticated, "MISSING", Scope.ACCOUNT, _SIGN_IN),
+    **_all(
+        "ReadOnlyDisabledSubscription SubscriptionDisabled",
+        PermissionDenied, "BILLING_DISABLED", Scope.ACCOUNT, "enable the subscription",
+    ),
+    **_all(
+        "MissingSubscriptionRegistration NoRegisteredProviderFound",
+        PermissionDenied, "POLICY", Scope.ACCOUNT, _REGISTER,
+    ),
+    **_all(
+        "AuthenticationFailed NoAuthenticationInformation InvalidAuthenticationTokenTenant "
+        "InvalidAuthenticationToken",
+        Unauthenticated, "MISSING", Scope.ACCOUNT, _SIGN_IN,
+    ),
     **_all("ExpiredAuthenticationToken InvalidAuthenticationInfo", Unauthenticated, "EXPIRED", Scope.ACCOUNT, _SIGN_IN),
     **_all(
         "InvalidParameter InvalidTemplateDeployment DeploymentFailed BadRequest InvalidRequestContent InvalidRequestFormat "
@@ -124,9 +152,15 @@ TRANSLATE: Mapping[str, Meaning] = {
         "LocationNotSupportAvailabilityZones UnsupportedResourceOperation",
         InvalidRequest, "FIELD", hint="mend what the message names",
     ),
-    **_all("NetcfgInvalidSubnet NetcfgSubnetRangesOverlap VirtualNetworkAddressSpaceOverlaps", Conflict, "IN_USE", hint="use a free range"),
+    **_all(
+        "NetcfgInvalidSubnet NetcfgSubnetRangesOverlap VirtualNetworkAddressSpaceOverlaps",
+        Conflict, "IN_USE", hint="use a free range",
+    ),
     **_all("SecurityRuleConflict SecurityRulePriorityConflict", Conflict, "BUSY"),
-    **_all("InternalServerError InternalError RetryableError OperationTimedOut ServerTimeout ServiceUnavailable", Transient, "SERVER"),
+    **_all(
+        "InternalServerError InternalError RetryableError OperationTimedOut ServerTimeout ServiceUnavailable",
+        Transient, "SERVER",
+    ),
     **_all("PrincipalNotFound", Transient, "PROPAGATION"),
     **_all("GatewayTimeout", DeadlineExceeded, "OPERATION"),
     **_all("MethodNotAllowed", Unsupported, "method"),

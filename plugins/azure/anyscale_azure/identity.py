@@ -131,8 +131,19 @@ class AzureIdentity(IdentityDriver):
         tags |= identities.subject_tags(spec.subjects, spec.owner)
         path = self._settings.resource(UAI, tagging.named(spec.name, spec.owner))
         body = {"location": self._settings.location, "tags": tags}
-        answer = self._azure.send("PUT", path, VERSION, deadline=deadline, body=body, headers={"If-None-Match": "*"})
-        return self._known(answer.body, spec.owner)
+        try:
+            found = self._azure.send(
+                "PUT", path, VERSION, deadline=deadline, body=body, headers={"If-None-Match": "*"}
+            ).body
+        except Conflict as error:
+            if error.reason != "ETAG":
+                raise
+            # Somebody has made it since we looked, or lists do not show yet what this very request has made.
+            met = identities.find(self._azure, spec.name, spec.owner, deadline)
+            if met is None or (met.stamp, met.owner) != (stamp, spec.owner):
+                raise
+            return met
+        return self._known(found, spec.owner)
 
     def _adopt(self, spec: IdentitySpec, stamp: tagging.Stamp, there: tuple[Person, ...], deadline: datetime) -> Person:
         """Note on the customer's identity, which is looked at first, that it is adopted."""

@@ -1,6 +1,7 @@
 """What is really in a simulated subscription, read from the simulator's books; of the kit, and of nothing else."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +23,10 @@ KINDS = {
     "Microsoft.ManagedIdentity/userAssignedIdentities": "identity",
     VNET: "network",
 }
-PLANE = "anyscale-core-plane"
+PLANE, LIFE = "anyscale-core-plane", "anyscale-core-life"
 ADOPTED = re.compile(r"anyscale-core-adopted-(\w+)$")
 PATHS = re.compile(r"blobs:path\] StringStartsWith '([^']*)'")
-HIDDEN = ("anyscale-core-token", "anyscale-core-request", "anyscale-core-life", "anyscale-core-past")
-PART = re.compile(r"-[0-9a-f]{8}-(os|nic|ip)$")
+HIDDEN = ("anyscale-core-token", "anyscale-core-request", LIFE, "anyscale-core-past")
 
 
 class AzureOracle:
@@ -71,18 +71,20 @@ class AzureOracle:
 
 def _remains(things: Sequence[Thing]) -> Iterator[Item]:
     """Yield the machines that are gone and whose disks or interfaces are not: they are being deleted still."""
-    machines = {thing.name for thing in things if KINDS.get(thing.type) == "instance"}
-    seen: set[str] = set()
+    lives = {thing.tags.get(LIFE) for thing in things if KINDS.get(thing.type) == "instance"}
     for thing in things:
-        machine = PART.sub("", thing.name)
-        is_part = KINDS.get(thing.type) in ("disk", "interface") and PART.search(thing.name)
-        if not is_part or PLANE not in thing.tags or machine in machines:
-            continue
-        id = f"{machine}.{thing.tags.get(HIDDEN[2], '')}"
-        if id not in seen:
-            seen.add(id)
+        life = thing.tags.get(LIFE)
+        if KINDS.get(thing.type) in ("disk", "interface") and life is not None and life not in lives:
+            lives.add(life)
+            machine = f"{thing.tags.get('Name', '')}-{_suffix(thing.tags)}"
             tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
-            yield Item(kind="instance", id=id, name=tags.get("Name", ""), tags=tags, state="deleting")
+            yield Item(kind="instance", id=f"{machine}.{life}", name=tags.get("Name", ""), tags=tags, state="deleting")
+
+
+def _suffix(tags: Mapping[str, str]) -> str:
+    """Return what names of this plane and cloud end in."""
+    whose = f"{tags.get(PLANE)}\0{tags.get('anyscale-core-cloud')}"
+    return hashlib.sha256(whose.encode()).hexdigest()[:5]
 
 
 def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
@@ -108,7 +110,7 @@ def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
             detail={"body": json.dumps(thing.body, sort_keys=True)},
         )
         return
-    id = f"{thing.name}.{thing.tags.get(HIDDEN[2], '')}" if kind == "instance" else thing.id
+    id = f"{thing.name}.{thing.tags.get(LIFE, '')}" if kind == "instance" else thing.id
     yield Item(
         kind=kind,
         id=id,

@@ -109,23 +109,24 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     )
 
 
-def remains(id: str, part: Mapping[str, Any]) -> Instance:
+def remains(part: Mapping[str, Any]) -> Instance:
     """Return a machine that is gone and whose disk or interface is not yet: it is being deleted still."""
     tags = tagging.shown(part.get("tags"))
+    owner, name = tagging.owner_of(tags), tags.get(TAG_NAME, "")
+    id = InstanceId(f"{tagging.named(name, owner)}.{tagging.life_of(part.get('tags'))}")
     return Instance(
-        id=InstanceId(id), name=tags.get(TAG_NAME, ""), node_id=tagging.node_of(tags), owner=tagging.owner_of(tags),
-        instance_type="", state=InstanceState.DELETING, tags=tags,
+        id=id, name=name, node_id=tagging.node_of(tags), owner=owner, instance_type="", state=InstanceState.DELETING,
+        tags=tags,
     )  # fmt: skip
 
 
 def id_of(machine: Mapping[str, Any]) -> InstanceId:
     """Return a machine's id: its name in Azure, and the word of chance that tells it from others that have had the name."""
-    found = {key.lower(): value for key, value in (machine.get("tags") or {}).items()}
-    return InstanceId(f"{machine['name']}.{found.get(TAG_LIFE, '')}")
+    return InstanceId(f"{machine['name']}.{tagging.life_of(machine.get('tags'))}")
 
 
 def part_of(name: str, life: str, part: str) -> str:
-    """Return the name of what comes along with a machine. What a namesake has left, which goes a little later, is not in its way."""
+    """Return the name of what comes along with a machine: what a namesake has left, which goes later, is not in its way."""
     return f"{name}-{life}-{part}"
 
 

@@ -1,13 +1,11 @@
 """The objects of a container, opened with obstore; loaded by the first call that needs it."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from anyscale_azure.client import Azure
-from anyscale_core.errors import CloudError, Transient
-from anyscale_core.models.storage import UrlMethod
 
 RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
@@ -17,7 +15,7 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
     from obstore.store import AzureStore
 
     class Objects(AzureStore):
-        """A container whose deletes succeed for what is not there."""
+        """A container whose deletes succeed for what is not there, and whose listings begin where they are told to."""
 
         def delete(self, paths: Any) -> None:
             """Delete one object or many; there may be none."""
@@ -35,6 +33,11 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
                 except FileNotFoundError:
                     continue
 
+        def list(self, prefix: str | None = None, *, offset: str | None = None, **options: Any) -> Any:
+            """Return what is below a prefix, in the order of its keys, page by page; from a key on, when one is given."""
+            found = super().list(prefix, **options)
+            return found if offset is None else After(found, offset)
+
     def credential() -> Any:
         token, ends = azure.token()
         return {"token": token, "expires_at": datetime.fromtimestamp(ends, UTC)}
@@ -50,18 +53,32 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
     )  # fmt: skip
 
 
-def signed(azure: Azure, container: str, key: str, method: UrlMethod, expires_in: timedelta) -> str:
-    """Return a URL that a user delegation key signs. Raises Transient when the account gives none."""
-    import obstore
-    from obstore.exceptions import BaseError
+class After:
+    """The pages of a listing from a key on, which is left out: not every version of the service knows where to begin."""
 
-    try:
-        return str(obstore.sign(open_store(azure, container), method.value, key, expires_in))
-    except CloudError:
-        raise
-    except (BaseError, OSError) as error:
-        hint = "the control plane needs Storage Blob Delegator (generateUserDelegationKey) on the account"
-        raise Transient(f"no URL could be signed: {error}", reason="SERVER", hint=hint) from error
+    def __init__(self, pages: Any, offset: str) -> None:
+        self._pages, self._offset = pages, offset
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for page in self._pages:
+            if rest := self._rest(page):
+                yield rest
+
+    async def __aiter__(self) -> AsyncIterator[list[Any]]:
+        async for page in self._pages:
+            if rest := self._rest(page):
+                yield rest
+
+    def collect(self) -> list[Any]:
+        """Return all of it at once."""
+        return [meta for page in self for meta in page]
+
+    async def collect_async(self) -> list[Any]:
+        """Return all of it at once."""
+        return [meta async for page in self for meta in page]
+
+    def _rest(self, page: Any) -> list[Any]:
+        return [meta for meta in page if meta["path"] > self._offset]
 
 
 def _each(paths: Any) -> Iterable[str]:

@@ -18,7 +18,8 @@ PRICES = Path(__file__).with_name("prices.json")
 STARTUP = timedelta(seconds=90)
 GIB = 1024**3
 ACCELERATORS = (
-    ("H200", "H200"), ("H100", "H100"), ("A100", "A100"), ("A10", "A10G"), ("T4", "T4"), ("V100", "V100"), ("_NC[0-9]+s_v3", "V100"),
+    ("H200", "H200"), ("H100", "H100"), ("A100", "A100"), ("A10", "A10G"), ("T4", "T4"), ("V100", "V100"),
+    ("_NC[0-9]+s_v3", "V100"),
 )  # fmt: skip
 """What the name of a size says of its GPUs, and what Ray calls them."""
 

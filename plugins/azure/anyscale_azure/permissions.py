@@ -25,6 +25,12 @@ _SEE_VMS: tuple[Need, ...] = (
 _SEE_DISK: Need = ("Microsoft.Compute/disks/read", _GROUP, "what is left of a machine that is gone")
 _FIND_BUCKET: tuple[Need, ...] = ((f"{_BLOBS}/read", _GROUP, "containers and their metadata"),)
 
+_SEE_WAYS: tuple[Need, ...] = (
+    _FIND_NETWORK,
+    (f"{_NET}/loadBalancers/read", _GROUP, "ways in"),
+    (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses"),
+)
+
 # feature -> (action, on what, why)
 NEEDS: dict[str, tuple[Need, ...]] = {
     "cluster.create": (
@@ -116,8 +122,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_NET}/virtualNetworks/read", _SUB, "ranges that are taken, and what is adopted"),
         (f"{_NET}/virtualNetworks/write", _GROUP, "the virtual network and its subnet"),
     ),
-    "networking.get": (_FIND_NETWORK, (f"{_NET}/loadBalancers/read", _GROUP, "ways in"), (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses")),
-    "networking.list": (_FIND_NETWORK, (f"{_NET}/loadBalancers/read", _GROUP, "ways in"), (f"{_NET}/publicIPAddresses/read", _GROUP, "their addresses")),
+    "networking.get": _SEE_WAYS,
+    "networking.list": _SEE_WAYS,
     "networking.delete": (
         _FIND_NETWORK,
         (f"{_NET}/loadBalancers/read", _GROUP, "ways in that use it"),

@@ -33,7 +33,7 @@ CAPABILITIES = Capabilities(
     unsupported={
         "cluster.notices": "Azure announces an eviction on the machine alone, 30 s ahead; no list of ARM shows it",
         "cluster.volumes": "a machine's disk goes with it",
-        "identity.credentials": "Azure hands out the credentials of a managed identity on machines that have it, and nowhere else",
+        "identity.credentials": "a managed identity's credentials are handed out on machines that have it, and nowhere else",
     },
     numbers={"list.lists": 3, "name.max_len": 58, "tags.max": 43, "create.batch_max": 500},
     windows={

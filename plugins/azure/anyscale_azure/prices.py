@@ -1,4 +1,4 @@
-"""Renews the table of prices: ``python -m anyscale_azure.prices --region eastus``. Asks Azure's public price list, without an account."""
+"""Renews the table of prices from Azure's public price list: ``python -m anyscale_azure.prices --region eastus``."""
 
 import argparse
 import json

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from anyscale_azure import containers, identities, objects, roles
+from anyscale_azure import containers, identities, objects, roles, signing
 from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
 from anyscale_azure.config import read_settings
@@ -157,7 +157,15 @@ class AzureStorage(StorageDriver):
         self, bucket: str, key: str, *, method: UrlMethod, expires_in: timedelta, owner: Owner, deadline: datetime
     ) -> Secret[str]:
         found = self._owned(bucket, owner, deadline)
-        return Secret(objects.signed(self._azure, found.container, key, method, expires_in))
+        if not timedelta() < expires_in <= signing.LONGEST:
+            message = f"a URL cannot be good for {expires_in}"
+            hint = f"give more than nothing and at most {signing.LONGEST}"
+            raise InvalidRequest(message, reason="FIELD", resource=key, hint=hint)
+        now = self._azure.clock.now()
+        url = signing.signed(
+            self._azure, found.container, key, method, now=now, expires_in=expires_in, deadline=deadline
+        )
+        return Secret(url)
 
     def close(self) -> None:
         self._azure.close()

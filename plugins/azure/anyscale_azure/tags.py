@@ -114,6 +114,11 @@ def stamped(tags: Mapping[str, str] | None) -> Stamp:
     return Stamp(token=found.get(TAG_TOKEN, ""), request=found.get(TAG_REQUEST, ""))
 
 
+def life_of(tags: Mapping[str, str] | None) -> str:
+    """Return the word of chance on a machine and on what came along with it; empty where there is none."""
+    return {key.lower(): value for key, value in (tags or {}).items()}.get(TAG_LIFE, "")
+
+
 def owner_of(tags: Mapping[str, str]) -> Owner:
     """Return whose a resource is, by its tags as ``shown``."""
     cluster = tags.get(TAG_CLUSTER)

@@ -3,12 +3,12 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from plugins.azure.tests.azure_world import OWNER, World
 
 from anyscale_core.errors import Applied, CapacityUnavailable, InvalidRequest, QuotaExceeded, Throttled
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceState, NotCreated, Outcome
 from anyscale_core.models.networking import NetworkMode, NetworkSpec
+from plugins.azure.tests.azure_world import OWNER, World
 
 
 def instance(outcome: Outcome) -> Instance:
@@ -116,7 +116,7 @@ def test_an_evicted_spot_machine_is_gone_with_all_that_came_along(world: World) 
 
 
 def test_a_throttle_comes_out_with_its_wait_and_is_not_repeated_in_place(world: World) -> None:
-    world.at.throttle(action="virtualMachines/write", retry_after=17)
+    world.at.throttle(action="virtualMachines.put", retry_after=17)
     with pytest.raises(Throttled) as caught:
         world.cluster.create([world.spec()], token=world.token(), deadline=world.soon())
     assert caught.value.retry_after == timedelta(seconds=17)

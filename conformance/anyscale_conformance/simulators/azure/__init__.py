@@ -15,13 +15,21 @@ requests that arrived, ``at.inventory()`` what is there past every lag, ``at.han
 how old lists are, ``at.page_size`` how long their pages.
 
 Nothing happens by itself: what is due by the subscription's clock is carried out when the next request or hand comes.
+``at.pace`` makes everything quicker. With ``machines=Machines()`` the custom data of a machine really runs, at the address that
+its interface has, and finds its metadata service by ``AZURE_POD_IDENTITY_AUTHORITY_HOST``.
 
-It is written from Microsoft's documentation. It does not do:
+It is written from Microsoft's documentation, and bodies are checked against the models of Microsoft's SDKs (``shapes``). It
+does not do:
 
 - deployments, policies, management groups, private endpoints, gateways, DNS zones, metrics and billing;
 - old api-versions: every well-formed one is taken, and means the newest;
-- uniform scale sets, availability sets and dedicated hosts;
-- what goes over the wire between machines: rules, routes and load balancers are checked and shown, and carry nothing.
+- uniform scale sets, availability sets and dedicated hosts; other interfaces for a machine that is there;
+- what goes over the wire between machines: rules, routes and load balancers are checked and shown, and carry nothing;
+- an API server behind an AKS cluster: ``at.hands.serve_cluster`` gives it one that runs elsewhere;
+- roles on the data plane: Azurite takes every token for storage that is in time, whoever's it is; what Azure would let an
+  identity do is told by ``at.hands.may_blob``, from its role assignments and their conditions;
+- application registrations, unless ``at.directory.audiences`` says which there are;
+- the simulated clock for tokens of ARM and of storage: the SDKs keep those by this machine's time.
 """
 
 from anyscale_conformance.simulators.azure.simulator import AzureSimulator

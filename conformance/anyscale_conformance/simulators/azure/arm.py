@@ -132,7 +132,7 @@ def _written(at: Subscription, kind: Kind, request: Request, body: Body, old: Re
         resource.state = "Failed" if error else "Succeeded"
         at.end(operation, error)
 
-    at.later(kind.duration(at, resource), finish)
+    at.on(operation.ends, finish)
     if status == 202 and flow is Flow.LOCATION:
         return Reply(status=202, headers=headers_of(at, request, operation.id, flow))
     return Reply(
@@ -175,7 +175,7 @@ def _list(at: Subscription, kind: Kind, request: Request) -> Reply:
         _check_parent(at, target)
     below = target.path if target.names else f"{target.scope}/"
     with at.still():
-        return page(at, request, (kind.view(at, found, request) for found in listed(at, kind, below, request)))
+        return page(at, request, listed(at, kind, below, request), lambda found: kind.view(at, found, request))
 
 
 def listed(at: Subscription, kind: Kind, below: str, request: Request) -> list[Resource]:

@@ -93,7 +93,7 @@ def skus(at: Subscription, request: Request) -> Reply:
     locations = [found[1].replace(" ", "").lower()] if found else list(at.locations)
     items = [_sku(at, size, location) for location in locations if location in at.locations for size in SIZES]
     items += [_disk_sku(name, location) for location in locations for name in ("Premium_LRS", "StandardSSD_LRS")]
-    return page(at, request, items)
+    return page(at, request, items, dict)
 
 
 @route("GET", "Microsoft.Compute/locations/usages")
@@ -106,7 +106,7 @@ def usages(at: Subscription, request: Request) -> Reply:
     used = cores(at, location)
     return page(
         at, request,
-        [_usage(name, text, used.get(name, 0), at.limit(name, location)) for name, text in limits.items()],
+        [_usage(name, text, used.get(name, 0), at.limit(name, location)) for name, text in limits.items()], dict,
     )  # fmt: skip
 
 
@@ -122,14 +122,15 @@ def network_usages(at: Subscription, request: Request) -> Reply:
         )
     }  # fmt: skip
     counts["StandardSkuPublicIpAddresses"] = counts["PublicIPAddresses"]
-    return page(at, request, [_usage(name, name, count, at.limit(name, location)) for name, count in counts.items()])
+    found = [_usage(name, name, count, at.limit(name, location)) for name, count in counts.items()]
+    return page(at, request, found, dict)
 
 
 @route("GET", "Microsoft.Compute/locations/vmsizes")
 def sizes(at: Subscription, request: Request) -> Reply:
     """Answer the sizes of a region, as the older list has them."""
     items = [{"name": size.name, "numberOfCores": size.cpus, "memoryInMB": int(size.memory * 1024)} for size in SIZES]
-    return page(at, request, items)
+    return page(at, request, items, dict)
 
 
 def _sku(at: Subscription, size: Size, location: str) -> Body:

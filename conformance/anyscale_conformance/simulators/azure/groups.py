@@ -41,7 +41,7 @@ def answer(at: Subscription, request: Request) -> Reply:
                 body={"value": [{"name": name, "id": f"{at.path}/locations/{name}"} for name in at.locations]},
             )
         case ["resourcegroups"], "GET":
-            return page(at, request, (_view(group) for group in at.all(GROUP) if _fits(group, request)))
+            return page(at, request, (group for group in at.all(GROUP) if _fits(group, request)), _view)
         case ["resourcegroups", _], "PUT" | "PATCH" | "GET" | "HEAD" | "DELETE":
             return VERBS[request.method](at, request)
         case ["resources"], "GET":
@@ -49,7 +49,7 @@ def answer(at: Subscription, request: Request) -> Reply:
         case ["resourcegroups", _, "resources"], "GET":
             return _resources(at, request, f"{_existing(at, request).id}/")
         case ["providers"], "GET":
-            return page(at, request, (_provider(at, name) for name in _namespaces()))
+            return page(at, request, _namespaces(), lambda name: _provider(at, name))
         case ["providers", namespace], "GET":
             return Reply(status=200, body=_provider(at, namespace))
         case ["providers", namespace, "register"], "POST":
@@ -123,7 +123,7 @@ def _delete(at: Subscription, request: Request) -> Reply:
         at.drop(group)
         at.end(operation)
 
-    at.later(GOES, gone)
+    at.on(operation.ends, gone)
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.LOCATION))
 
 
@@ -134,7 +134,7 @@ def _resources(at: Subscription, request: Request, below: str) -> Reply:
         if resource.type != GROUP and resource.body.get("location") and resource.key.startswith(below.lower())
         and _fits(resource, request)
     ]  # fmt: skip
-    return page(at, request, (_short(resource) for resource in found))
+    return page(at, request, found, _short)
 
 
 def _short(resource: Resource) -> Body:

@@ -45,7 +45,7 @@ def delete_machines(at: Subscription, pool: Resource, request: Request) -> Reply
     pool.hidden["gone"] = [*pool.hidden.get("gone", ()), *wanted]
     pool.properties["count"] = len(there) - len(wanted)
     operation = at.begin(pool, timedelta(seconds=60))
-    at.later(timedelta(seconds=60), lambda: at.end(operation))
+    at.on(operation.ends, lambda: at.end(operation))
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.BOTH))
 
 

@@ -1,7 +1,8 @@
 """How resources go, how operations are followed and how lists are cut into pages: what several types need."""
 
-from collections.abc import Iterable
-from urllib.parse import urlencode
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind
@@ -11,6 +12,7 @@ from anyscale_conformance.simulators.azure.subscription import Subscription
 from anyscale_conformance.simulators.azure.wire import Body, Reply, Request
 
 BEING_DELETED = "Deleting"
+T = TypeVar("T")
 
 
 def begin_delete(at: Subscription, kind: Kind, resource: Resource, request: Request | None = None) -> str:
@@ -28,7 +30,7 @@ def begin_delete(at: Subscription, kind: Kind, resource: Resource, request: Requ
         remove(at, resource)
         at.end(operation)
 
-    at.later(takes, gone)
+    at.on(operation.ends, gone)
     return operation.id
 
 
@@ -40,17 +42,17 @@ def remove(at: Subscription, resource: Resource) -> None:
     at.drop(resource)
 
 
-def page(at: Subscription, request: Request, items: Iterable[Body]) -> Reply:
-    """Return one page of a list, with the link to the next."""
+def page(at: Subscription, request: Request, items: Iterable[T], view: Callable[[T], Any]) -> Reply:
+    """Return one page of a list, each item as ``view`` shows it, with the link to the next."""
     everything = list(items)
     start = int(request.query.get("$skiptoken", "0") or 0)
     # A look at the state of every machine has longer pages than the machines themselves.
     size = at.page_size * 4 if "statusonly" in request.query else at.page_size
     size = at.page_sizes.get(request.target.type, size)
-    body: Body = {"value": everything[start : start + size]}
+    body: Body = {"value": [view(item) for item in everything[start : start + size]]}
     if start + size < len(everything):
         query = {**request.query, "$skiptoken": str(start + size)}
-        body["nextLink"] = f"{request.base}{request.path}?{urlencode(query)}"
+        body["nextLink"] = f"{request.base}{quote(request.path)}?{urlencode(query)}"
     return Reply(status=200, body=body)
 
 

@@ -81,7 +81,7 @@ def turn(at: Subscription, resource: Resource, request: Request, power: str, tak
         parts.power(at, resource, power)
         at.end(operation)
 
-    at.later(takes, finish)
+    at.on(operation.ends, finish)
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.BOTH))
 
 
@@ -128,10 +128,10 @@ class VirtualMachine(Kind):
         if old is not None:
             parts.update(at, resource, old)
             if resource.hidden.pop("failure", None) is not None:
-                resource.hidden |= {"power": "creating", "ready": at.now() + at.boot}
+                resource.hidden["power"] = "creating"
             return
         properties |= {"vmId": str(uuid.uuid4()), "timeCreated": instant(at.now())}
-        resource.hidden |= {"power": "creating", "ready": at.now() + at.boot}
+        resource.hidden["power"] = "creating"
         if system is not None:
             resource.hidden["customData"] = system.pop("customData", None)
             system.pop("adminPassword", None)
@@ -143,7 +143,7 @@ class VirtualMachine(Kind):
         parts.make(at, resource)
 
     def duration(self, at: Subscription, resource: Resource) -> timedelta:
-        return resource.hidden["ready"] - at.now() if resource.hidden["power"] == "creating" else timedelta(seconds=5)
+        return at.boot if resource.hidden["power"] == "creating" else timedelta(seconds=5)
 
     def finish(self, at: Subscription, resource: Resource) -> ArmError | None:
         if resource.hidden["power"] != "creating":

@@ -182,12 +182,13 @@ def announce(at: Subscription, machine: Resource, notice: timedelta) -> None:
             else:
                 power(at, machine, "deallocated")
 
-    at.later(notice, act)
+    at.on(due, act)
 
 
 def leave(at: Subscription, machine: Resource) -> None:
     """Let go of what a machine has, and have that go along which is marked so."""
     at.metadata.turn(machine, "gone")
+    at.directory.principals.pop((machine.body.get("identity") or {}).get("principalId", ""), None)
     doomed: list[Resource] = []
     for disk, option in _disks(at, machine):
         disk.properties["diskState"] = "Unattached"
@@ -205,7 +206,7 @@ def leave(at: Subscription, machine: Resource) -> None:
             if at.find(resource.id) is resource and resource.state != "Deleting":
                 begin_delete(at, KINDS[resource.type.lower()], resource)
 
-    at.later(AFTER, follow)
+    at.on(at.now() + AFTER * at.pace, follow)
 
 
 def instance_view(at: Subscription, machine: Resource) -> Body:

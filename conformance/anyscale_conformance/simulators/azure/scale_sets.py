@@ -31,13 +31,13 @@ def delete_instances(at: Subscription, one: Resource, request: Request) -> Reply
         if machine.state != "Deleting":
             begin_delete(at, KINDS[MACHINES.lower()], machine)
     one.body["sku"]["capacity"] = max(0, int(one.body["sku"]["capacity"]) - len(going))
-    at.later(KINDS[MACHINES.lower()].goes, lambda: at.end(operation))
+    at.on(operation.ends, lambda: at.end(operation))
     return Reply(status=202, headers=headers_of(at, request, operation.id, Flow.BOTH))
 
 
 def instances(at: Subscription, one: Resource, request: Request) -> Reply:
     """Answer with a set's machines."""
-    return page(at, request, (_instance(at, machine, request) for machine in members(at, one)))
+    return page(at, request, members(at, one), lambda machine: _instance(at, machine, request))
 
 
 @register
@@ -178,7 +178,7 @@ def _add(at: Subscription, one: Resource) -> None:
             machine.state = "Failed" if error else "Succeeded"
             at.end(operation, error)
 
-    at.later(at.boot, finish)
+    at.on(operation.ends, finish)
 
 
 def _instance(at: Subscription, machine: Resource, request: Request) -> Body:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from anyscale_conformance.simulators.azure import arm, tls
 from anyscale_conformance.simulators.azure.blobs import Blobs
+from anyscale_conformance.simulators.azure.directory import refusal
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.hands import Hands
 from anyscale_conformance.simulators.azure.metadata import Metadata
@@ -120,25 +121,15 @@ class AzureSimulator:
             except ArmError as refused:
                 error = refused
                 reply = Reply(status=refused.status, body=refused.body, headers=refused.headers)
+            code = error.code if error else ""
             at.journal.append(
-                Seen(
-                    method=method,
-                    path=path,
-                    action=arm.action_of(request),
-                    query=request.query,
-                    body=request.body,
-                    status=reply.status,
-                    code=error.code if error else "",
-                    at=at.now(),
-                )
-            )
+                Seen(method=method, path=path, action=arm.action_of(request), query=request.query, body=request.body,
+                     status=reply.status, code=code, at=at.now())
+            )  # fmt: skip
             # While the lock is held: what is shown must not change under the encoder.
             content = None if reply.body is None else json.dumps(reply.body).encode()
-        return (
-            reply.status,
-            {"Content-Type": "application/json; charset=utf-8", **at.rates(method), **reply.headers},
-            content,
-        )
+        told = {"Content-Type": "application/json; charset=utf-8", **at.rates(method), **reply.headers}
+        return reply.status, told, content
 
     def _who(self, at: Subscription, headers: Mapping[str, str]) -> str:
         """Return who asks. Raises ArmError for nobody, and for a token that is not for here."""
@@ -178,7 +169,7 @@ class AzureSimulator:
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
         found = [one for one in self._subscriptions.values() if one.tenant_id == tenant]
         if not found:
-            return 400, {}, _oauth("invalid_request", 90002, f"Tenant '{tenant}' not found.")
+            return refusal("invalid_request", 90002, f"Tenant '{tenant}' not found.")
         with found[0].lock:
             found[0].settle()
             return found[0].directory.grant(form)
@@ -197,7 +188,3 @@ def _parsed(body: bytes) -> Body | None:
     if not isinstance(found, dict):
         raise ArmError(400, "InvalidRequestContent", "The request content must be an object.")
     return found
-
-
-def _oauth(error: str, number: int, text: str) -> Body:
-    return {"error": error, "error_description": f"AADSTS{number}: {text}", "error_codes": [number]}
