@@ -111,6 +111,14 @@ def store_url() -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
+def stored() -> Mapping[str, Any]:
+    """Return the buckets of the server by name, as it has them in memory: past its requests, which are slow."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    return dict(s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets)
+
+
 @functools.cache
 def _loader() -> Any:
     """Return what reads the SDK's service models; reading them is most of what a client costs."""
@@ -157,7 +165,7 @@ class KubernetesKit(Kit):
         self._session = session()
         self._s3_carrier.attach(self._session)
         self._connection = self._connect()
-        self._oracle = ClusterOracle(self.cluster, self._session, scope, _plain_s3)
+        self._oracle = ClusterOracle(self.cluster, self._session, scope, stored)
 
     def provider(self) -> Provider:
         provider = super().provider()

@@ -25,8 +25,8 @@ IGNORED = frozenset({"spent"})
 class ClusterOracle:
     """Looks into the simulated cluster, and into the store, by themselves."""
 
-    def __init__(self, cluster: Any, session: Any, scope: RunScope, s3: Callable[[], Any]) -> None:
-        self._cluster, self._scope, self._s3 = cluster, scope, s3
+    def __init__(self, cluster: Any, session: Any, scope: RunScope, stored: Callable[[], Any]) -> None:
+        self._cluster, self._scope, self._stored = cluster, scope, stored
         self.uses_store = False
         """Whether anything was asked of the store in this row: it is not looked into before."""
         session.register("before-send.s3", self._note)
@@ -93,19 +93,15 @@ class ClusterOracle:
         }
         if not self.uses_store:
             return
-        s3 = self._s3()
-        for bucket in s3.list_buckets()["Buckets"]:
-            place = bucket["Name"]
+        for place, bucket in sorted(self._stored().items()):
             is_theirs = place == f"{PLACE_IN_STORE}-{self._scope.prefix}"
             if not (is_theirs or place in tags or self._is_ours(place)):
                 continue
-            keys = sorted(each["Key"] for each in s3.list_objects_v2(Bucket=place).get("Contents", ()))
-            parts = s3.list_multipart_uploads(Bucket=place).get("Uploads", ())
             name = tags.get(place, {}).get("Name", place)
             kind = "foreign bucket" if is_theirs else "bucket"
-            detail = {"keys": " ".join(keys), "public": "no"}
+            detail = {"keys": " ".join(sorted(bucket.keys)), "public": "no"}
             yield Item(kind=kind, id=place, name=name, tags=tags.get(place, {}), detail=detail)
-            yield from (Item(kind="upload", id=each["UploadId"], name=each["Key"]) for each in parts)
+            yield from (Item(kind="upload", id=id, name=part.key_name) for id, part in bucket.multiparts.items())
 
     def _is_ours(self, place: str) -> bool:
         """Tell whether a bucket of the store is one of this row's owners', as its name tells."""
