@@ -365,7 +365,9 @@ def test_a_claim_is_bound_by_its_class_and_kept_while_a_pod_uses_it(wire: Wire) 
     }
     wire.post(claims, claim)
     wire.post(PODS, a_pod("p", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]))
-    assert "unbound immediate PersistentVolumeClaims" in condition(wire, "p", "PodScheduled")["message"]
+    assert condition(wire, "p", "PodScheduled")["message"].startswith(
+        "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. "
+    )
     wire.delete(f"{claims}/c")
     wire.delete(f"{PODS}/p")
     passed(wire, 3)

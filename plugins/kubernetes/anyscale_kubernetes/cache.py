@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from anyscale_core.errors import CloudError
@@ -68,7 +69,12 @@ class PodCache:
                 version = self._list()
                 wait_s = FIRST_WAIT_S
                 while version and not self._end.is_set():
+                    began = time.monotonic()
                     version = self._watch(version)
+                    if time.monotonic() - began < FIRST_WAIT_S:
+                        self._end.wait(
+                            FIRST_WAIT_S
+                        )  # a server that ends each watch at once is not asked without a pause
             except CloudError:
                 pass  # whoever looks meanwhile asks the server himself, and is told
             with self._lock:
@@ -115,7 +121,5 @@ def _kept(pod: Body) -> Body:
     return {"metadata": {key: metadata[key] for key in KEPT if key in metadata}, "status": pod.get("status") or {}}
 
 
-def _in(api: Api, seconds: float) -> Any:
-    from datetime import timedelta
-
+def _in(api: Api, seconds: float) -> datetime:
     return api.clock.now() + timedelta(seconds=seconds)

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from anyscale_conformance.faults.http_botocore import BotocoreCarrier
 from anyscale_conformance.faults.http_kubernetes import KubernetesCarrier
-from anyscale_conformance.kit import Item, Kit, Mode, RunScope, Samples, WireCode
+from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
 from anyscale_conformance.simulators.kubernetes import Servers
 
@@ -38,7 +38,7 @@ from anyscale_kubernetes.cluster import KubernetesCluster
 from anyscale_kubernetes.config import TOKEN_VARIABLE
 from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
-from anyscale_kubernetes.names import instance_name, short_name
+from anyscale_kubernetes.kit_oracle import GATEWAY, NAMESPACE, PLACE_IN_STORE, ClusterOracle
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
 from anyscale_kubernetes.routes import child_metadata
@@ -48,24 +48,11 @@ from anyscale_kubernetes.tags import SLOT_LABEL, TAGS, tags_of
 if TYPE_CHECKING:
     from anyscale_conformance.context import Context
 
-NAMESPACE, ELSEWHERE = "ray", "others"
+ELSEWHERE = "others"
 ZONES = ("zone-a", "zone-b", "zone-c")
 PAGE = 4
-GATEWAY = "public"
 STORE_KEYS = {"access_key_id": "conformance", "secret_access_key": "conformance-secret"}
-PLACE_IN_STORE = "conformance-theirs"
 GATEWAY_API = "gateway.networking.k8s.io/v1"
-
-SLOTS = {
-    "cluster": "instance", "bootstrap": "secret", "volume": "volume", "identity": "identity", "network": "network",
-    "endpoint": "endpoint", "bucket": "bucket-record", "grant": "grant",
-}  # fmt: skip
-"""What the objects of a slot are in the contract's words."""
-IGNORED = frozenset({"spent"})
-"""Events tell what was deleted; Kubernetes forgets them by itself."""
-OWN_KIND = {
-    "Pod": "cluster", "Secret": "bootstrap", "PersistentVolumeClaim": "volume", "ServiceAccount": "identity",
-}  # fmt: skip
 
 
 class Carrier(KubernetesCarrier):
@@ -124,6 +111,14 @@ def store_url() -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
+def stored() -> Mapping[str, Any]:
+    """Return the buckets of the server by name, as it has them in memory: past its requests, which are slow."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    return dict(s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets)
+
+
 @functools.cache
 def _loader() -> Any:
     """Return what reads the SDK's service models; reading them is most of what a client costs."""
@@ -139,100 +134,6 @@ def session() -> Any:
     made = Session()
     made.register_component("data_loader", _loader())
     return made
-
-
-class ClusterOracle:
-    """Looks into the simulated cluster, and into the store, by themselves."""
-
-    def __init__(self, cluster: Any, session: Any, scope: RunScope) -> None:
-        self._cluster, self._scope = cluster, scope
-        self.uses_store = False
-        """Whether anything was asked of the store in this row: it is not looked into before."""
-        session.register("before-send.s3", self._note)
-
-    def inventory(self) -> Iterator[Item]:
-        """Yield every object of the row's namespace that somebody made, and every bucket of the row."""
-        objects = list(self._cluster.inventory(NAMESPACE))
-        spent = {name for _, obj in objects for name in json.loads(_annotation(obj, "anyscale-core/names") or "[]")}
-        slices = {obj["metadata"]["name"]: obj for plural, obj in objects if plural.startswith("endpointslices")}
-        routes = {obj["metadata"]["name"]: obj for plural, obj in objects if plural.startswith("httproutes")}
-        for plural, obj in objects:
-            yield from self._items(plural.partition(".")[0], obj, spent, slices, routes)
-        yield from self._buckets(objects)
-
-    def _items(
-        self, plural: str, obj: Any, spent: Iterable[str], slices: Mapping[str, Any], routes: Mapping[str, Any]
-    ) -> Iterator[Item]:
-        meta = obj["metadata"]
-        slot = (meta.get("labels") or {}).get(SLOT_LABEL, "")
-        if slot in IGNORED or (not slot and plural in ("events", "resourcequotas", "configmaps", "secrets", "pods")):
-            return
-        tags, going = tags_of(obj), bool(meta.get("deletionTimestamp"))
-        if plural == "networkpolicies":
-            yield from _rules(obj, tags)
-        if not slot:
-            if meta["name"] not in ("default", GATEWAY):
-                yield Item(kind=f"foreign {plural}", id=meta["name"])
-            return
-        name, state, detail = tags.get("Name", meta["name"]), "deleting" if going else "", {}
-        if plural == "pods":
-            state = _pod_state(obj, name in spent)
-            detail = {"zone": (obj["spec"].get("nodeSelector") or {}).get("topology.kubernetes.io/zone", "")}
-            yield Item(kind="instance", id=_pod_id(obj), name=name, tags=tags, state=state, detail=detail)
-        elif plural == "configmaps" and slot == "grant":
-            data = obj["data"]
-            yield Item(
-                kind="grant",
-                id=data["identity"],
-                name=f"{data['bucket']}/{data['prefix']}",
-                state=data["access"],
-                tags=tags,
-            )
-        elif plural == "configmaps" and slot == "endpoint":
-            state = "deleting" if going else "ready" if _took(routes.get(meta["name"])) else "pending"
-            endpoint = slices.get(meta["name"])
-            target = f"{endpoint['endpoints'][0]['addresses'][0]}:{endpoint['ports'][0]['port']}" if endpoint else ""
-            yield Item(
-                kind="endpoint", id=meta["uid"], name=name, state=state, tags=tags,
-                detail={"target": target} if target else {},
-            )  # fmt: skip
-        elif plural in ("configmaps", "serviceaccounts", "persistentvolumeclaims", "secrets"):
-            detail = (
-                {key: str(value) for key, value in (obj.get("data") or {}).items()} if plural == "configmaps" else {}
-            )
-            yield Item(kind=SLOTS[slot], id=meta["uid"], name=name, tags=tags, state=state, detail=detail)
-        elif plural != "endpoints":
-            yield Item(kind=plural, id=meta["uid"], name=name, tags=tags, state=state)
-
-    def _buckets(self, objects: Iterable[Any]) -> Iterator[Item]:
-        tags = {
-            obj["data"]["bucket"]: tags_of(obj)
-            for plural, obj in objects
-            if plural == "configmaps" and (obj["metadata"].get("labels") or {}).get(SLOT_LABEL) == "bucket"
-        }
-        if not self.uses_store:
-            return
-        s3 = _plain_s3()
-        for bucket in s3.list_buckets()["Buckets"]:
-            place = bucket["Name"]
-            is_theirs = place == f"{PLACE_IN_STORE}-{self._scope.prefix}"
-            if not (is_theirs or place in tags or self._is_ours(place)):
-                continue
-            keys = sorted(each["Key"] for each in s3.list_objects_v2(Bucket=place).get("Contents", ()))
-            parts = s3.list_multipart_uploads(Bucket=place).get("Uploads", ())
-            name = tags.get(place, {}).get("Name", place)
-            kind = "foreign bucket" if is_theirs else "bucket"
-            detail = {"keys": " ".join(keys), "public": "no"}
-            yield Item(kind=kind, id=place, name=name, tags=tags.get(place, {}), detail=detail)
-            yield from (Item(kind="upload", id=each["UploadId"], name=each["Key"]) for each in parts)
-
-    def _is_ours(self, place: str) -> bool:
-        """Tell whether a bucket of the store is one of this row's owners', as its name tells."""
-        owners = (self._scope.owner, self._scope.stranger)
-        return any(place == short_name(owner, instance_name(place), "bucket") for owner in owners)
-
-    def _note(self, **_: Any) -> None:
-        self.uses_store = True
 
 
 class KubernetesKit(Kit):
@@ -264,7 +165,7 @@ class KubernetesKit(Kit):
         self._session = session()
         self._s3_carrier.attach(self._session)
         self._connection = self._connect()
-        self._oracle = ClusterOracle(self.cluster, self._session, scope)
+        self._oracle = ClusterOracle(self.cluster, self._session, scope, stored)
 
     def provider(self) -> Provider:
         provider = super().provider()
@@ -429,39 +330,6 @@ def _plain_s3() -> Any:
         "s3", endpoint_url=store_url(), region_name="us-east-1", aws_access_key_id=STORE_KEYS["access_key_id"],
         aws_secret_access_key=STORE_KEYS["secret_access_key"],
     )  # fmt: skip
-
-
-def _pod_state(pod: Any, is_spent: bool) -> str:
-    conditions = {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions", ())}
-    taken = conditions.get("DisruptionTarget") == "True"
-    if pod["metadata"].get("deletionTimestamp") and (is_spent or not taken):
-        return "deleting"
-    phase = pod.get("status", {}).get("phase", "Pending")
-    return {"Running": "running", "Failed": "stopped", "Succeeded": "stopped"}.get(phase, "pending")
-
-
-def _pod_id(pod: Any) -> str:
-    meta = pod["metadata"]
-    return f"{meta['namespace']}/{meta['name']}/{meta['uid']}"
-
-
-def _rules(policy: Any, tags: Mapping[str, str]) -> Iterator[Item]:
-    for place, rule in enumerate(policy["spec"].get("ingress") or ()):
-        origin = "pods" if rule.get("from") else "0.0.0.0/0"
-        id = f"{policy['metadata']['name']}/{place}"
-        yield Item(kind="rule", id=id, name=tags.get("Name", ""), tags=tags, detail={"from": origin})
-
-
-def _took(route: Any) -> bool:
-    parents = (route or {}).get("status", {}).get("parents", ())
-    return any(
-        {"Accepted", "ResolvedRefs"} <= {each["type"] for each in parent["conditions"] if each["status"] == "True"}
-        for parent in parents
-    )
-
-
-def _annotation(obj: Any, key: str) -> str:
-    return str((obj["metadata"].get("annotations") or {}).get(key, ""))
 
 
 def _base64(text: str) -> str:

@@ -150,7 +150,6 @@ def _container(config: ManifestConfig) -> Object:
     mounts = [
         {"name": "config", "mountPath": f"{CONFIG}/config", "readOnly": True},
         {"name": "home", "mountPath": HOME},
-        {"name": "tmp", "mountPath": "/tmp"},
         {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
         *([{"name": "secret", "mountPath": f"{CONFIG}/secret", "readOnly": True}] if config.token is not None else []),
     ]
@@ -162,6 +161,7 @@ def _container(config: ManifestConfig) -> Object:
             *("--url", config.url, "--ca", f"{CONFIG}/config/ca.pem", "--cloud", config.cloud, "--home", HOME),
             *(*proof, "--settings", f"{CONFIG}/config/settings.yaml", "--health-port", str(config.health_port)),
         ],
+        "env": [{"name": "TMPDIR", "value": HOME}],
         "ports": [{"name": "health", "containerPort": config.health_port}],
         **probes,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
@@ -175,7 +175,6 @@ def _container(config: ManifestConfig) -> Object:
 def _volumes(config: ManifestConfig) -> Iterable[Object]:
     yield {"name": "config", "configMap": {"name": NAME}}
     yield {"name": "home", "emptyDir": {}}
-    yield {"name": "tmp", "emptyDir": {}}
     token = {"audience": OPERATOR_AUDIENCE, "expirationSeconds": 3600, "path": "token"}
     yield {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
     if config.token is not None:

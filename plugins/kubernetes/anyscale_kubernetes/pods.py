@@ -181,7 +181,7 @@ def _state(
     if is_going(pod) and (taken is None or is_spent):
         return InstanceState.DELETING, "", None
     notice = None if taken is None else _notice(pod, taken)
-    if phase == "Running":
+    if phase in ("Running", "Unknown"):  # Unknown: its node is silent, which is no proof that it does not run
         return InstanceState.RUNNING, "", notice
     scheduled = _condition(pod, "PodScheduled") or {}
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":

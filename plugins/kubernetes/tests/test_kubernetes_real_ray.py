@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 import yaml
 from anyscale_conformance.simulators.kubernetes import Cluster, NodeSpec, Servers, Settings
 from moto.server import ThreadedMotoServer
@@ -82,18 +85,17 @@ def consoles(cluster: Cluster) -> str:
     return "\n".join(cluster.world.log_of(cluster.pod(NAMESPACE, name)) for name in pods)
 
 
-@pytest.mark.real_ray
-@pytest.mark.timeout(240)
-def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Cluster, store: str, home: Path) -> None:
-    before = made(cluster)
-    (home / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(namespace=NAMESPACE)))
-    settings = {
+def settings_of(home: Path, store: str) -> dict[str, Any]:
+    """Return the provider's settings; Pods run this interpreter."""
+    return {
         "namespace": NAMESPACE, "kubeconfig": str(home / "kubeconfig"), "image": "example.invalid/ray:1",
         "python": sys.executable, "grace_seconds": 5, "store": {"endpoint": store, "secret": "store"},
         "instance_types": {TYPE: {"resources": {"CPU": 1, "memory": "2Gi"}}},
     }  # fmt: skip
-    cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": settings}}
-    (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
+
+
+def command_line(cluster: Cluster, home: Path) -> Callable[..., str]:
+    """Return what runs the command line, with a control plane in a home of its own, in a folder with the job."""
     (home / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     (home / "work").mkdir()
     (home / "work" / "job.py").write_text(JOB)
@@ -107,6 +109,17 @@ def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Clu
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{consoles(cluster)}"
         return done.stdout
 
+    return cli
+
+
+@pytest.mark.real_ray
+@pytest.mark.timeout(240)
+def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Cluster, store: str, home: Path) -> None:
+    before = made(cluster)
+    (home / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(namespace=NAMESPACE)))
+    cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": settings_of(home, store)}}
+    (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
+    cli = command_line(cluster, home)
     try:
         cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
         said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
@@ -115,3 +128,42 @@ def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Clu
     finally:
         cli("stop")
     assert made(cluster) == before
+
+
+@pytest.mark.real_ray
+@pytest.mark.timeout(240)
+def test_an_operator_that_its_manifest_installed_runs_a_job_with_no_more_than_its_rights(
+    cluster: Cluster, store: str, home: Path
+) -> None:
+    cli = command_line(cluster, home)
+    http = urllib3.PoolManager(
+        ca_certs=str(cluster.ca_file), headers={"authorization": f"Bearer {cluster.admin_token}"}
+    )
+    jwks = http.request("GET", f"{cluster.url}/openid/v1/jwks").json()
+    # The control plane knows the cluster's keys and nothing that opens it.
+    known = {"namespace": NAMESPACE, "issuer": Settings().issuer, "jwks": jwks}
+    cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": known}}
+    (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
+    (home / "settings.yaml").write_text(yaml.safe_dump({"kubernetes": settings_of(home, store)}))
+    try:
+        cli("operator", "register", "-f", str(home / "cloud.yaml"))
+        rendered = cli(
+            "operator", "manifest", "--cloud", "k8s", "--image", "example.invalid/operator:1", "--namespace", NAMESPACE,
+            "--settings", str(home / "settings.yaml"),
+        )  # fmt: skip
+        objects = list(yaml.safe_load_all(rendered))
+        cluster.plant(objects[0])
+        # In its Pod the operator would find its token where every Pod has it; a process finds it by the kubeconfig.
+        token = cluster.token(NAMESPACE, objects[0]["metadata"]["name"])
+        (home / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(token, namespace=NAMESPACE)))
+        for obj in objects[1:]:
+            cluster.plant(obj)
+        end = time.monotonic() + 60
+        while "CONNECTED" not in cli("operator", "list").split():
+            assert time.monotonic() < end, consoles(cluster)
+        said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
+        assert "computed at 127." in said
+        left = [name for name in made(cluster) if name.startswith("pods ")]
+        assert len(left) == 1, "the operator alone is left"
+    finally:
+        cli("stop")

@@ -128,7 +128,7 @@ class Scheduler:
             self._say(pod, "Unschedulable", "no nodes available to schedule pods")
             return
         preempted = self._preempt(pod, nodes, refusals)
-        self._say(pod, "Unschedulable", _message(refusals, preempted is not None))
+        self._say(pod, "Unschedulable", _message(refusals, missing, preempted))
 
     def refusal(self, pod: Entry, node: Entry, without: Iterable[str] = ()) -> str:
         """Return why a node does not do for a Pod, empty if it does. ``without``: uids of Pods taken to be gone."""
@@ -238,11 +238,12 @@ class Scheduler:
             )
 
 
-def _message(refusals: Mapping[str, str], has_victims: bool) -> str:
+def _message(refusals: Mapping[str, str], missing: str, preempted: Entry | None) -> str:
     """Return what is said of a Pod that fits nowhere. Source: FitError.Error of pkg/scheduler/framework."""
     count = len(refusals)
-    words = ", ".join(sorted(f"{times} {reason}" for reason, times in Counter(refusals.values()).items()))
-    if has_victims:
+    # What the Pod itself lacks is said once, not for each node.
+    words = missing or ", ".join(sorted(f"{times} {reason}" for reason, times in Counter(refusals.values()).items()))
+    if preempted is not None:
         return f"0/{count} nodes are available: {words}."
     helpful = sum(reason.startswith(("Insufficient", "Too many")) for reason in refusals.values())
     tried = [f"{helpful} No preemption victims found for incoming pod"] if helpful else []
