@@ -51,7 +51,7 @@ ISSUER = "https://oidc.invalid/conformance/"
 SHARED = "somebody-else"
 READER = "Storage Blob Data Reader"
 NETWORKS = ("virtualnetworks", "networksecuritygroups", "loadbalancers", "publicipaddresses")
-PAGE = 6
+PAGE = 4
 STAMP = re.compile(rf'"{TAG_TOKEN}": ?"([0-9a-f]+)"')
 
 
