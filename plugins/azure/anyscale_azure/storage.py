@@ -75,7 +75,8 @@ class AzureStorage(StorageDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
         tagging.check_owner(owner)
-        if self._account(deadline) is None:
+        account = self._account(deadline)
+        if account is None or not _is_made(account):
             return ()
         found = containers.every(self._azure, deadline)
         for each in found:
@@ -261,7 +262,7 @@ class AzureStorage(StorageDriver):
             body = self._private_account(owner)
             answer = self._azure.first(f"{ACCOUNT}/write", create, group, name, body, resource=name, deadline=deadline)
             found = answer.body
-        if found.get("properties", {}).get("provisioningState") != "Succeeded":
+        if not _is_made(found):
             message = f"the storage account {name} is being made"
             raise Conflict(message, reason="BUSY", resource=name, retry_after=CREATING)
 
@@ -278,3 +279,7 @@ class AzureStorage(StorageDriver):
                 "allowSharedKeyAccess": False, "minimumTlsVersion": "TLS1_2", "supportsHttpsTrafficOnly": True,
             },
         }  # fmt: skip
+
+
+def _is_made(account: Mapping[str, Any]) -> bool:
+    return bool(account.get("properties", {}).get("provisioningState") == "Succeeded")
