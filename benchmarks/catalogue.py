@@ -50,6 +50,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         rounds=11,
         about="anyscale-core status of a running control plane; at most 200 ms",
     ),
+    "kubernetes": Benchmark(
+        target="kubernetes:kubernetes",
+        rounds=3,
+        about="100 and 1,000 Pods from order to all reported running, and requests on the wire; simulated API server",
+    ),
     "engine": Benchmark(
         target="engine:engine",
         rounds=5,
@@ -86,4 +91,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         about="price of a fleet beside a proven bound and Ray's autoscalers, 10 to 50,000 requests; many minutes",
     ),
     "placement-quick": Benchmark(target="placement:placement_quick", rounds=3, about="the same up to 1,000 requests"),
+    "gcp": Benchmark(
+        target="gcp:fleet", rounds=5, about="create, list and delete 1, 10 and 100 nodes of Google Cloud, simulated"
+    ),
+    "gcp-gets": Benchmark(
+        target="gcp:gets", rounds=5, about="16 threads on one driver of Google Cloud; 1,000 gets a second, none wrong"
+    ),
+    "gcp-import": Benchmark(
+        target="gcp:loaded", rounds=7, about="what the provider gcp loads before its first call, and a further client"
+    ),
 }

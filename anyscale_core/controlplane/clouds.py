@@ -13,6 +13,7 @@ import attrs
 import structlog
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.remote import REMOTE
 from anyscale_core.controlplane.settings import Settings
@@ -31,6 +32,7 @@ from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
 from anyscale_core.models.instance import Deletion, Instance, Offering, Quota
 from anyscale_core.models.networking import Network, NetworkSpec
 from anyscale_core.models.owner import Owner
+from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec
 from anyscale_core.registry import Registry
 
@@ -88,11 +90,11 @@ class Cloud:
 
     def __init__(
         self, spec: CloudSpec, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox, keys: KeyRing,
     ) -> None:  # fmt: skip
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
-        self._registry, self._mailbox = registry, mailbox
+        self._registry, self._mailbox, self._keys = registry, mailbox, keys
         drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
@@ -247,7 +249,11 @@ class Cloud:
                 REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock), self.spec.name
             )
         config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
+        config = attrs.evolve(config, identity_token=self._identity_token)
         return wrap(self._registry.driver(name, slot, config), self.spec.name)
+
+    def _identity_token(self, audience: str) -> Secret[str]:
+        return self._keys.identity_token(self.owner.plane, audience, now=self._clock.now())
 
 
 def config_of(spec: CloudSpec, name: str, *, owner: Owner, home: Path, clock: Clock) -> DriverConfig:
@@ -269,11 +275,11 @@ class Clouds:
 
     def __init__(
         self, *, plane: PlaneId, registry: Registry, store: Store, clock: Clock, settings: Settings,
-        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox,
+        wrap: Callable[[Driver, str], Driver], mailbox: Mailbox, keys: KeyRing,
     ) -> None:  # fmt: skip
         self._arguments: dict[str, Any] = {
             "plane": plane, "registry": registry, "store": store, "clock": clock, "settings": settings, "wrap": wrap,
-            "mailbox": mailbox,
+            "mailbox": mailbox, "keys": keys,
         }  # fmt: skip
         self._registry, self._store, self._clock = registry, store, clock
         self._built: dict[str, Cloud] = {}

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
+from joserfc.jwk import ECKey, OKPKey
 
 from anyscale_core.errors import Refused
 from anyscale_core.models.secret import Secret
@@ -65,6 +65,14 @@ SHARED = ("signing.pem", "ca-key.pem", "ca.pem")
 """The files that every control plane of one plane has alike."""
 
 
+ISSUER_KEY = "issuer.pem"
+"""The key of the plane as an OIDC issuer: of its own, for clouds take no Ed25519."""
+JWKS = "jwks.json"
+"""The public half of it, as a cloud's identity provider is given it."""
+ISSUER_ALGORITHM = "ES256"
+IDENTITY_LIFETIME = timedelta(hours=1)
+
+
 def share(folder: Path, once: Callable[[str, str], str], *, now: datetime) -> None:
     """Have the same keys in this folder as in every other of this plane.
 
@@ -72,11 +80,12 @@ def share(folder: Path, once: Callable[[str, str], str], *, now: datetime) -> No
     another process was first.
     """
     KeyRing(folder, now=now)
-    mine = json.dumps({name: (folder / name).read_text() for name in SHARED})
-    theirs = once("keys", mine)
-    if theirs != mine:
-        for name, text in json.loads(theirs).items():
-            write_private(folder / name, text)
+    for key, names in (("keys", SHARED), ("issuer", (ISSUER_KEY,))):
+        mine = json.dumps({name: (folder / name).read_text() for name in names})
+        theirs = once(key, mine)
+        if theirs != mine:
+            for name, text in json.loads(theirs).items():
+                write_private(folder / name, text)
 
 
 def local_user() -> str:
@@ -100,6 +109,12 @@ class KeyRing:
         self._ca_key = serialization.load_pem_private_key(ca_key.encode(), password=None)
         self.ca_pem = _once(folder / "ca.pem", lambda: self._make_ca(now))
         self._ca = x509.load_pem_x509_certificate(self.ca_pem.encode())
+        self._issuer = ECKey.import_key(
+            _once(folder / ISSUER_KEY, lambda: _pem(ec.generate_private_key(ec.SECP256R1())))
+        )
+        jwks = json.dumps({"keys": [self._issuer_jwk()]}, indent=1) + "\n"
+        if not (folder / JWKS).exists() or (folder / JWKS).read_text() != jwks:
+            write_private(folder / JWKS, jwks)
 
     def sign(self, audience: str, claims: Mapping[str, Any], *, issued: datetime, expires: datetime) -> Secret[str]:
         """Return a token. Equal arguments give equal tokens."""
@@ -140,6 +155,18 @@ class KeyRing:
         """Return what was sealed."""
         return self._sealing.decrypt(sealed.encode()).decode()
 
+    def identity_token(self, plane: str, audience: str, *, now: datetime) -> Secret[str]:
+        """Return an OIDC token of the plane itself for an audience, good for an hour: clouds let the plane in by it.
+
+        They are told beforehand of the issuer, ``issuer_of(plane)``, of the subject, the plane's id, and of the keys in
+        ``jwks.json``. Nobody needs to reach the issuer.
+        """
+        expires = now + IDENTITY_LIFETIME
+        claims: dict[str, Any] = {"iss": issuer_of(plane), "sub": plane, "aud": audience}
+        claims |= {"iat": int(now.timestamp()), "exp": int(expires.timestamp())}
+        header = {"alg": ISSUER_ALGORITHM, "typ": "JWT", "kid": self._issuer.thumbprint()}
+        return Secret(jwt.encode(header, claims, self._issuer, algorithms=[ISSUER_ALGORITHM]))
+
     def issue(self, name: str, *, hosts: tuple[str, ...], now: datetime) -> Certificate:
         """Return a server certificate of this plane's authority for these host names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -159,6 +186,10 @@ class KeyRing:
         return Certificate(
             cert_pem=certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem=Secret(_pem(key))
         )
+
+    def _issuer_jwk(self) -> dict[str, Any]:
+        public = self._issuer.as_dict(private=False)
+        return {**public, "kid": self._issuer.thumbprint(), "use": "sig", "alg": ISSUER_ALGORITHM}
 
     def _signing_key(self) -> ec.EllipticCurvePrivateKey:
         assert isinstance(self._ca_key, ec.EllipticCurvePrivateKey)
@@ -181,6 +212,11 @@ class KeyRing:
             .sign(key, hashes.SHA256())
         )  # fmt: skip
         return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def issuer_of(plane: str) -> str:
+    """Return the issuer of a plane's own tokens: a name, not an address; its keys are handed over."""
+    return f"https://anyscale-core.invalid/{plane}"
 
 
 def client_context(ca_pem: str) -> ssl.SSLContext:

@@ -134,7 +134,7 @@ class ControlPlane:
         self.mailbox = Mailbox(plane=self.id, store=self.store, keys=self.keys, clock=self.clock)
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
-            wrap=wrap or self._standard(on_call), mailbox=self.mailbox,
+            wrap=wrap or self._standard(on_call), mailbox=self.mailbox, keys=self.keys,
         )  # fmt: skip
         self.operators = Operators(
             plane=self.id, store=self.store, clouds=self.clouds, mailbox=self.mailbox, keys=self.keys, clock=self.clock,

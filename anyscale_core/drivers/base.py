@@ -8,7 +8,7 @@ secrets never show; one driver instance may be used from many threads. A driver 
 ``deadline`` is an aware UTC instant by the clock that the driver was built with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import attrs
 
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.models.owner import Owner
+from anyscale_core.models.secret import Secret
 
 
 @attrs.frozen(kw_only=True)
 class DriverConfig:
     """What a driver is built from: the cloud's name and region, the provider's own settings, and the clock.
 
-    ``home`` is a folder that the plane owns on this machine, for drivers that keep anything there.
+    ``home`` is a folder that the plane owns on this machine, for drivers that keep anything there. ``identity_token`` returns
+    an OIDC token of the control plane itself for an audience, for clouds that let it in by one; None where there is none.
     """
 
     owner: Owner
@@ -30,6 +32,7 @@ class DriverConfig:
     region: str = ""
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     clock: Clock = attrs.field(factory=SystemClock)
+    identity_token: Callable[[str], Secret[str]] | None = attrs.field(default=None, repr=False, eq=False)
 
 
 class Driver:

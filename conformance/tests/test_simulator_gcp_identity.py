@@ -162,6 +162,21 @@ def test_a_condition_needs_version_three_and_is_hidden_from_who_asks_for_less(wo
         assert refused(world.accounts.setIamPolicy(resource=name, body=body)).status_code == 400
 
 
+def test_conditions_are_limited_in_length_and_number(world: World) -> None:
+    member = {"role": "roles/iam.serviceAccountUser", "members": ["user:ada@example.com"]}
+
+    def write(*expressions: str) -> Any:
+        bindings = [{**member, "condition": {"title": "t", "expression": text}} for text in expressions]
+        body = {"policy": {"version": 3, "bindings": bindings}}
+        return world.accounts.setIamPolicy(resource=world.worker["name"], body=body)
+
+    part = 'resource.name.startsWith("a")'
+    write(" || ".join([part] * 13)).execute()
+    assert "logical operators" in refused(write(" || ".join([part] * 14))).reason
+    write(*(f'resource.name == "{number}"' for number in range(20))).execute()
+    assert "same principal" in refused(write(*(f'resource.name == "{number}"' for number in range(21)))).reason
+
+
 @pytest.mark.parametrize(
     "member",
     ["ada@example.com", "serviceAccount:nobody@p-1.iam.gserviceaccount.com", "principal://example.com/x", "everybody"],

@@ -218,6 +218,24 @@ def test_a_request_without_a_good_token_is_refused(lab: Lab) -> None:
     assert caught.value.code == 401
 
 
+def test_what_cannot_be_read_is_an_error_of_the_request_and_not_of_the_simulator(lab: Lab) -> None:
+    headers = {"Authorization": f"Bearer {lab.project.token()}", "Content-Type": "application/json"}
+    compute, storage = lab.simulator.endpoint("compute"), lab.simulator.endpoint("storage")
+    for url, body in (
+        (f"{compute}projects/p-1/global/networks", b"{no json"),
+        (f"{compute}projects/p-1/global/networks", b"[1]"),
+        (f"{compute}projects/p-1/global/networks?requestID=x", b"{}"),
+        (f"{compute}projects/p-1/global/networks?maxResults=many", None),
+        (f"{compute}projects/p-1/moons", None),
+        (f"{lab.simulator.url}/v1/nothing/of/this", None),
+        (f"{storage}b?project=nobody", None),
+        (f"{lab.simulator.url}/no-bucket?max-keys=many", None),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(url, data=body, headers=headers), timeout=10)
+        assert caught.value.code in (400, 404), url
+
+
 def test_a_permission_that_is_missing_is_named(lab: Lab) -> None:
     with GcpSimulator(guard=Guard.PERMISSIONS) as simulator:
         project = simulator.add_project("p-1", clock=lab.clock, timings=Timings.none())

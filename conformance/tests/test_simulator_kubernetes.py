@@ -276,6 +276,7 @@ def test_status_is_written_through_its_own_path_alone(wire: Wire) -> None:
     written = wire.patch(f"{PODS}/p/status", {"status": {"message": "yes"}, "spec": {"nodeName": "n"}}).body
     assert written["status"]["message"] == "yes"
     assert written["spec"] == pod["spec"]
+    assert wire.delete(f"{PODS}/p/status").status == 405
 
 
 def test_applying_again_changes_nothing_and_another_managers_field_is_a_conflict(wire: Wire) -> None:

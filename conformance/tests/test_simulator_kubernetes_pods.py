@@ -220,6 +220,7 @@ def test_an_eviction_respects_the_budget(wire: Wire) -> None:
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}}
     assert wire.post(f"{PODS}/a/eviction", eviction).status == 201
     assert "deletionTimestamp" in wire.get(f"{PODS}/a").body["metadata"]
+    assert condition(wire, "a", "DisruptionTarget")["reason"] == "EvictionByEvictionAPI"
     refused = wire.post(f"{PODS}/b/eviction", eviction | {"metadata": {"name": "b"}})
     assert (refused.status, refused.body["reason"]) == (429, "TooManyRequests")
     assert refused.message == "Cannot evict pod as it would violate the pod's disruption budget."

@@ -32,6 +32,9 @@ NAMES = [
     "rest",
     "placement",
     "placement-quick",
+    "gcp",
+    "gcp-gets",
+    "gcp-import",
 ]
 FIELDS = {"name", "ours", "floor", "ratio", "n", "spread", "unit", "notes"}
 

@@ -226,7 +226,7 @@ def _google(server: Server, attempts: int) -> Sdk:
         if type(error) in how:
             return Seen(how=how[type(error)])  # type: ignore[index]
         assert isinstance(error, HttpError)
-        (detail,) = error.error_details
+        detail = error.error_details[0]
         return Seen(
             how="answered", status=error.status_code, code=detail["reason"], retry_after=error.resp.get("retry-after")
         )

@@ -70,10 +70,11 @@ class Known:
 
 @attrs.frozen(kw_only=True)
 class Marks:
-    """What a launch is known by: the digest of its call's token, one of its own, and the names of all that the call is about."""
+    """What a launch is known by: digests of its call's token, of its own and of all specs of the call, and their names."""
 
     token: str
     part: str
+    spec: str
     names: frozenset[str]
 
 
@@ -102,15 +103,20 @@ class AwsCluster(ClusterDriver):
         with self._busy.holding(spec.name for spec in specs):
             self._check_names(specs, token, deadline)
             outcomes: dict[int, Outcome] = {}
-            names = frozenset(spec.name for spec in specs)
+            names, whole = frozenset(spec.name for spec in specs), digest(*map(launch.essence, specs))
+            errors: list[CloudError] = []
             for number, group in enumerate(launch.grouped(specs)):
                 for piece, part in enumerate(launch.fitting(group, self._settings)):
-                    self._launch(
-                        part,
-                        Marks(token=digest(token), part=digest(token, number, piece), names=names),
-                        outcomes,
-                        deadline,
-                    )
+                    marks = Marks(token=digest(token), part=digest(token, number, piece), spec=whole, names=names)
+                    try:
+                        self._launch(part, marks, outcomes, deadline)
+                    except CloudError as error:
+                        if error.reason == "TOKEN_MISMATCH":
+                            raise
+                        errors.append(error)
+                        _refuse(part, error, outcomes)
+            if errors and not any(isinstance(outcome, Created) for outcome in outcomes.values()):
+                raise errors[0]
             return tuple(outcomes[place] for place in range(len(specs)))
 
     def get(self, id: InstanceId, *, owner: Owner, deadline: datetime) -> Instance:
@@ -178,14 +184,6 @@ class AwsCluster(ClusterDriver):
 
     def _launch(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         """Launch a group, place by place, until all of it is there or no place is left; one call where the first has room."""
-        try:
-            self._launch_in_turn(group, marks, outcomes, deadline)
-        except CloudError as error:
-            if not any(isinstance(outcome, Created) for outcome in outcomes.values()):
-                raise
-            _refuse(group, error, outcomes)
-
-    def _launch_in_turn(self, group: Group, marks: Marks, outcomes: dict[int, Outcome], deadline: datetime) -> None:
         places = self._places(group.first, deadline)
         rest = group if len(places) == 1 else self._not_there(group, marks, outcomes, deadline)
         error: CloudError | None = None
@@ -211,7 +209,7 @@ class AwsCluster(ClusterDriver):
         """Make one RunInstances; return how many instances it gave."""
         spec = group.first
         client_token = digest(marks.part, place.key, offset)
-        request = self._request(group, place, marks.token) | {"ClientToken": client_token}
+        request = self._request(group, place, marks) | {"ClientToken": client_token}
         try:
             found = by_index(
                 self._aws.request("ec2", "run_instances", deadline, resource=spec.name, **request)["Instances"]
@@ -230,16 +228,16 @@ class AwsCluster(ClusterDriver):
             outcomes[group.places[at]] = Created(instance=self._remembered(each))
         return len(found)
 
-    def _request(self, group: Group, place: Place, token: str) -> dict[str, Any]:
+    def _request(self, group: Group, place: Place, marks: Marks) -> dict[str, Any]:
         spec = group.first
-        tags = launch.tags_of(group, token)
+        tags = launch.tags_of(group, marks.token, marks.spec)
         request: dict[str, Any] = {
             **spec.advanced_instance_config,
             "ImageId": self._image(spec),
             "InstanceType": spec.instance_type,
             "MinCount": 1,
             "MaxCount": len(group.specs),
-            "UserData": launch.user_data(group, self._settings),
+            "UserData": launch.user_data(group, self._settings, self._aws.region),
             "TagSpecifications": launch.tag_specifications(tags, spec),
             "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             **place.fields(),

@@ -23,6 +23,7 @@ class Way(enum.Enum):
 class Settings:
     """What a cloud may set for this provider; the keys are explained in ``plugin``."""
 
+    region: str = ""
     role_arn: str = ""
     external_id: str = ""
     endpoint_url: str = ""

@@ -65,10 +65,10 @@ class AwsIdentity(IdentityDriver):
     def __init__(self, config: DriverConfig, sessions: Sessions | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._region = config.region
+        self._region = config.region or self._settings.region
         self._config = config
         self._sessions = sessions
-        self._aws = Aws(self._settings, config.region, config.clock, sessions)
+        self._aws = Aws(self._settings, self._region, config.clock, sessions)
         self._busy = Busy()
 
     def create(self, spec: IdentitySpec, *, token: Token, deadline: datetime) -> Identity:
@@ -190,7 +190,7 @@ class AwsIdentity(IdentityDriver):
         for page in pages:
             for each in page["InstanceProfiles"]:
                 path = Path.parse(each["Path"])
-                if path is not None:
+                if path is not None and (path.owner.plane, path.owner.cloud) == (owner.plane, owner.cloud):
                     yield _profile(each, path)
 
     def _read(self, name: str, owner: Owner, deadline: datetime) -> Profile:

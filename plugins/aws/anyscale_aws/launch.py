@@ -121,13 +121,18 @@ def fitting(group: Group, settings: Settings) -> tuple[Group, ...]:
     return tuple(pieces)
 
 
-def tags_of(group: Group, token: str) -> dict[str, str]:
+def essence(spec: InstanceSpec) -> str:
+    """Return what tells a spec from another, without its secrets."""
+    return f"{spec.name} {spec.node_id} {_common(spec)}"
+
+
+def tags_of(group: Group, token: str, whole: str) -> dict[str, str]:
     """Return the tags that every instance of a group gets in the creating call."""
     spec = group.first
     if len(group.specs) == 1:
-        return {**tagged(spec.tags, spec.owner, spec.name, token=token), "anyscale-core-node": spec.node_id}
+        return {**tagged(spec.tags, spec.owner, spec.name, token=token, spec=whole), "anyscale-core-node": spec.node_id}
     members = [Member(name=each.name, node_id=each.node_id) for each in group.specs]
-    return {**tagged(spec.tags, spec.owner, f"{spec.group}", token=token), **batch_tags(members)}
+    return {**tagged(spec.tags, spec.owner, spec.group, token=token, spec=whole), **batch_tags(members)}
 
 
 def tag_specifications(tags: Mapping[str, str], spec: InstanceSpec) -> list[dict[str, Any]]:
@@ -137,8 +142,20 @@ def tag_specifications(tags: Mapping[str, str], spec: InstanceSpec) -> list[dict
     return [{"ResourceType": kind, "Tags": pairs(tags if kind == "instance" else plain)} for kind in kinds]
 
 
-def user_data(group: Group, settings: Settings) -> str:
-    """Return what a group's machines run. It holds join tokens: treat it as a secret."""
+def user_data(group: Group, settings: Settings, region: str = "") -> str:
+    """Return what a group's machines run. It holds join tokens: treat it as a secret.
+
+    Of the cloud's settings nodes get what they need to prove themselves, and not the role of the control plane.
+    """
+    known = {"region": region, "endpoint_url": settings.endpoint_url}
+    own = {key: value for key, value in known.items() if value}
+    told = [
+        attrs.evolve(each, bootstrap=attrs.evolve(each.bootstrap, identity_settings=own))
+        for each in group.specs
+        if each.bootstrap is not None and each.bootstrap.identity_provider == "aws"
+    ]
+    if len(told) == len(group.specs):
+        group = attrs.evolve(group, specs=tuple(told))
     if group.first.bootstrap is None:
         raise InvalidRequest(
             f"{group.first.name} boots the node agent, which needs a bootstrap", reason="FIELD",
@@ -183,8 +200,8 @@ def _split(token: str) -> list[bytes] | None:
 
 
 def _fits(group: Group, settings: Settings) -> bool:
-    tags = tags_of(group, "x" * 20)
-    return len(tags) <= TAGS_MAX and len(user_data(group, settings).encode()) <= USER_DATA_MAX
+    tags = tags_of(group, "x" * 20, "x" * 20)
+    return len(tags) <= TAGS_MAX and len(user_data(group, settings).encode()) + 64 <= USER_DATA_MAX
 
 
 def _common(spec: InstanceSpec) -> Any:

@@ -105,6 +105,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("iam:GetInstanceProfile", "profiles", "the identity"),
         ("iam:ListRolePolicies", "roles", "what it has been granted"),
         ("iam:PutRolePolicy", "roles", "the grant"),
+        ("sts:AssumeRole", "roles", "short-lived credentials for what was granted"),
     ),
     "storage.revoke": (
         ("s3:GetBucketTagging", "buckets", "whose it is"),

@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
 )
 
 SETTINGS = {
+    "region": "The region of a node that proves itself; set for nodes by this plugin (a cloud's own region is its spec's).",
     "role_arn": "The role in your account that the control plane assumes (default: the credentials that it runs with).",
     "external_id": "The ExternalId that the role's trust policy demands; needed with role_arn.",
     "endpoint_url": "Where AWS is, for an emulator: http://host:port (default: AWS itself).",

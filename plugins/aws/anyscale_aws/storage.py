@@ -4,7 +4,7 @@ S3's own list shows no tags, so buckets are listed by the tagging service, which
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -34,7 +34,16 @@ from anyscale_aws.tags import (
 )
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.storage import ObjectStore, StorageDriver
-from anyscale_core.errors import AlreadyExists, CloudError, Conflict, InvalidRequest, NotFound
+from anyscale_core.errors import (
+    AlreadyExists,
+    CloudError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Retry,
+    Transient,
+)
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
@@ -47,6 +56,11 @@ MADE = "made"
 ABORT_DAYS = 1
 """Parts of an upload that never ended go after so many days."""
 PAGE = 100
+SESSION = "anyscale-core-grant"
+DURATION = timedelta(hours=1)
+"""Of a grant's credentials; a role that another role assumes gives no longer ones (IAM User Guide, "Role chaining")."""
+PROPAGATION = timedelta(minutes=2)
+"""For so long STS may not know a new role."""
 PATIENCE = timedelta(seconds=15)
 """For the one request that ``objects`` makes of a bucket that this driver has not seen."""
 URL_MAX = timedelta(days=7)
@@ -142,7 +156,8 @@ class AwsStorage(StorageDriver):
         check_deadline(deadline, self._clock)
         check_prefix(prefix)
         found = self._read(bucket, owner, deadline)
-        role = self._role(identity, owner, deadline)
+        held = self._role(identity, owner, deadline)
+        role = str(held["RoleName"])
         name = GrantName.of(
             bucket=found.bucket, prefix=prefix, access=access, token=token, profile=profile_name(owner, identity)
         )
@@ -157,15 +172,14 @@ class AwsStorage(StorageDriver):
                     "iam", "put_role_policy", deadline, resource=identity, RoleName=role, PolicyName=str(name),
                     PolicyDocument=policies.grant(found.bucket, prefix, access),
                 )  # fmt: skip
-        return Grant(
-            bucket=bucket, prefix=prefix, identity=identity, access=access, store=self._access(found.bucket, prefix)
-        )
+        store = self._access(held, found.bucket, prefix, access, deadline)
+        return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         check_deadline(deadline, self._clock)
         try:
             found = self._read(bucket, owner, deadline)
-            role = self._role(identity, owner, deadline)
+            role = str(self._role(identity, owner, deadline)["RoleName"])
         except NotFound:
             return Deletion.ALREADY_ABSENT
         place = GrantName.of(
@@ -186,6 +200,8 @@ class AwsStorage(StorageDriver):
         found = self._known(bucket, owner, self._clock.now() + PATIENCE)
         options: dict[str, Any] = {key: value.reveal() for key, value in self._options().items()}
         provider: Any = self._credentials
+        if self._settings.endpoint_url.startswith("http://"):
+            options["client_options"] = {"allow_http": True}
         return S3Store(found.bucket, prefix=check_prefix(prefix) or None, credential_provider=provider, **options)
 
     def signed_url(
@@ -390,7 +406,7 @@ class AwsStorage(StorageDriver):
 
     # Grants ---------------------------------------------------------------------------------------------------------
 
-    def _role(self, identity: str, owner: Owner, deadline: datetime) -> str:
+    def _role(self, identity: str, owner: Owner, deadline: datetime) -> Mapping[str, Any]:
         """Return the role of an identity. Raises NotFound(REFERENCE)."""
         missing = NotFound(f"there is no identity {identity}", reason="REFERENCE", resource=identity)
         try:
@@ -405,7 +421,8 @@ class AwsStorage(StorageDriver):
             raise missing
         if any(path.owner.tags().get(key) != value for key, value in cloud.items()):
             raise missing
-        return str(found["Roles"][0]["RoleName"])
+        role: Mapping[str, Any] = found["Roles"][0]
+        return role
 
     def _grants(self, role: str, deadline: datetime) -> Sequence[GrantName]:
         pages = self._aws.pages("iam", "list_role_policies", deadline, next=("Marker", "Marker"), RoleName=role)
@@ -431,16 +448,37 @@ class AwsStorage(StorageDriver):
 
     # Reaching objects -----------------------------------------------------------------------------------------------
 
-    def _access(self, bucket: str, prefix: str) -> StoreAccess:
-        """Return how a node reaches a prefix: with the credentials of its instance profile, which obstore finds by itself."""
-        return StoreAccess(url=f"s3://{bucket}/{prefix}", options=self._options())
+    def _access(
+        self, role: Mapping[str, Any], bucket: str, prefix: str, access: Access, deadline: datetime
+    ) -> StoreAccess:
+        """Return how a prefix is reached, from anywhere: with short-lived credentials of the identity for it and nothing else."""
+        try:
+            found = self._aws.request(
+                "sts", "assume_role", deadline, RoleArn=role["Arn"], RoleSessionName=SESSION,
+                DurationSeconds=int(DURATION.total_seconds()), Policy=policies.grant(bucket, prefix, access),
+            )["Credentials"]  # fmt: skip
+        except PermissionDenied as error:
+            if self._clock.now() - role["CreateDate"] > PROPAGATION:
+                raise
+            raise Transient(
+                f"STS does not know the new role {role['RoleName']} yet: {error.message}", reason="PROPAGATION",
+                vendor=error.vendor, retry=Retry.WITH_TOKEN,
+            ) from error  # fmt: skip
+        credentials = {
+            "access_key_id": Secret(str(found["AccessKeyId"])),
+            "secret_access_key": Secret(str(found["SecretAccessKey"])),
+            "token": Secret(str(found["SessionToken"])),
+        }
+        expires_at = found["Expiration"].astimezone(UTC)
+        return StoreAccess(
+            url=f"s3://{bucket}/{prefix}", options={**self._options(), **credentials}, expires_at=expires_at
+        )
 
     def _options(self) -> dict[str, Secret[str]]:
         options = {"region": Secret(self._region)}
         if self._settings.endpoint_url:
             options["endpoint"] = Secret(self._settings.endpoint_url)
             options["virtual_hosted_style_request"] = Secret("false")
-            options["allow_http"] = Secret("true")
         return options
 
     def _credentials(self) -> dict[str, Any]:

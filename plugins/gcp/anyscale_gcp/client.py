@@ -17,7 +17,8 @@ from urllib.parse import quote
 import attrs
 
 from anyscale_core.clock import Clock
-from anyscale_core.errors import Applied, DeadlineExceeded, Transient
+from anyscale_core.errors import Applied, DeadlineExceeded, Transient, Unauthenticated
+from anyscale_core.models.secret import Secret
 from anyscale_gcp.config import Settings
 from anyscale_gcp.errors import translated
 
@@ -34,6 +35,8 @@ WRITING = frozenset({"insert", "delete", "create", "patch", "update", "setIamPol
 """Methods that change something; what became of one whose answer is lost is not known."""
 
 Wrap = Callable[[Any], Any]
+Sign = Callable[[str], Secret[str]]
+"""Returns an OIDC token of the control plane for an audience."""
 
 
 class Client:
@@ -43,11 +46,15 @@ class Client:
     those that the settings name, looked for at the first call.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, *, wrap: Wrap | None = None, credentials: Any = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, *, wrap: Wrap | None = None, credentials: Any = None,
+        identity_token: Sign | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.clock = clock
         self._wrap = wrap or (lambda http: http)
         self._credentials = credentials
+        self._identity_token = identity_token
         self._lock = threading.Lock()
 
     def call(self, method: str, *, deadline: datetime, about: str = "", **parameters: Any) -> dict[str, Any]:
@@ -139,7 +146,7 @@ class Client:
         with self._lock:
             if self._credentials is None:
                 with translated(service="sts", method="credentials", clock=self.clock):
-                    self._credentials = _credentials(self.settings)
+                    self._credentials = _credentials(self.settings, self._identity_token)
             return self._credentials
 
 
@@ -217,7 +224,7 @@ def _refresher() -> Any:
     return Request(_pool())
 
 
-def _credentials(settings: Settings) -> Any:
+def _credentials(settings: Settings, sign: Sign | None) -> Any:
     """Return the credentials that the settings name. Raises google.auth's errors."""
     import google.auth
     from google.auth import identity_pool, impersonated_credentials
@@ -231,17 +238,32 @@ def _credentials(settings: Settings) -> Any:
         )
     base = settings.endpoint("iamcredentials").rstrip("/")
     account = f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}"
-    return identity_pool.Credentials.from_info(
-        {
-            "type": "external_account",
-            "audience": settings.federation.audience,
-            "subject_token_type": TOKEN_TYPE,
-            "token_url": f"{settings.endpoint('sts').rstrip('/')}/v1/token",
-            "credential_source": {"file": settings.federation.token_file},
-            "service_account_impersonation_url": f"{account}:generateAccessToken",
-        },
-        scopes=SCOPES,
-    )
+    named: dict[str, Any] = {
+        "audience": settings.federation.audience,
+        "subject_token_type": TOKEN_TYPE,
+        "token_url": f"{settings.endpoint('sts').rstrip('/')}/v1/token",
+        "service_account_impersonation_url": f"{account}:generateAccessToken",
+    }
+    if settings.federation.token_file:
+        file = {"type": "external_account", "credential_source": {"file": settings.federation.token_file}}
+        return identity_pool.Credentials.from_info({**file, **named}, scopes=SCOPES)
+    return identity_pool.Credentials(**named, subject_token_supplier=_Plane(sign), scopes=SCOPES)
+
+
+class _Plane:
+    """The control plane as a supplier of google-auth's: its tokens say that they are for the pool's provider."""
+
+    def __init__(self, sign: Sign | None) -> None:
+        self._sign = sign
+
+    def get_subject_token(self, context: Any, request: Any) -> str:
+        """Return a fresh token of the control plane."""
+        del request
+        if self._sign is None:
+            raise Unauthenticated(
+                "nothing here signs for the control plane", reason="MISSING", hint="set federation.token_file"
+            )
+        return self._sign(f"https:{context.audience}").reveal()
 
 
 def _aware(expiry: datetime) -> datetime:

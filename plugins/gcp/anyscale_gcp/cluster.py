@@ -68,7 +68,7 @@ class GcpCluster(ClusterDriver):
         self._settings = read_settings(config)
         self._clock = config.clock
         self._region = config.region
-        self._client = client or Client(self._settings, config.clock)
+        self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._expected = operations.Expected(self._client)
         self._project = self._settings.project
 

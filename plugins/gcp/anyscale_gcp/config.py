@@ -26,13 +26,13 @@ PROJECT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
 
 @attrs.frozen(kw_only=True)
 class Federation:
-    """How the control plane comes in: its own OIDC token, in a file, is exchanged at ``audience``.
+    """How the control plane comes in: its own OIDC token is exchanged at ``audience``; from a file, when that is named.
 
     ``audience``: ``//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/POOL/providers/PROVIDER``.
     """
 
     audience: str
-    token_file: str
+    token_file: str = ""
 
 
 @attrs.frozen(kw_only=True)

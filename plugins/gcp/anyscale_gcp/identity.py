@@ -47,7 +47,7 @@ class GcpIdentity(IdentityDriver):
     def __init__(self, config: DriverConfig, client: Client | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._client = client or Client(self._settings, config.clock)
+        self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._project = self._settings.project
         self._keys: dict[str, Any] = {}
 

@@ -78,7 +78,7 @@ class GcpNetworking(NetworkingDriver):
     def __init__(self, config: DriverConfig, client: Client | None = None) -> None:
         self._settings = read_settings(config)
         self._region = config.region
-        self._client = client or Client(self._settings, config.clock)
+        self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._project = self._settings.project
 
     def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:

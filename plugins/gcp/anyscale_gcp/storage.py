@@ -52,7 +52,7 @@ class GcpStorage(StorageDriver):
         self._settings = read_settings(config)
         self._clock = config.clock
         self._region = config.region
-        self._client = client or Client(self._settings, config.clock)
+        self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._lock = threading.Lock()
         self._places: dict[str, str] = {}
         self._turns: dict[str, threading.Lock] = {}

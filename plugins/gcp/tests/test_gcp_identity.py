@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from anyscale_conformance.simulators.gcp import GcpSimulator, Timings
 from anyscale_gcp.identity import GcpIdentity
 from anyscale_gcp.kit.world import REGION, World
 from joserfc.jwk import RSAKey
 
+from anyscale_core.controlplane.keys import JWKS, KeyRing, issuer_of
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import InvalidRequest, NotFound, PermissionDenied, SpecError, Unauthenticated
 from anyscale_core.models.identity import IdentitySpec
 from anyscale_core.models.ids import Token
+from anyscale_core.models.secret import Secret
 from anyscale_core.testing.builders import owner
 
 OURS = owner(cloud="gke")
@@ -88,6 +91,26 @@ def test_an_adopted_account_is_let_go_of_with_whom_we_let_in_and_stays(world: Wo
     assert policy(world, theirs) == [("roles/iam.workloadIdentityUser", "user:somebody@example.com")]
     with pytest.raises(NotFound):
         identities.get("nodes", owner=OURS, deadline=soon())
+
+
+def test_a_plane_signs_for_itself_with_a_key_that_google_was_given(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    keys = KeyRing(tmp_path / "keys", now=now)
+    with GcpSimulator() as simulator:
+        project = simulator.add_project("gcp-identity", timings=Timings.none())
+        world = World(simulator=simulator, project=project, folder=tmp_path, key=RSAKey.generate_key(2048))
+        jwks = (tmp_path / "keys" / JWKS).read_text()
+        world.let_plane_in(issuer=issuer_of("pln_docs"), jwks=jwks, subject="pln_docs")
+        settings = world.settings(federation={"audience": world.audience})
+
+        def signed(audience: str) -> Secret[str]:
+            return keys.identity_token("pln_docs", audience, now=now)
+
+        config = DriverConfig(owner=OURS, home=tmp_path, region=REGION, settings=settings, identity_token=signed)
+        assert GcpIdentity(config).list(OURS, deadline=soon()) == ()
+        silent = attrs.evolve(config, identity_token=None)
+        with pytest.raises(Unauthenticated, match="nothing here signs"):
+            GcpIdentity(silent).list(OURS, deadline=soon())
 
 
 @pytest.mark.parametrize("subject", ["arn:aws:iam::1:role/x", "system:serviceaccount:only-one-part", "allUsers"])

@@ -252,7 +252,8 @@ class KubernetesKit(Kit):
         for namespace in (NAMESPACE, ELSEWHERE):
             self.cluster.make_namespace(namespace)
         self.cluster.set_quota(NAMESPACE, {"pods": "1000"})
-        self._plant("v1", "Secret", "store", data={key: _base64(value) for key, value in STORE_KEYS.items()})
+        keys = {key: _base64(value) for key, value in STORE_KEYS.items()}
+        self._plant("v1", "Secret", "store", data=keys)
         simulated = {"metadata": {"name": "simulated"}, "spec": {"controllerName": "example.com/simulated"}}
         self.cluster.plant({"apiVersion": GATEWAY_API, "kind": "GatewayClass", **simulated})
         listeners = [{"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "tls"}]}}]
@@ -369,8 +370,9 @@ class KubernetesKit(Kit):
         raise KeyError(f"there is no Pod of an instance {name}")
 
     def _plant(self, version: str, kind: str, name: str, **parts: Any) -> None:
-        more = {key: parts.pop(key) for key in ("labels", "annotations", "ownerReferences") if key in parts}
-        metadata = {"name": name, "namespace": NAMESPACE, **more}
+        words = ("labels", "annotations", "ownerReferences")
+        metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE}
+        metadata |= {word: parts.pop(word) for word in words if word in parts}
         self.cluster.plant({"apiVersion": version, "kind": kind, "metadata": metadata, **parts})
 
     def _offer(self, kind: str) -> str:

@@ -23,12 +23,14 @@ from anyscale_conformance.simulators.aws import (
     buckets,
     catalogue,
     compute,
+    identities,
     networks,
     quicker,
     sts,
     tagging,
 )
-from anyscale_conformance.simulators.aws.accounts import Account, Call, Timing
+from anyscale_conformance.simulators.aws.accounts import Account, Call, Life, Timing
+from anyscale_conformance.simulators.aws.metadata import Metadata
 from anyscale_conformance.simulators.aws.server import Server
 from anyscale_conformance.simulators.aws.signing import Key, Refusal, Signature
 from anyscale_conformance.simulators.aws.wire import Answer, Parameters, refused
@@ -81,6 +83,7 @@ class AwsSimulator:
         self.anonymous: list[Call] = []
         self.moto = DomainDispatcherApplication(create_backend_app)
         self._moto_lock = threading.Lock()
+        self._services: dict[str, Metadata] = {}
         self._server = Server(self._serve, port=port)
         self.url = self._server.url
 
@@ -89,10 +92,20 @@ class AwsSimulator:
     ) -> Account:
         """Return an account, made on first use. ``clock`` and ``timing`` are its own."""
         if id not in self.accounts:
-            self.accounts[id] = Account(
-                id, region=region, clock=clock or self.clock, timing=timing, machines=self.machines
-            )
+            account = Account(id, region=region, clock=clock or self.clock, timing=timing, machines=self.machines)
+            if self.machines is not None:
+                account.on_run = lambda life: self._boot(account, life)
+            self.accounts[id] = account
         return self.accounts[id]
+
+    def _boot(self, account: Account, life: Life) -> None:
+        """Let an instance run for real, with a metadata service of its own."""
+        assert self.machines is not None
+        service = self._services[life.id] = Metadata(self, account, life)
+        endpoint = {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url, "AWS_METADATA_ENDPOINT": service.url, "AWS_ALLOW_HTTP": "true",
+        }  # fmt: skip
+        self.machines.boot(life.id, life.user_data, address=life.address, environment=endpoint)
 
     def issue(self, key: Key) -> Key:
         """Let a key be known; return it."""
@@ -108,6 +121,8 @@ class AwsSimulator:
     def close(self) -> None:
         """Stop listening and forget everything."""
         self._server.close()
+        for service in self._services.values():
+            service.close()
         for account in list(self.accounts.values()):
             self.drop(account)
 
@@ -207,6 +222,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     **balancers.HANDLERS,
     **buckets.HANDLERS,
     **catalogue.HANDLERS,
+    **identities.HANDLERS,
     **sts.HANDLERS,
     **tagging.HANDLERS,
 }

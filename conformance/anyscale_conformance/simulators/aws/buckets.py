@@ -96,7 +96,10 @@ def check_access(exchange: "Exchange") -> None:
     )  # fmt: skip
     if owner is not None and owner.id != key.account and exchange.action != "CreateBucket":
         raise denied
-    if may(owner or exchange.account, documents, exchange.action, bucket, name, environ, principal=key.principal):
+    scoped = key.scope is None or may(owner or exchange.account, [key.scope], exchange.action, bucket, name, environ)
+    if scoped and may(
+        owner or exchange.account, documents, exchange.action, bucket, name, environ, principal=key.principal
+    ):
         return
     permission = permission_of(exchange.action)
     raise Refusal(

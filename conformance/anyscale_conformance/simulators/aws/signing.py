@@ -19,7 +19,7 @@ class Key:
     """An access key. ``principal``: the ARN that it speaks as.
 
     ``role``: the role whose policies bind it, empty for an administrator. ``policy``: a document that binds it beyond that.
-    ``expires``: never when it is None.
+    ``scope``: a session policy, beyond which nothing is allowed whatever else allows it. ``expires``: never when it is None.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Key:
     session_token: str = attrs.field(default="", repr=False)
     role: str = ""
     policy: Mapping[str, Any] | None = None
+    scope: Mapping[str, Any] | None = None
     expires: datetime | None = None
 
 

@@ -41,7 +41,9 @@ def assume_role(exchange: "Exchange") -> Answer:
     duration = int(params.one("DurationSeconds", "3600"))
     if not 900 <= duration <= (3600 if caller.role else int(role.max_session_duration or 3600)):
         raise Refusal("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles")
-    key = session(exchange.simulator, account, role.name, params.one("RoleSessionName"), timedelta(seconds=duration))
+    scope = json.loads(params.one("Policy")) if "Policy" in params.form else None
+    name = params.one("RoleSessionName")
+    key = session(exchange.simulator, account, role.name, name, timedelta(seconds=duration), scope=scope)
     return query_answer("AssumeRole", NAMESPACE, _credentials(key))
 
 
@@ -54,14 +56,17 @@ def get_caller_identity(exchange: "Exchange") -> Answer:
     return query_answer("GetCallerIdentity", NAMESPACE, inner)
 
 
-def session(simulator: "AwsSimulator", account: Account, role: str, name: str, duration: timedelta) -> Key:
-    """Return new credentials of a role."""
+def session(
+    simulator: "AwsSimulator", account: Account, role: str, name: str, duration: timedelta,
+    *, scope: Mapping[str, Any] | None = None,
+) -> Key:  # fmt: skip
+    """Return new credentials of a role, within a session policy if one is given."""
     return simulator.issue(
         Key(
             id=f"ASIA{secrets.token_hex(8).upper()}", secret=secrets.token_urlsafe(30), account=account.id,
             principal=f"arn:aws:sts::{account.id}:assumed-role/{role}/{name}",
             user_id=f"AROA{secrets.token_hex(8).upper()}:{name}", session_token=secrets.token_urlsafe(48), role=role,
-            expires=account.clock.now() + duration,
+            expires=account.clock.now() + duration, scope=scope,
         )
     )  # fmt: skip
 

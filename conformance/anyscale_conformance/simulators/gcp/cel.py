@@ -60,23 +60,28 @@ def holds(text: str, scope: Scope) -> bool:
         return False
 
 
+def operators(text: str) -> int:
+    """Return how many logical operators an expression has. Raises CelError."""
+    return sum(token in (("sign", "&&"), ("sign", "||"), ("sign", "!")) for token in _Parser(text).tokens)
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens: list[tuple[str, str]] = []
+        self.tokens: list[tuple[str, str]] = []
         at = 0
         while text[at:].strip():
             found = TOKEN.match(text, at)
             if found is None:
                 raise CelError(f"unexpected {text[at : at + 10]!r} in {text!r}")
             kind = str(found.lastgroup)
-            self._tokens.append((kind, found.group(kind)))
+            self.tokens.append((kind, found.group(kind)))
             at = found.end()
         self._at = 0
 
     def parse(self) -> Expression:
         result = self._choice()
-        if self._at < len(self._tokens):
+        if self._at < len(self.tokens):
             raise self._bad()
         return result
 
@@ -103,7 +108,7 @@ class _Parser:
 
     def _relation(self) -> Expression:
         left = self._sum()
-        if self._at < len(self._tokens) and self._tokens[self._at][1] in RELATIONS:
+        if self._at < len(self.tokens) and self.tokens[self._at][1] in RELATIONS:
             relation = RELATIONS[self._next()[1]]
             right = self._sum()
             return lambda scope: _applied(relation, left(scope), right(scope))
@@ -171,13 +176,13 @@ class _Parser:
         return found
 
     def _next(self) -> tuple[str, str]:
-        if self._at >= len(self._tokens):
+        if self._at >= len(self.tokens):
             raise self._bad()
         self._at += 1
-        return self._tokens[self._at - 1]
+        return self.tokens[self._at - 1]
 
     def _take(self, sign: str) -> bool:
-        if self._at < len(self._tokens) and self._tokens[self._at] == ("sign", sign):
+        if self._at < len(self.tokens) and self.tokens[self._at] == ("sign", sign):
             self._at += 1
             return True
         return False

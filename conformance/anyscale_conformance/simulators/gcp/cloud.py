@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import attrs
@@ -55,7 +56,7 @@ class Refusal:
 
 @attrs.define(kw_only=True)
 class Cloud:
-    """Everything there is. One lock guards it all."""
+    """Everything there is. One lock guards it all; who answers a request holds it once."""
 
     clock: Clock = attrs.field(factory=SystemClock)
     projects: dict[str, Project] = attrs.field(factory=dict)
@@ -129,6 +130,15 @@ class Cloud:
     def is_sold_out(self, project: str, zone: str, machine: str) -> bool:
         """Return whether a zone has no machine of that type now."""
         return any(sold_out in self.stockouts for sold_out in itertools.product((project,), ("", zone), ("", machine)))
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Let others in while an answer waits for somebody else: an issuer may well be who waits for another answer."""
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
 
     def note(self, entry: Journaled) -> None:
         """Write a request down."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import uuid
+import zlib
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -43,7 +44,7 @@ class Dispatcher:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._routes: dict[tuple[str, str, str], Route | None] = {}
+        self._routes: dict[tuple[str, str, str], Route] = {}
         self._valid: set[bytes] = set()
         """Answers that were found to be good before."""
         self._documents = [Document.load(*api) for api in APIS]
@@ -81,11 +82,15 @@ class Dispatcher:
 
     def _route(self, request: Request) -> Route | None:
         key = (request.http, request.path, request.headers.get("host", ""))
-        if key not in self._routes:
-            if len(self._routes) > KEPT:
-                self._routes.clear()
-            self._routes[key] = self._looked_up(request)
-        return self._routes[key]
+        known = self._routes.get(key)
+        if known is not None:
+            return known
+        if len(self._routes) > KEPT:
+            self._routes.clear()
+        found = self._looked_up(request)
+        if found is not None:
+            self._routes[key] = found
+        return found
 
     def _looked_up(self, request: Request) -> Route | None:
         """Return the method: of the API that the path's first word or the host names, else of any that has the path."""
@@ -107,18 +112,12 @@ class Dispatcher:
 
     def _parsed(self, document: Document, method: Method, request: Request) -> Json:
         """Return the body. Raises 400 with every fault of the query and the body."""
-        text = request.body
-        if request.headers.get("content-encoding") == "gzip":
-            text = gzip.decompress(text)
         asked: object = {}
-        if text:
-            if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-                asked = access.form(text)
-            else:
-                try:
-                    asked = json.loads(text)
-                except ValueError:
-                    raise ApiError(400, "parseError", "Parse Error")
+        if request.body:
+            try:
+                asked = _read(request)
+            except (OSError, ValueError, EOFError, zlib.error):
+                raise ApiError(400, "parseError", "Parse Error")
         faults = [*document.parameter_faults(method, request.query), *document.request_faults(method, asked)]
         if faults:
             violations = [{"field": _field(fault), "description": fault} for fault in faults]
@@ -201,6 +200,15 @@ class Dispatcher:
 
 def _routed(document: Document, http: str, path: str) -> tuple[Method, dict[str, str]] | None:
     return document.route(http, path.removeprefix(document.base)) if path.startswith(document.base) else None
+
+
+def _read(request: Request) -> object:
+    """Return what a body says: JSON, also compressed, or a form. Raises what reading raises."""
+    text = gzip.decompress(request.body) if request.headers.get("content-encoding") == "gzip" else request.body
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return access.form(text)
+    found: object = json.loads(text)
+    return found
 
 
 def _text(body: object) -> bytes:

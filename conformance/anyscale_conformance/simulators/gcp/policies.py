@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,11 @@ BASIC = frozenset({"roles/owner", "roles/editor", "roles/viewer"})
 CONDITIONAL = 3
 """The version of a policy that may have conditions."""
 PRINCIPALS = 1500
-"""The most members that a policy may name."""
+"""The most members that a policy may name. This and the next two: cloud.google.com/iam/quotas."""
+OPERATORS = 12
+"""The most logical operators in a condition."""
+TWINS = 20
+"""The most bindings of one role for one member that differ in their conditions."""
 
 
 def read(project: Project, resource: str, *, version: int = 1) -> Json:
@@ -67,10 +72,12 @@ def write(cloud: Cloud, project: Project, resource: str, policy: Mapping[str, An
         raise _bad(f"The number of members in the policy is larger than the maximum allowed size {PRINCIPALS}.")
     for binding in bindings:
         _check(cloud, binding)
-    stored: Json = {
-        "version": CONDITIONAL if any("condition" in found for found in bindings) else 1,
-        "bindings": _merged(bindings),
-    }
+    merged = _merged(bindings)
+    twins = Counter((binding["role"], member) for binding in merged for member in binding["members"])
+    if max(twins.values(), default=0) > TWINS:
+        raise _bad(f"At most {TWINS} role bindings may have the same role and the same principal.")
+    kept = CONDITIONAL if any("condition" in found for found in merged) else 1
+    stored: Json = {"version": kept, "bindings": merged}
     project.policies[resource] = stored
     stored["etag"] = _etag(project, stored)
     return stored
@@ -133,6 +140,8 @@ def _check(cloud: Cloud, binding: Mapping[str, Any]) -> None:
         cel.parse(str(condition.get("expression", "")))
     except cel.CelError as error:
         raise _bad(f"Condition expression compilation failed: {error}")
+    if cel.operators(condition["expression"]) > OPERATORS:
+        raise _bad(f"A condition expression has at most {OPERATORS} logical operators.")
 
 
 def _is(project: Project, caller: Caller, member: str) -> bool:

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 DOCUMENTS = "googleapiclient.discovery_cache.documents"
 SIGNED = {"int32": 32, "int64": 64}
 UNSIGNED = {"uint32": 32, "uint64": 64}
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 TEMPLATE = re.compile(r"\{(\+?)([\w.]+)\}")
 
 
@@ -221,6 +222,8 @@ def _value_fault(schema: Json, value: object, *, lenient: bool) -> str:
         return f"string, {value!r}"
     if "enum" in schema and value not in schema["enum"]:
         return f"enum, {value!r}"
+    if form == "byte" and not BASE64.fullmatch(value):
+        return f"base64, {value!r}"
     if "pattern" in schema and value and not re.fullmatch(schema["pattern"], value):
         return f"{value!r} does not match the pattern {schema['pattern']}"
     return ""

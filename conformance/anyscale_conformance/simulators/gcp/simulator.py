@@ -19,7 +19,7 @@ from anyscale_conformance.simulators.gcp.compute import (
     life,
     networks,
 )
-from anyscale_conformance.simulators.gcp.dispatch import Dispatcher
+from anyscale_conformance.simulators.gcp.dispatch import APIS, Dispatcher
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.gcs import buckets, objects, store, xml
 from anyscale_conformance.simulators.gcp.inventory import Seen, inventory
@@ -51,6 +51,8 @@ ANSWERING = (
 
 CERTIFICATES = "/oauth2/v3/certs"
 """Where Google's own public keys are, on www.googleapis.com."""
+RESERVED = frozenset({"", "v1", "v3", "upload", "download", *(api for api, _ in APIS)})
+"""First words of paths that are no bucket's."""
 
 
 class Running(enum.Enum):
@@ -132,6 +134,8 @@ class GcpSimulator:
         answer = self._dispatcher.answer(request)
         if answer is not None:
             return answer
+        if request.path.split("/")[1] in RESERVED:
+            return Answer(status=404, body=b"Not Found", headers={"Content-Type": "text/html; charset=UTF-8"})
         return xml.answer(self._cloud, request)
 
     def _settle(self) -> None:

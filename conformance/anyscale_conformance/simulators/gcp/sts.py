@@ -17,6 +17,7 @@ from joserfc.jwk import KeySet
 
 from anyscale_conformance.simulators.gcp import cel, pools
 from anyscale_conformance.simulators.gcp.calls import Call, Caller, handles
+from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.errors import ApiError
 from anyscale_conformance.simulators.gcp.keys import keys_of
 from anyscale_conformance.simulators.gcp.schema import Json
@@ -77,7 +78,9 @@ def _claims(call: Call, provider: Mapping[str, Any], token: str) -> Json:
     """Return the claims of a token that the provider's issuer signed for this provider and that is valid now."""
     oidc, now = provider["oidc"], call.project.clock.now()
     try:
-        keys = keys_of(json.loads(oidc["jwksJson"])) if oidc.get("jwksJson") else _fetched(oidc["issuerUri"])
+        keys = (
+            keys_of(json.loads(oidc["jwksJson"])) if oidc.get("jwksJson") else _fetched(call.cloud, oidc["issuerUri"])
+        )
         claims = dict(jwt.decode(token, keys, algorithms=["RS256", "ES256"]).claims)
     except (JoseError, ValueError) as error:
         raise _refused("invalid_grant", f"Error connecting to or verifying with the given credential's issuer: {error}")
@@ -100,13 +103,14 @@ def _claims(call: Call, provider: Mapping[str, Any], token: str) -> Json:
     return claims
 
 
-def _fetched(issuer: str) -> KeySet:
-    """Return an issuer's keys. Raises OSError, which is a ValueError here, when they cannot be had."""
+def _fetched(cloud: Cloud, issuer: str) -> KeySet:
+    """Return an issuer's keys. Raises ValueError when they cannot be had."""
     try:
-        configuration = _json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if configuration.get("issuer") != issuer:
-            raise ValueError(f"the issuer calls itself {configuration.get('issuer')}")
-        return keys_of(_json(str(configuration["jwks_uri"])))
+        with cloud.unlocked():
+            configuration = _json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            if configuration.get("issuer") != issuer:
+                raise ValueError(f"the issuer calls itself {configuration.get('issuer')}")
+            return keys_of(_json(str(configuration["jwks_uri"])))
     except (OSError, KeyError) as error:
         raise ValueError(f"{issuer}: {error}")
 

@@ -11,7 +11,13 @@
     servers.close()
 
 Nothing waits: what takes time is due at an instant of the clock, and is done when the cluster is next looked at by a request,
-by a hand, or (every 20 ms) because a watch is open.
+by a hand, or (every 20 ms) because a watch is open. With ``Settings(boots=True)``
+containers are processes (``booting`` says how).
+
+What it does not do (docs/kubernetes-simulator.md has all of it): StatefulSets, DaemonSets, Jobs, custom resource definitions
+and webhooks; protobuf, tables, OpenAPI, exec and port-forward; impersonation and client certificates; CEL, and every rule of
+validation; spreading and preferred affinities; probes, hooks and init containers; enforcing NetworkPolicies; scopes of quotas.
+What its own components write has no field manager.
 """
 
 from anyscale_conformance.simulators.kubernetes.cluster import Cluster

@@ -18,12 +18,18 @@ from anyscale_conformance.simulators.kubernetes.calls import (
     route,
 )
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
-from anyscale_conformance.simulators.kubernetes.objects import Objects, Target, check_options, unsupported_media
+from anyscale_conformance.simulators.kubernetes.objects import (
+    Clashes,
+    Objects,
+    Target,
+    check_options,
+    unsupported_media,
+)
 from anyscale_conformance.simulators.kubernetes.problems import (
-    NoPage,
     Problem,
     bad_request,
     expired,
+    no_page,
     not_allowed,
     unauthorized,
 )
@@ -106,7 +112,7 @@ class Api:
                 return _written(entry, call, caller, status=201 if is_new else 200)
             case "patch" if asked.name:
                 return self._patch(asked, target, call, user)
-            case "delete":
+            case "delete" if not asked.subresource:
                 return self._delete(target, call, user)
             case "deletecollection":
                 return self._delete_all(asked, call, user)
@@ -124,7 +130,8 @@ class Api:
             case "apply":
                 self._may_create(asked, user, target)
                 self._may_grant(asked, call, user)
-                entry, is_new = self._objects.apply(target, body, caller, force=call.flag("force"))
+                clashes = Clashes.TAKEN if call.flag("force") else Clashes.REFUSED
+                entry, is_new = self._objects.apply(target, body, caller, clashes=clashes)
                 status = 201 if is_new else 200
             case "json":
                 entry = self._objects.patch(target, lambda obj: patches.json_patch(obj, body), caller)
@@ -160,6 +167,8 @@ class Api:
         wanted = call.query.get("resourceVersion", "")
         if token and wanted not in ("", "0"):
             raise bad_request("specifying resource version is not allowed when using continue")
+        if wanted == "0":
+            limit = 0  # such a list is served from the watch cache, which does not page
         start: tuple[str, str] | None = None
         revision = store.revision
         if token:
@@ -218,7 +227,7 @@ class Api:
     def _other(self, call: Call) -> Answer:
         found = discovery.answer(self._world.catalogue, call, self._tokens)
         if found is None:
-            raise NoPage
+            raise no_page()
         return found
 
     def _caller(self, call: Call, user: User, options: Mapping[str, Any] | None = None) -> Caller:

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from anyscale_conformance.simulators.kubernetes.kinds import Catalogue, Kind
-from anyscale_conformance.simulators.kubernetes.problems import NoPage, Problem, bad_request, no_such_path
+from anyscale_conformance.simulators.kubernetes.problems import Plain, Problem, bad_request, no_page, no_such_path
 from anyscale_conformance.simulators.kubernetes.rbac import Question
 from anyscale_conformance.simulators.kubernetes.store import Entry
 
@@ -148,7 +148,7 @@ def route(catalogue: Catalogue, call: Call, asked: Question) -> Route:
     words = [word for word in call.path.split("/") if word]
     version = words[1] if words[0] == "api" else words[2]
     if version not in catalogue.groups.get(asked.group, ()):
-        raise NoPage
+        raise no_page()
     kind = catalogue.at(asked.group, version, asked.resource)
     if kind is None or (asked.subresource and asked.subresource not in kind.subresources):
         raise no_such_path()
@@ -164,7 +164,8 @@ def encode(body: Any) -> bytes:
 
 def refused(problem: Problem) -> Answer:
     """Return the answer that a problem is."""
-    if isinstance(problem, NoPage):
-        return Answer(status=problem.code, body=problem.message.encode(), content_type="text/plain; charset=utf-8")
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
+    if isinstance(problem, Plain):
+        text = "text/plain; charset=utf-8"
+        return Answer(status=problem.code, body=problem.message.encode(), headers=headers, content_type=text)
     return Answer(status=problem.code, body=encode(problem.body()), headers=headers)

@@ -1,5 +1,7 @@
 """What an API server fills in that nobody has written. Source: kubernetes.io, API reference, the defaults of each field."""
 
+import base64
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -134,14 +136,14 @@ def _service(world: World, obj: Object, old: Object) -> None:
 def _free_address(world: World) -> str:
     taken = {entry.obj["spec"].get("clusterIP") for entry in world.entries("services")}
     return next(
-        address for _ in iter(int, 1)
+        address for _ in itertools.count()
         if (address := f"10.96.{world.random.randrange(1, 255)}.{world.random.randrange(1, 255)}") not in taken
     )  # fmt: skip
 
 
 def _free_port(world: World) -> int:
     taken = {port.get("nodePort") for entry in world.entries("services") for port in entry.obj["spec"].get("ports", ())}
-    return next(port for _ in iter(int, 1) if (port := world.random.randint(*NODE_PORTS)) not in taken)
+    return next(port for _ in itertools.count() if (port := world.random.randint(*NODE_PORTS)) not in taken)
 
 
 def _deployment(_: World, obj: Object, old: Object) -> None:
@@ -182,8 +184,6 @@ def _namespace(_: World, obj: Object, old: Object) -> None:
 
 
 def _secret(_: World, obj: Object, _old: Object) -> None:
-    import base64
-
     obj.setdefault("type", "Opaque")
     plain = obj.pop("stringData", None)
     if plain:

@@ -118,7 +118,7 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
     return {
         "resource": kind.plural, "responseKind": words(kind.group, kind.version, kind.kind),
         "singularResource": kind.kind.lower(),
-        "scope": "Namespaced" if kind.is_namespaced else "Cluster", "verbs": list(kind.verbs),
+        "scope": kind.scope.value, "verbs": list(kind.verbs),
         "shortNames": list(kind.short_names),
         "subresources": [
             {"subresource": word, "verbs": _VERBS.get(word, ["create"]),

@@ -12,7 +12,7 @@ from anyscale_conformance.simulators.kubernetes.calls import Call
 from anyscale_conformance.simulators.kubernetes.conditions import with_condition
 from anyscale_conformance.simulators.kubernetes.kubelet import Kubelet
 from anyscale_conformance.simulators.kubernetes.objects import Objects, Target
-from anyscale_conformance.simulators.kubernetes.problems import Problem, too_many_requests
+from anyscale_conformance.simulators.kubernetes.problems import Problem, throttled
 from anyscale_conformance.simulators.kubernetes.settings import NodeSpec
 from anyscale_conformance.simulators.kubernetes.store import Entry, Object
 from anyscale_conformance.simulators.kubernetes.subresources import evict
@@ -152,7 +152,7 @@ class Hands:
         """Let the kubelet end a Pod: phase Failed, with a reason."""
         with self.world.lock:
             pod = self.kubelet.fail(self.pod(namespace, name), reason=reason, message=message)
-            events.record(self.world, pod, reason=reason, message=message, source="kubelet", is_warning=True)
+            events.record(self.world, pod, reason=reason, message=message, source="kubelet", sort=events.Sort.WARNING)
             self.world.advance()
 
     def exit(self, namespace: str, name: str, code: int = 0, *, container: str = "") -> None:
@@ -223,8 +223,7 @@ class Hands:
 
     def throttle(self, count: int = 1, *, retry_after: int = 1, matches: Callable[[Call], bool] = EVERY_CALL) -> None:
         """Let priority and fairness refuse the next calls with 429."""
-        problem = too_many_requests("too many requests, please try again later", retry_after=retry_after)
-        self.refuse(problem, count=count, matches=matches)
+        self.refuse(throttled(retry_after), count=count, matches=matches)
 
     def refuse(self, problem: Problem, *, count: int = 1, matches: Callable[[Call], bool] = EVERY_CALL) -> None:
         """Refuse the next calls that match."""

@@ -1,5 +1,6 @@
 """The kinds of objects that the simulated API server keeps, and the paths they are at."""
 
+import enum
 from collections.abc import Iterable
 
 import attrs
@@ -7,6 +8,13 @@ import attrs
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 REVIEW_VERBS = ("create",)
 GATEWAY_GROUP = "gateway.networking.k8s.io"
+
+
+class Scope(enum.Enum):
+    """Where objects of a kind live."""
+
+    NAMESPACED = "Namespaced"
+    CLUSTER = "Cluster"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -18,10 +26,15 @@ class Kind:
     plural: str
     kind: str
     model: str
-    is_namespaced: bool = True
+    scope: Scope = Scope.NAMESPACED
     subresources: tuple[str, ...] = ()
     short_names: tuple[str, ...] = ()
     verbs: tuple[str, ...] = VERBS
+
+    @property
+    def is_namespaced(self) -> bool:
+        """Whether its objects are in namespaces."""
+        return self.scope is Scope.NAMESPACED
 
     @property
     def api_version(self) -> str:
@@ -55,21 +68,21 @@ def _kind(
     kind: str,
     *subresources: str,
     model: str | None = None,
-    namespaced: int = 1,
+    scope: Scope = Scope.NAMESPACED,
     short: str = "",
     verbs: tuple[str, ...] = VERBS,
 ) -> Kind:
     group, _, version = group_version.rpartition("/")
     return Kind(
         group=group, version=version, plural=plural, kind=kind, model=f"V1{kind}" if model is None else model,
-        is_namespaced=bool(namespaced), subresources=subresources, short_names=tuple(short.split()), verbs=verbs,
+        scope=scope, subresources=subresources, short_names=tuple(short.split()), verbs=verbs,
     )  # fmt: skip
 
 
 KINDS: tuple[Kind, ...] = (
-    _kind("v1", "namespaces", "Namespace", "status", "finalize", namespaced=0, short="ns"),
-    _kind("v1", "nodes", "Node", "status", namespaced=0, short="no"),
-    _kind("v1", "persistentvolumes", "PersistentVolume", "status", namespaced=0, short="pv"),
+    _kind("v1", "namespaces", "Namespace", "status", "finalize", scope=Scope.CLUSTER, short="ns"),
+    _kind("v1", "nodes", "Node", "status", scope=Scope.CLUSTER, short="no"),
+    _kind("v1", "persistentvolumes", "PersistentVolume", "status", scope=Scope.CLUSTER, short="pv"),
     _kind("v1", "pods", "Pod", "status", "log", "eviction", "binding", short="po"),
     _kind("v1", "services", "Service", "status", short="svc"),
     _kind("v1", "endpoints", "Endpoints", short="ep"),
@@ -83,30 +96,30 @@ KINDS: tuple[Kind, ...] = (
     _kind("apps/v1", "deployments", "Deployment", "status", "scale", short="deploy"),
     _kind("apps/v1", "replicasets", "ReplicaSet", "status", "scale", short="rs"),
     _kind("networking.k8s.io/v1", "ingresses", "Ingress", "status", short="ing"),
-    _kind("networking.k8s.io/v1", "ingressclasses", "IngressClass", namespaced=0),
+    _kind("networking.k8s.io/v1", "ingressclasses", "IngressClass", scope=Scope.CLUSTER),
     _kind("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", short="netpol"),
     _kind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "status", short="pdb"),
     _kind("rbac.authorization.k8s.io/v1", "roles", "Role"),
     _kind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
-    _kind("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=0),
-    _kind("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=0),
+    _kind("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", scope=Scope.CLUSTER),
+    _kind("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", scope=Scope.CLUSTER),
     _kind("coordination.k8s.io/v1", "leases", "Lease"),
     _kind("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
-    _kind("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", namespaced=0, short="pc"),
-    _kind("storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=0, short="sc"),
-    _kind(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "GatewayClass", "status", model="", namespaced=0, short="gc"),
+    _kind("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", scope=Scope.CLUSTER, short="pc"),
+    _kind("storage.k8s.io/v1", "storageclasses", "StorageClass", scope=Scope.CLUSTER, short="sc"),
+    _kind(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "GatewayClass", "status", model="", scope=Scope.CLUSTER, short="gc"),
     _kind(f"{GATEWAY_GROUP}/v1", "gateways", "Gateway", "status", model="", short="gtw"),
     _kind(f"{GATEWAY_GROUP}/v1", "httproutes", "HTTPRoute", "status", model=""),
-    _kind("authentication.k8s.io/v1", "tokenreviews", "TokenReview", namespaced=0, verbs=REVIEW_VERBS),
-    _kind("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=0, verbs=REVIEW_VERBS),
-    _kind("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=0, verbs=REVIEW_VERBS),
+    _kind("authentication.k8s.io/v1", "tokenreviews", "TokenReview", scope=Scope.CLUSTER, verbs=REVIEW_VERBS),
+    _kind("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", scope=Scope.CLUSTER, verbs=REVIEW_VERBS),
+    _kind("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", scope=Scope.CLUSTER, verbs=REVIEW_VERBS),
     _kind(
         "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview",
-        namespaced=0, verbs=REVIEW_VERBS,
+        scope=Scope.CLUSTER, verbs=REVIEW_VERBS,
     ),
     _kind(
         "authorization.k8s.io/v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview",
-        namespaced=0, verbs=REVIEW_VERBS,
+        scope=Scope.CLUSTER, verbs=REVIEW_VERBS,
     ),
     _kind("authorization.k8s.io/v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", verbs=REVIEW_VERBS),
 )  # fmt: skip

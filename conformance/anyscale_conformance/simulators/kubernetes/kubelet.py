@@ -17,6 +17,8 @@ from anyscale_conformance.simulators.kubernetes.world import World, instant
 
 ENDED = ("Succeeded", "Failed")
 BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(minutes=5)
+UNREADY = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}
+"""Why a Pod that has ended is not ready."""
 RETRY = timedelta(seconds=2)
 """How often what could not be mounted or pulled is tried again."""
 
@@ -73,7 +75,9 @@ class Kubelet:
         """Let a container end with a code: it is restarted, or the Pod ends, as its restart policy says."""
         spec = pod.obj["spec"]
         status = pod.obj.get("status", {})
-        if status.get("phase") in ENDED:
+        if not any(
+            one["name"] == container and "running" in one["state"] for one in status.get("containerStatuses", ())
+        ):
             return
         policy = spec.get("restartPolicy", "Always")
         restarts = policy == "Always" or (policy == "OnFailure" and code != 0)
@@ -153,10 +157,11 @@ class Kubelet:
         pod = self._current(namespace, name, uid)
         if pod is None or "deletionTimestamp" in pod.meta or pod.obj.get("status", {}).get("phase") in ENDED:
             return
-        again = lambda: self._start(namespace, name, uid)  # noqa: E731
         if problem := mounts.missing(self._world, pod):
-            events.record(self._world, pod, reason="FailedMount", message=problem, source="kubelet", is_warning=True)
-            self._world.later(RETRY, again)
+            events.record(
+                self._world, pod, reason="FailedMount", message=problem, source="kubelet", sort=events.Sort.WARNING
+            )
+            self._world.later(RETRY, lambda: self._start(namespace, name, uid))
             return
         status = pod.obj.get("status", {})
         if not status.get("podIP"):
@@ -170,7 +175,7 @@ class Kubelet:
         phase = "Running" if any("running" in one["state"] for one in containers) else "Pending"
         self._write(pod, containers, phase=phase, is_ready=is_whole)
         if not is_whole:
-            self._world.later(RETRY, again)
+            self._world.later(RETRY, lambda: self._start(namespace, name, uid))
 
     def _run(self, pod: Entry, container: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """Run a container unless it runs; return its status and why it does not run."""
@@ -189,7 +194,12 @@ class Kubelet:
                 f'Back-off pulling image "{image}"' if reason != pull else f'failed to pull image "{image}": not found'
             )
             events.record(
-                self._world, pod, reason="Failed", message=f"Error: {reason}", source="kubelet", is_warning=True
+                self._world,
+                pod,
+                reason="Failed",
+                message=f"Error: {reason}",
+                source="kubelet",
+                sort=events.Sort.WARNING,
             )
             return _waiting(container, reason, message, restarts), reason
         if problem := mounts.missing_variable(self._world, pod, container):
@@ -275,15 +285,7 @@ class Kubelet:
             "waiting" not in one["state"] or one["state"]["waiting"]["reason"] != "ContainerCreating"
             for one in containers
         )
-        reason = (
-            ""
-            if is_ready
-            else "PodCompleted"
-            if phase == "Succeeded"
-            else "PodFailed"
-            if phase == "Failed"
-            else "ContainersNotReady"
-        )
+        reason = "" if is_ready else UNREADY.get(phase, "ContainersNotReady")
         unready = [one["name"] for one in containers if not one["ready"]]
         message = f"containers with unready status: [{' '.join(unready)}]" if reason == "ContainersNotReady" else ""
         for type, holds, why in (

@@ -1,5 +1,6 @@
 """What the verbs do to objects: create, update, patch, apply, delete; each with the API's own refusals."""
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,13 @@ MODIFIED = "the object has been modified; please apply your changes to the lates
 _SYSTEM_META = (
     "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion",
 )  # fmt: skip
+
+
+class Clashes(enum.Enum):
+    """What becomes of an applied field that somebody else has set otherwise."""
+
+    REFUSED = "refused"
+    TAKEN = "taken over"
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +115,7 @@ class Objects:
         shape = schema_of(target.kind)
         return self.patch(target, lambda obj: patches.strategic_merge(shape, obj, patch), caller)
 
-    def apply(self, target: Target, body: Any, caller: Caller, *, force: bool) -> tuple[Entry, bool]:
+    def apply(self, target: Target, body: Any, caller: Caller, *, clashes: Clashes) -> tuple[Entry, bool]:
         """Apply a configuration; return the object, and whether it is new."""
         applied = self._applied(target, body, caller)
         shape = schema_of(target.kind)
@@ -124,7 +132,7 @@ class Objects:
             mine = attrs.evolve(writer, fields=fields.owned(shape, _owned(target, applied)))
             return self._create(target, applied, caller, managers=[mine]), True
         known = fields.managers(old.obj)
-        if not force and (found := fields.clashes(shape, old.obj, applied, known, writer)):
+        if clashes is Clashes.REFUSED and (found := fields.clashes(shape, old.obj, applied, known, writer)):
             raise _clashing(found)
         merged, managers = fields.apply(shape, old.obj, applied, known, writer)
         return self._update(target, old, merged, caller, managers=managers), False
@@ -137,8 +145,7 @@ class Objects:
     def _create(self, target: Target, obj: Object, caller: Caller, *, managers: list[fields.Manager] | None) -> Entry:
         world, kind = self._world, target.kind
         meta = obj["metadata"]
-        given = meta.get("name", "")
-        if not given and meta.get("generateName"):
+        if not meta.get("name") and meta.get("generateName"):
             meta["name"] = f"{meta['generateName'][:58]}{world.letters(5)}"
         name = meta.get("name", "")
         if target.name and name != target.name:

@@ -93,11 +93,21 @@ def not_found(plural: str, group: str, name: str) -> Problem:
     )
 
 
-class NoPage(Problem):
-    """404 for a path below a group or version that nobody serves, as of a custom resource that is not installed: plain text."""
+class Plain(Problem):
+    """A refusal in plain text, without a Status: what is refused before the API's own machinery is reached."""
 
-    def __init__(self) -> None:
-        super().__init__(404, "", "404 page not found\n")
+    def __init__(self, code: int, message: str, *, retry_after: int = 0) -> None:
+        super().__init__(code, "", f"{message}\n", retry_after=retry_after)
+
+
+def no_page() -> Plain:
+    """404 for a path below a group or version that nobody serves, as of a custom resource that is not installed."""
+    return Plain(404, "404 page not found")
+
+
+def throttled(retry_after: int) -> Plain:
+    """429 of priority and fairness. Source: k8s.io/apiserver, pkg/server/filters/maxinflight.go."""
+    return Plain(429, "Too many requests, please try again later.", retry_after=retry_after)
 
 
 def no_such_path() -> Problem:
@@ -152,9 +162,9 @@ def not_allowed(plural: str, group: str) -> Problem:
     )  # fmt: skip
 
 
-def too_many_requests(message: str, *, retry_after: int, causes: Iterable[Mapping[str, str]] = ()) -> Problem:
-    """429: by the server's load, or (with causes) because an eviction would break a budget."""
-    details: dict[str, Any] = {"causes": [dict(cause) for cause in causes]} if causes else {}
+def too_many_evictions(message: str, *, retry_after: int, causes: Iterable[Mapping[str, str]]) -> Problem:
+    """429: an eviction would break a budget."""
+    details: dict[str, Any] = {"causes": [dict(cause) for cause in causes]}
     return Problem(429, "TooManyRequests", message, details=details, retry_after=retry_after)
 
 

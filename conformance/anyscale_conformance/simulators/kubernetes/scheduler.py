@@ -233,7 +233,9 @@ class Scheduler:
             return
         said = world.write(current, status=status | {"conditions": conditions})
         if reason == "Unschedulable":
-            events.record(world, said, reason="FailedScheduling", source=NAME, message=message, is_warning=True)
+            events.record(
+                world, said, reason="FailedScheduling", source=NAME, message=message, sort=events.Sort.WARNING
+            )
 
 
 def _message(refusals: Mapping[str, str], has_victims: bool) -> str:

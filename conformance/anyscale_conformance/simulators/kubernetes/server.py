@@ -53,6 +53,7 @@ class Servers:
             return
         for door in tuple(self._doors):
             door.cluster.close()
+        self._await(_end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -164,6 +165,14 @@ class _Door:
         self._is_ringing = False
         for bell in self._bells:
             bell.set()
+
+
+async def _end_tasks() -> None:
+    """End whatever still waits in the loop: requests that nobody will read the answers of."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _body(request: web.BaseRequest) -> bytes:

@@ -7,8 +7,9 @@ import attrs
 
 from anyscale_conformance.simulators.kubernetes import budgets, deletion
 from anyscale_conformance.simulators.kubernetes.calls import Answer, Call, Route, encode
+from anyscale_conformance.simulators.kubernetes.conditions import with_condition
 from anyscale_conformance.simulators.kubernetes.objects import Objects, Target
-from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, not_allowed, too_many_requests
+from anyscale_conformance.simulators.kubernetes.problems import bad_request, conflict, not_allowed, too_many_evictions
 from anyscale_conformance.simulators.kubernetes.store import Entry
 from anyscale_conformance.simulators.kubernetes.tokens import Tokens
 from anyscale_conformance.simulators.kubernetes.users import Caller
@@ -52,17 +53,26 @@ def evict(world: World, pod: Entry, options: Mapping[str, Any], *, is_dry: bool 
         )
     if found and running and "deletionTimestamp" not in pod.meta:
         state = budgets.state(world, found[0])
-        if state.allowed <= 0:
+        # One that is not ready may go as long as enough others are (unhealthyPodEvictionPolicy: IfHealthyBudget).
+        is_free = not budgets.is_ready(pod) and state.healthy >= state.desired > 0
+        if state.allowed <= 0 and not is_free:
             cause = {
                 "reason": "DisruptionBudget",
                 "message": f"The disruption budget {found[0].name} needs {state.desired} healthy pods and has {state.healthy} "
                 "currently",
             }
-            raise too_many_requests(
+            raise too_many_evictions(
                 "Cannot evict pod as it would violate the pod's disruption budget.",
                 retry_after=RETRY_EVICTION_S,
                 causes=[cause],
             )
+    if not is_dry:
+        status = pod.obj.get("status", {})
+        conditions = with_condition(
+            status.get("conditions", ()), "DisruptionTarget", "True", stamp=world.stamp, reason="EvictionByEvictionAPI",
+            message="Eviction API: evicting",
+        )  # fmt: skip
+        pod = world.write(pod, status=status | {"conditions": conditions})
     deletion.delete(world, pod, options, is_dry=is_dry)
 
 

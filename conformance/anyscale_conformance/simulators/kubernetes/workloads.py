@@ -136,7 +136,7 @@ class Workloads:
         except Problem as problem:
             events.record(
                 self._world, replicas, reason="FailedCreate", message=f"Error creating: {problem.message}",
-                source="replicaset-controller", is_warning=True,
+                source="replicaset-controller", sort=events.Sort.WARNING,
             )  # fmt: skip
             return False
         return True

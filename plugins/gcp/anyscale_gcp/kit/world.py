@@ -91,13 +91,13 @@ class World:
         header = {"alg": "RS256", "kid": self.key.thumbprint()}
         (self.folder / "token").write_text(jwt.encode(header, claims, self.key))
 
-    def let_plane_in(self) -> None:
+    def let_plane_in(self, *, issuer: str = ISSUER, jwks: str = "", subject: str = SUBJECT) -> None:
         """Do what the customer does: a pool, a provider that trusts the plane's issuer, a service account to act as."""
         parent = f"projects/{self.project.id}/locations/global"
         pools = "iam.projects.locations.workloadIdentityPools"
         self.call(f"{pools}.create", parent=parent, workloadIdentityPoolId=POOL, body={"displayName": "anyscale-core"})
         key = {**self.key.as_dict(private=False), "kid": self.key.thumbprint(), "use": "sig", "alg": "RS256"}
-        oidc = {"issuerUri": ISSUER, "jwksJson": json.dumps({"keys": [key]})}
+        oidc = {"issuerUri": issuer, "jwksJson": jwks or json.dumps({"keys": [key]})}
         body = {"oidc": oidc, "attributeMapping": {"google.subject": "assertion.sub"}}
         self.call(
             f"{pools}.providers.create", parent=f"{parent}/workloadIdentityPools/{POOL}",
@@ -106,7 +106,7 @@ class World:
         pool = f"projects/{self.project.number}/locations/global/workloadIdentityPools/{POOL}"
         self.audience = f"//iam.googleapis.com/{pool}/providers/{PROVIDER}"
         self.account = self.project.add_account("control-plane")
-        member = f"principal://iam.googleapis.com/{pool}/subject/{SUBJECT}"
+        member = f"principal://iam.googleapis.com/{pool}/subject/{subject}"
         self.project.bind(self.account, "roles/iam.workloadIdentityUser", member)
         self.project.bind("", "roles/iam.serviceAccountTokenCreator", f"serviceAccount:{self.account}")
         self.write_token()

@@ -15,6 +15,7 @@ NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 LABELS = 64
+DESCRIPTION = 2048
 Users = Callable[[Project, Resource], Iterable[str]]
 
 
@@ -30,10 +31,12 @@ def scope_of(call: Call) -> str:
 
 
 def name_of(body: Json) -> str:
-    """Return the name of what is to be made. Raises 400 for one that is none."""
+    """Return the name of what is to be made. Raises 400 for one that is none, and for a description that is too long."""
     name = str(body.get("name", ""))
     if not NAME.fullmatch(name):
         raise invalid("resource.name", name, f"Must be a match of regex '(?:{NAME.pattern})'")
+    if len(str(body.get("description", ""))) > DESCRIPTION:
+        raise invalid("resource.description", "...", f"The description has at most {DESCRIPTION} characters.")
     return name
 
 

@@ -49,7 +49,7 @@ class XmlCall:
         headers = self.request.headers
 
         def number(name: str) -> int | None:
-            return int(headers[name]) if headers.get(name, "").isdigit() else None
+            return _number(headers[name]) if name in headers else None
 
         def tags(name: str) -> tuple[str, ...]:
             return tuple(tag.strip().strip('"') for tag in headers[name].split(",")) if name in headers else ()
@@ -126,7 +126,7 @@ def _list(call: XmlCall) -> Answer:
     call.access.must("storage.objects.list", prefix=prefix, delimiter=delimiter)
     scope = f"{prefix}\n{delimiter}"
     after = filters.token_text(call.word("continuation-token"), scope=scope) or call.word("start-after")
-    size = max(1, min(int(call.word("max-keys", "1000")), 1000))
+    size = max(1, min(_number(call.word("max-keys", "1000")), 1000))
     blobs, prefixes, more = store.listed(
         call.project, call.bucket, prefix=prefix, delimiter=delimiter, after=after, size=size
     )
@@ -209,10 +209,10 @@ def _begin(call: XmlCall) -> Answer:
 def _part(call: XmlCall) -> Answer:
     call.access.must("storage.objects.create", key=call.key)
     upload = store.upload_of(call.bucket, call.key, call.word("uploadId"))
-    number = call.word("partNumber")
-    if not number.isdigit() or not 1 <= int(number) <= store.PARTS:
-        raise ApiError(400, "invalid", f"The part number must be between 1 and {store.PARTS}.", code="InvalidArgument")
-    upload.parts[int(number)] = call.request.body
+    number = _number(call.word("partNumber"))
+    if not 1 <= number <= store.PARTS:
+        raise ApiError(400, "invalid", f"The part number must be between 1 and {store.PARTS}.")
+    upload.parts[number] = call.request.body
     return Answer(headers={"ETag": f'"{store.part_tag(call.request.body)}"'})
 
 
@@ -224,7 +224,7 @@ def _finish(call: XmlCall) -> Answer:
     except ElementTree.ParseError:
         raise ApiError(400, "invalid", "The XML you provided was not well-formed.", code="MalformedXML")
     parts = [
-        (int(part.findtext(f"{{{ANY}}}PartNumber") or 0), (part.findtext(f"{{{ANY}}}ETag") or "").strip())
+        (_number(part.findtext(f"{{{ANY}}}PartNumber") or ""), (part.findtext(f"{{{ANY}}}ETag") or "").strip())
         for part in root.iter()
         if part.tag.rpartition("}")[2] == "Part"
     ]
@@ -287,6 +287,13 @@ def _headers(blob: Blob) -> dict[str, str]:
         **headers, **_written(blob), "Last-Modified": format_datetime(blob.created_at, usegmt=True), "Accept-Ranges": "bytes",
         "x-goog-stored-content-length": str(len(blob.data)),
     }  # fmt: skip
+
+
+def _number(text: str) -> int:
+    """Return a number. Raises 400 for a text that is none."""
+    if not text.strip().isdigit():
+        raise ApiError(400, "invalid", f"Invalid argument: '{text}' is not a number.")
+    return int(text)
 
 
 def _range(found: re.Match[str], size: int) -> tuple[int, int]:

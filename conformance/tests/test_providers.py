@@ -1,0 +1,45 @@
+"""Every provider of this repository keeps the contract, on this machine or on its simulated cloud; the kept results are true."""
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from anyscale_conformance.kit import Mode, find
+from anyscale_conformance.reports.result import read
+from anyscale_conformance.verdicts import Grade, Verdict
+
+KEPT = Path(__file__).parents[1] / "results"
+MODES = {
+    "aws": Mode.EMULATOR, "azure": Mode.EMULATOR, "gcp": Mode.EMULATOR, "kubernetes": Mode.EMULATOR,
+    "local": Mode.HERMETIC,
+}  # fmt: skip
+FINE = {Verdict.PASS, Verdict.REFUSED_OK, Verdict.UNVERIFIED}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", MODES)
+def test_a_provider_keeps_every_promise_that_its_cloud_can_show(name: str, tmp_path: Path) -> None:
+    assert MODES[name] in find(name).modes
+    words = [sys.executable, "-m", "anyscale_conformance", "run", "--provider", name, "--mode", MODES[name].value]
+    scope = Path(tempfile.mkdtemp(prefix="ci")).name.replace("_", "x")
+    done = subprocess.run(
+        [*words, "--scope", scope, "--report", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    report = read(tmp_path / "result.json")
+    bad = [
+        f"{result.row}: {result.verdict.value} {result.message}"
+        for result in report.results
+        if result.verdict not in FINE
+    ]
+    assert bad == [], done.stdout
+    assert report.grade is Grade.CONFORMANT
+    kept = {result.row: result.verdict for result in read(KEPT / f"{name}.json").results}
+    assert kept.keys() == {result.row for result in report.results}, "keep the result anew"
+    weaker = [
+        r.row for r in report.results if r.verdict is Verdict.UNVERIFIED and kept[r.row] is not Verdict.UNVERIFIED
+    ]
+    assert weaker == [], "what the kept result says was proven is not proven any more"
+    print(f"{name}: {dict(Counter(result.verdict.value for result in report.results))}")

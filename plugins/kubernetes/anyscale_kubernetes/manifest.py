@@ -1,0 +1,202 @@
+"""Everything that an operator on Kubernetes needs, as objects: a pure function of what is known of it.
+
+The Helm chart in ``deploy`` has the same content. There are no CustomResourceDefinitions: the state is the control plane's.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from anyscale_core.models import wire
+from anyscale_core.models.manifest import ManifestConfig
+from anyscale_core.models.order import OPERATOR_AUDIENCE
+from anyscale_kubernetes import kinds
+from anyscale_kubernetes.config import Settings
+from anyscale_kubernetes.kinds import Kind
+from anyscale_kubernetes.permissions import NEEDS, needs_of
+from anyscale_kubernetes.pods import TOKEN_FOLDER
+from anyscale_kubernetes.tags import KIND_LABEL
+
+NAME = "anyscale-operator"
+CONFIG = "/etc/anyscale-core"
+HOME = "/var/lib/anyscale-core"
+USER = 65532
+"""The user that the operator runs as: any but root."""
+LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "anyscale-core"}
+POLICY = Kind(kind="PodDisruptionBudget", plural="poddisruptionbudgets", group_version="policy/v1")
+RBAC = "rbac.authorization.k8s.io/v1"
+
+Object = dict[str, Any]
+
+
+def manifest(config: ManifestConfig) -> list[Object]:
+    """Return the objects of an operator's installation, in the order in which they are to be applied.
+
+    Raises SpecError for settings of the provider that have faults.
+    """
+    raw = {**config.settings.get("kubernetes", {}), "namespace": config.namespace}
+    settings = wire.structure(raw, Settings, subject="settings of provider kubernetes")
+    known = {**config.settings, "kubernetes": raw}
+    return [
+        _account(config),
+        *_rights(config, settings),
+        _files(config, known),
+        *_secrets(config),
+        _deployment(config),
+        _budget(config),
+        _closed(config),
+    ]
+
+
+def rules_of(settings: Settings, *, is_namespaced: bool) -> list[Object]:
+    """Return the least RBAC rules for everything that the drivers do with these settings, in a namespace or in the cluster."""
+    verbs: dict[tuple[str, str, str], set[str]] = {}
+    for feature in _features(settings):
+        for told, kind, _ in needs_of(feature, settings):
+            if kind.is_namespaced is is_namespaced:
+                verbs.setdefault((kind.group, kind.plural, _only(told, kind, settings)), set()).update(told.split(","))
+    return [
+        {
+            "apiGroups": [group], "resources": [resource], "verbs": sorted(words),
+            **({"resourceNames": [only]} if only else {}),
+        }
+        for (group, resource, only), words in sorted(verbs.items())
+    ]  # fmt: skip
+
+
+def _features(settings: Settings) -> Iterator[str]:
+    return (feature for feature in NEEDS if settings.store is not None or not feature.startswith("storage."))
+
+
+def _only(verbs: str, kind: Kind, settings: Settings) -> str:
+    """Return the one object that a right is for: of Secrets, the operator reads the store's keys and nothing else."""
+    return settings.store.secret if verbs == "get" and kind is kinds.SECRET and settings.store else ""
+
+
+def _account(config: ManifestConfig) -> Object:
+    return {**kinds.SERVICE_ACCOUNT.head(), "metadata": _metadata(config)}
+
+
+def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": config.namespace}
+    role = {"apiGroup": RBAC.partition("/")[0], "kind": "Role", "name": NAME}
+    yield {
+        "apiVersion": RBAC,
+        "kind": "Role",
+        "metadata": _metadata(config),
+        "rules": rules_of(settings, is_namespaced=True),
+    }
+    yield {
+        "apiVersion": RBAC, "kind": "RoleBinding", "metadata": _metadata(config), "roleRef": role, "subjects": [subject],
+    }  # fmt: skip
+    # What is in no namespace: tokens are reviewed, and IngressClasses looked at, for the cluster as a whole.
+    name = f"{NAME}-{config.namespace}"
+    cluster = {"name": name, "labels": LABELS}
+    yield {
+        "apiVersion": RBAC,
+        "kind": "ClusterRole",
+        "metadata": cluster,
+        "rules": rules_of(settings, is_namespaced=False),
+    }
+    whole = {**role, "kind": "ClusterRole", "name": name}
+    yield {
+        "apiVersion": RBAC,
+        "kind": "ClusterRoleBinding",
+        "metadata": cluster,
+        "roleRef": whole,
+        "subjects": [subject],
+    }
+
+
+def _files(config: ManifestConfig, settings: Mapping[str, Any]) -> Object:
+    data = {"ca.pem": config.ca_pem, "settings.yaml": yaml.safe_dump(wire.unstructure(dict(settings)), sort_keys=True)}
+    return {**kinds.CONFIG_MAP.head(), "metadata": _metadata(config), "data": data}
+
+
+def _secrets(config: ManifestConfig) -> Iterator[Object]:
+    if config.token is not None:
+        data = {"token": config.token.reveal()}
+        yield {**kinds.SECRET.head(), "metadata": _metadata(config), "type": "Opaque", "stringData": data}
+
+
+def _deployment(config: ManifestConfig) -> Object:
+    pod = {
+        "serviceAccountName": NAME,
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(config)],
+        "volumes": list(_volumes(config)),
+    }  # fmt: skip
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(config),
+        "spec": {
+            "replicas": config.replicas,
+            "selector": {"matchLabels": LABELS},
+            "template": {"metadata": {"labels": LABELS}, "spec": pod},
+        },
+    }
+
+
+def _container(config: ManifestConfig) -> Object:
+    proof = ("--identity", config.identity) if config.token is None else ("--token-file", f"{CONFIG}/secret/token")
+    probes = {
+        f"{name}Probe": {"httpGet": {"path": path, "port": "health"}, "periodSeconds": seconds}
+        for name, path, seconds in (("liveness", "/healthz", 10), ("readiness", "/readyz", 5))
+    }
+    mounts = [
+        {"name": "config", "mountPath": f"{CONFIG}/config", "readOnly": True},
+        {"name": "home", "mountPath": HOME},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+        *([{"name": "secret", "mountPath": f"{CONFIG}/secret", "readOnly": True}] if config.token is not None else []),
+    ]
+    return {
+        "name": "operator",
+        "image": config.image,
+        "command": ["anyscale-core", "operator", "run"],
+        "args": [
+            *("--url", config.url, "--ca", f"{CONFIG}/config/ca.pem", "--cloud", config.cloud, "--home", HOME),
+            *(*proof, "--settings", f"{CONFIG}/config/settings.yaml", "--health-port", str(config.health_port)),
+        ],
+        "ports": [{"name": "health", "containerPort": config.health_port}],
+        **probes,
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }  # fmt: skip
+
+
+def _volumes(config: ManifestConfig) -> Iterable[Object]:
+    yield {"name": "config", "configMap": {"name": NAME}}
+    yield {"name": "home", "emptyDir": {}}
+    yield {"name": "tmp", "emptyDir": {}}
+    token = {"audience": OPERATOR_AUDIENCE, "expirationSeconds": 3600, "path": "token"}
+    yield {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    if config.token is not None:
+        yield {"name": "secret", "secret": {"secretName": NAME}}
+
+
+def _budget(config: ManifestConfig) -> Object:
+    """Return what keeps drains of nodes off the heads: nothing of a cluster survives its head unharmed."""
+    spec = {
+        "maxUnavailable": 0, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": {KIND_LABEL: "head"}},
+    }  # fmt: skip
+    return {**POLICY.head(), "metadata": _metadata(config, "heads"), "spec": spec}
+
+
+def _closed(config: ManifestConfig) -> Object:
+    """Return the policy that lets nobody in to the operator but the kubelet, whose probes no policy stops."""
+    spec = {"podSelector": {"matchLabels": LABELS}, "policyTypes": ["Ingress"], "ingress": []}
+    return {**kinds.NETWORK_POLICY.head(), "metadata": _metadata(config), "spec": spec}
+
+
+def _metadata(config: ManifestConfig, suffix: str = "") -> Object:
+    name = f"{NAME}-{suffix}" if suffix else NAME
+    return {"name": name, "namespace": config.namespace, "labels": LABELS}

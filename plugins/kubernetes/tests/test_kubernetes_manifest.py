@@ -1,0 +1,161 @@
+"""What is installed is enough, and not more: the drivers work with exactly the rights that the manifest gives."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import jsonschema
+import pytest
+import yaml
+from anyscale_kubernetes.config import Settings
+from anyscale_kubernetes.kinds import SERVICE_ACCOUNT, Kind
+from anyscale_kubernetes.manifest import NAME, manifest, rules_of
+from anyscale_kubernetes.testing import OWNER, TYPES, Land, specified
+
+from anyscale_core.errors import PermissionDenied
+from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.models.ids import Token
+from anyscale_core.models.instance import Created
+from anyscale_core.models.manifest import ManifestConfig
+from anyscale_core.models.networking import EndpointSpec, NetworkSpec
+from anyscale_core.models.secret import Secret
+
+NAMESPACE = "ray"
+CHART = Path(__file__).parents[1] / "deploy" / "anyscale-operator"
+CONFIG = ManifestConfig(
+    cloud="factory", provider="kubernetes", url="https://plane.invalid:8443", ca_pem="-----CA-----",
+    image="registry.invalid/operator:1", namespace=NAMESPACE, token=Secret("tok-canary"),
+    settings={"kubernetes": {"image": "ray:1", "instance_types": TYPES}},
+)  # fmt: skip
+
+
+def of_kind(kind: str, config: ManifestConfig = CONFIG) -> list[dict[str, Any]]:
+    return [obj for obj in manifest(config) if obj["kind"] == kind]
+
+
+def test_everything_that_an_operator_needs_is_there_once() -> None:
+    assert [obj["kind"] for obj in manifest(CONFIG)] == [
+        "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "Secret",
+        "Deployment", "PodDisruptionBudget", "NetworkPolicy",
+    ]  # fmt: skip
+    assert manifest(CONFIG) == manifest(CONFIG)
+
+
+def test_the_token_is_in_the_secret_alone() -> None:
+    for obj in manifest(CONFIG):
+        assert ("tok-canary" in str(obj)) is (obj["kind"] == "Secret")
+    proven = attrs.evolve(CONFIG, token=None, identity="kubernetes")
+    assert of_kind("Secret", proven) == []
+    assert "--identity" in of_kind("Deployment", proven)[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_no_rule_has_a_wildcard_and_secrets_are_read_by_name_alone() -> None:
+    stored = attrs.evolve(
+        CONFIG, settings={"kubernetes": {"store": {"endpoint": "https://s3.invalid", "secret": "store"}}}
+    )
+    for config in (CONFIG, stored):
+        for obj in manifest(config):
+            for rule in obj.get("rules", ()):
+                assert "*" not in str(rule)
+                if rule["resources"] == ["secrets"] and "get" in rule["verbs"]:
+                    assert rule["resourceNames"] == ["store"]
+
+
+def test_a_workload_may_not_run_as_the_operator() -> None:
+    assert of_kind("ServiceAccount")[0]["metadata"]["name"] == NAME
+    assert Settings().operator_service_account == NAME
+
+
+@pytest.fixture
+def installed(land: Land, tmp_path: Path) -> Land:
+    """The land as the operator's own account sees it, its manifest applied by an administrator."""
+    namespace, api = land.settings["namespace"], land.api()
+    for obj in manifest(attrs.evolve(CONFIG, namespace=namespace)):
+        if obj["kind"] != "Deployment":
+            api.apply(kind_of(obj), obj, manager="kubectl", deadline=land.soon())
+    path = SERVICE_ACCOUNT.path(namespace, NAME, "token")
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    token = api.request("POST", path, body=request, deadline=land.soon())["status"]["token"]
+    known = yaml.safe_load(Path(land.settings["kubeconfig"]).read_text())
+    for user in known["users"]:
+        user["user"] = {"token": token}
+    kubeconfig = tmp_path / "operator"
+    kubeconfig.write_text(yaml.safe_dump(known))
+    return attrs.evolve(land, settings={**land.settings, "kubeconfig": str(kubeconfig)})
+
+
+def kind_of(obj: dict[str, Any]) -> Kind:
+    kind = str(obj["kind"])
+    plural = f"{kind.lower()[:-1]}ies" if kind.endswith("y") else f"{kind.lower()}s"
+    return Kind(kind=kind, plural=plural, group_version=obj["apiVersion"], is_namespaced="namespace" in obj["metadata"])
+
+
+def test_a_whole_life_passes_with_the_rights_of_the_manifest(installed: Land) -> None:
+    land, soon = installed, installed.soon()
+    identity, networking, cluster = land.identity(), land.networking(), land.cluster()
+    identity.create(IdentitySpec(name="jobs", owner=OWNER), token=Token("i"), deadline=soon)
+    networking.create(NetworkSpec(name="net"), owner=OWNER, token=Token("n"), deadline=soon)
+    spec = specified(identity="jobs", network="net", volume="gcs")
+    (outcome,) = cluster.create([spec], token=Token("c"), deadline=soon)
+    assert isinstance(outcome, Created), outcome
+    proof = identity.prove("plane", subject=spec.name, deadline=soon)
+    assert identity.verify(proof, audience="plane", deadline=soon).instance == spec.name
+    identity.credentials("jobs", owner=OWNER, deadline=soon)
+    way = EndpointSpec(name="head", owner=OWNER, network="net", target_address="10.0.0.9", target_port=8443)
+    networking.expose(way, token=Token("e"), deadline=soon)
+    assert networking.check("net", owner=OWNER, deadline=soon)
+    assert cluster.get(outcome.instance.id, owner=OWNER, deadline=soon).name == spec.name
+    assert cluster.list(OWNER, deadline=soon)
+    assert networking.list(OWNER, deadline=soon)
+    assert cluster.offerings(deadline=soon)
+    cluster.quotas(deadline=soon)
+    networking.withdraw("head", owner=OWNER, deadline=soon)
+    cluster.delete([outcome.instance.id], owner=OWNER, deadline=soon)
+    networking.delete("none", owner=OWNER, deadline=soon)
+    identity.delete("jobs", owner=OWNER, deadline=soon)
+
+
+def test_a_right_that_is_missing_is_named_with_its_remedy(installed: Land) -> None:
+    driver = installed.networking(route="ingress", ingress_class="nginx", hostname="{name}.ray.invalid")
+    spec = EndpointSpec(name="head", owner=OWNER, network="", target_address="10.0.0.9", target_port=8443)
+    with pytest.raises(PermissionDenied) as caught:
+        driver.expose(spec, token=Token("e"), deadline=installed.soon())
+    assert "grant get on ingressclasses" in caught.value.hint
+
+
+def test_the_charts_values_hold_the_rights_of_the_manifest() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert values["rules"] == rules_of(Settings(), is_namespaced=True)
+    assert values["clusterRules"] == rules_of(Settings(), is_namespaced=False)
+
+
+def test_the_chart_makes_the_kinds_of_the_manifest() -> None:
+    text = "\n".join(path.read_text() for path in sorted((CHART / "templates").glob("*.yaml")))
+    assert set(re.findall(r"^kind: (\w+)$", text, re.MULTILINE)) == {obj["kind"] for obj in manifest(CONFIG)}
+    container = of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+    for word in (
+        *container["command"],
+        *container["args"][::2],
+        *(each["mountPath"] for each in container["volumeMounts"]),
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("change", "is_fine"),
+    [
+        ({}, True), ({"token": ""}, False), ({"token": "", "identity": "kubernetes"}, True), ({"tokenSecret": "x"}, False),
+        ({"url": "http://plane"}, False), ({"cloud": ""}, False), ({"unknown": 1}, False), ({"replicas": 0}, False),
+        ({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}]}, False),
+    ],
+)  # fmt: skip
+def test_the_values_schema_lets_through_what_can_work_and_nothing_else(change: dict[str, Any], is_fine: bool) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    good = {
+        "cloud": "factory", "url": "https://plane.invalid:8443", "caPem": "-----BEGIN CERTIFICATE-----", "image": "i:1",
+        "token": "tok",
+    }  # fmt: skip
+    values = yaml.safe_load((CHART / "values.yaml").read_text()) | good | change
+    assert jsonschema.Draft202012Validator(schema).is_valid(values) is is_fine
