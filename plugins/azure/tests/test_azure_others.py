@@ -138,12 +138,8 @@ def test_a_public_way_in_has_an_address_and_a_rule_that_one_withdrawal_takes_awa
     (endpoint,) = network.endpoints
     assert endpoint.state is EndpointState.READY
     assert endpoint.url.startswith("https://20.")
-    group = next(t for t in world.at.inventory() if t.type.endswith("networkSecurityGroups"))
-    (rule,) = group.body["properties"]["securityRules"]
-    assert (rule["properties"]["destinationAddressPrefix"], rule["properties"]["destinationPortRange"]) == (
-        "10.1.0.4",
-        "8443",
-    )
+    (rule,) = (t.body["properties"] for t in world.at.inventory() if t.type.endswith("securityRules"))
+    assert (rule["destinationAddressPrefix"], rule["destinationPortRange"]) == ("10.1.0.4", "8443")
 
     assert driver.withdraw("way", owner=OWNER, deadline=world.soon()) is Deletion.GOING
     world.clock.sleep(timedelta(minutes=2))
