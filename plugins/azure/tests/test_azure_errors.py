@@ -6,6 +6,9 @@ from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.errors import TRANSLATE, Failure, translate
 from anyscale_azure.prices import table
 from anyscale_azure.roles import Assignment, Held
+from anyscale_azure.testing import World
+from anyscale_conformance.simulators.azure.errors import ArmError
+from anyscale_conformance.simulators.azure.subscription import Trouble
 
 from anyscale_core.errors import (
     AlreadyExists,
@@ -25,7 +28,6 @@ from anyscale_core.errors import (
     Unclassified,
 )
 from anyscale_core.models.identity import Access
-from plugins.azure.tests.azure_world import World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # docs/errors.md tells the categories; these are Azure's own words for them.
@@ -93,16 +95,9 @@ def test_an_unknown_code_is_unclassified_whatever_its_status() -> None:
 
 def test_the_inner_error_of_a_failed_deployment_counts(world: World) -> None:
     details = ({"code": "SkuNotAvailable", "message": "none here"},)
-    world.at.troubles.append(_nested(details))
+    world.at.troubles.append(Trouble(error=ArmError(409, "DeploymentFailed", "at least one failed", details=details)))
     with pytest.raises(CapacityUnavailable, match="none here"):
         world.azure().send("GET", f"{world.settings.group}/providers/x/y", "2024-05-01", deadline=world.soon())
-
-
-def _nested(details: tuple[dict[str, str], ...]) -> object:
-    from anyscale_conformance.simulators.azure.errors import ArmError
-    from anyscale_conformance.simulators.azure.subscription import Trouble
-
-    return Trouble(error=ArmError(409, "DeploymentFailed", "at least one failed", details=details))
 
 
 def test_settings_tell_every_fault_at_once(world: World) -> None:

@@ -5,14 +5,14 @@ import attrs
 import pytest
 from anyscale_azure.identity import AzureIdentity
 from anyscale_azure.permissions import NEEDS, custom_role, permissions_for
+from anyscale_azure.testing import OWNER, World
 from anyscale_conformance.simulators.azure.kinds import Flow
 
 from anyscale_core.errors import AlreadyExists, Conflict, NotFound, PermissionDenied, Unauthenticated
 from anyscale_core.models.identity import Access, IdentitySpec
-from anyscale_core.models.instance import Created, Deletion, InstanceState
+from anyscale_core.models.instance import Created, Deletion, InstanceState, NotCreated
 from anyscale_core.models.networking import CheckStatus, EndpointSpec, EndpointState, NetworkMode, NetworkSpec
 from anyscale_core.models.storage import BucketSpec
-from plugins.azure.tests.azure_world import OWNER, World
 
 SUBJECTS = ("system:serviceaccount:ray:head", "system:serviceaccount:ray:worker")
 
@@ -181,7 +181,7 @@ def test_a_network_that_is_not_ready_makes_machines_wait_with_a_conflict_that_pa
     world.networking.create(NetworkSpec(name="main"), owner=OWNER, token=world.token(), deadline=world.soon())
     spec, token = world.spec(network="main"), world.token()
     (outcome,) = world.cluster.create([spec], token=token, deadline=world.soon())
-    assert getattr(outcome, "error", None) is not None
+    assert isinstance(outcome, NotCreated)
     assert isinstance(outcome.error, Conflict)
     assert outcome.error.reason == "BUSY"
     world.clock.sleep(timedelta(seconds=30))
