@@ -90,8 +90,13 @@ class AzureStorage(StorageDriver):
             return Deletion.ALREADY_ABSENT
         if not found.adopted and not containers.is_empty(self._azure, found.container, deadline):
             raise Conflict(f"bucket {name!r} is not empty", reason="NOT_EMPTY", resource=name, hint="empty it first")
-        for assignment in roles.at_scope(self._azure, self._scope(found), deadline):
-            self._azure.send("DELETE", assignment.path, roles.VERSION, deadline=deadline)
+        scope = self._scope(found)
+        if found.adopted:
+            paths = tuple(each.path for each in roles.at_scope(self._azure, scope, deadline))
+        else:  # Azure keeps assignments on what is no more: all on a container that we made go with it
+            paths = roles.all_at_scope(self._azure, scope, deadline)
+        for assignment in paths:
+            self._azure.send("DELETE", assignment, roles.VERSION, deadline=deadline)
         account, path = self._settings.storage_account, f"/{found.container}"
         if found.adopted:
             kept = {f"{containers.META}{key}": value for key, value in found.others.items()}
