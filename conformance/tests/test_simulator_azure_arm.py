@@ -134,3 +134,14 @@ def test_a_hundred_machines_at_once_arrive_over_many_connections(azure: AzureSim
     nics = [thing for thing in world.at.inventory() if thing.type.endswith("networkInterfaces")]
     addresses = {nic.body["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"] for nic in nics}
     assert len(addresses) == 100
+
+
+def test_a_quicker_pace_shortens_everything_alike(world: World, compute: Any) -> None:
+    world.network()
+    world.at.pace = 0.1
+    world.machine()
+    world.wait(timedelta(seconds=4))
+    assert compute.virtual_machines.get("rg", "vm").provisioning_state == "Succeeded"
+    compute.virtual_machines.begin_delete("rg", "vm")
+    world.wait(timedelta(seconds=5))
+    assert world.things() == {}

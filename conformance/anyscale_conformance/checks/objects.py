@@ -17,7 +17,7 @@ PAGE = 50
 """How many entries of a listing are asked for at once."""
 KEYS = (
     "with blank", "ünï/日本/ключ", "emoji 😀", "percent%20sign", "plus+plus", "a=b&c=d", "quote'\"`", "question?x=1", "colon:1",
-    "tilde~", "star*", "comma,semicolon;", "[brackets]{braces}", "back\\slash", "CamelCase", "camelcase", "dots.in..it", "@at!",
+    "tilde~", "star*", "comma,semicolon;", "[brackets]{braces}", "CamelCase", "camelcase", "dots.in..it", "@at!",
 )  # fmt: skip
 """Keys that URLs, patterns and file names treat with care."""
 
@@ -119,7 +119,7 @@ def _expect_level(found: tuple[list[str], list[str]], objects: list[str], prefix
 
 @check("S-OBJ-05", slots=("storage",))
 def keys_are_kept_as_they_are(ctx: Context) -> None:
-    """Puts keys of every kind, each with its own name in it; "//" and dots are keys of their own or refused, never folded."""
+    """Puts keys of every kind, each with its own name in it; "//", "\\\\" and dots are keys of their own or refused, never folded."""
     where = _bucket(ctx)
     root, below = Store(ctx, where), Store(ctx, where, "p/")
     for key in KEYS:
@@ -127,7 +127,7 @@ def keys_are_kept_as_they_are(ctx: Context) -> None:
     for key in KEYS:
         expect_equal(root.read(f"p/{key}").decode(), key, f"the object {key!r}")
     expect_equal(below.keys(), sorted(KEYS), "the keys in the list")
-    for odd, plain in (("x//y", "x/y"), ("x/./z", "x/z"), ("x/../w", "w")):
+    for odd, plain in (("x//y", "x/y"), ("x/./z", "x/z"), ("x/../w", "w"), ("x\\v", "x/v")):
         below.put(plain, b"plain")
         if done(partial(below.put, odd, b"odd")):
             expect_equal(below.read(plain), b"plain", f"{plain!r} after {odd!r} was put")

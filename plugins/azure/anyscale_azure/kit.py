@@ -51,7 +51,7 @@ ISSUER = "https://oidc.invalid/conformance/"
 SHARED = "somebody-else"
 READER = "Storage Blob Data Reader"
 NETWORKS = ("virtualnetworks", "networksecuritygroups", "loadbalancers", "publicipaddresses")
-PAGE = 6
+PAGE = 4
 STAMP = re.compile(rf'"{TAG_TOKEN}": ?"([0-9a-f]+)"')
 
 
@@ -329,6 +329,7 @@ def _subscription(clock: ManualClock) -> Subscription:
     """Return a new subscription with a group and a network in it; what is quick in Azure is there at once."""
     at = simulator().subscription(clock, home=LOCATION)
     at.page_size = PAGE
+    at.pace = 0.1
     at.group(GROUP)
     for kind in NETWORKS:
         at.flows["put", f"microsoft.network/{kind}"] = Flow.SYNC

@@ -92,6 +92,10 @@ def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
     if thing.type.endswith("federatedIdentityCredentials"):
         subject = str(thing.body["properties"]["subject"])
         yield Item(kind="federation", id=thing.id, name=subject)
+    if thing.type.endswith("securityRules"):
+        source = str(thing.body["properties"].get("sourceAddressPrefix", "*"))
+        source = "0.0.0.0/0" if source in ("*", "Internet") else source
+        yield Item(kind="rule", id=thing.id, name=thing.name[:-6], detail={"from": source})
     if kind is None:
         return
     tags = {key: value for key, value in thing.tags.items() if key not in HIDDEN}
@@ -119,11 +123,6 @@ def _items(thing: Thing, provisioned: str) -> Iterator[Item]:
         state=_state(thing, kind, provisioned),
         detail=_detail(thing, kind),
     )
-    if thing.type.endswith("networkSecurityGroups"):
-        for rule in thing.body["properties"].get("securityRules") or ():
-            source = str(rule["properties"].get("sourceAddressPrefix", "*"))
-            source = "0.0.0.0/0" if source in ("*", "Internet") else source
-            yield Item(kind="rule", id=str(rule["id"]), name=str(rule["name"])[:-6], detail={"from": source})
 
 
 def _state(thing: Thing, kind: str, provisioned: str) -> str:

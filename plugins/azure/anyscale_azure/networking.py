@@ -99,9 +99,11 @@ class AzureNetworking(NetworkingDriver):
         if old is not None and tagging.stamped(old.get("tags")) == stamp:
             self._finish(spec, record, deadline)
             return balancers.view(old, self._addresses(deadline) if is_public else {})
-        if is_public:
+        address = balancers.address_path(spec, self._settings)
+        # One that is there already is left as it is: to write it again would let the load balancer wait for it again.
+        if is_public and self._read(address, deadline) is None:
             body = balancers.address_of(spec, self._settings)
-            self._azure.send("PUT", balancers.address_path(spec, self._settings), VERSION, deadline=deadline, body=body)
+            self._azure.send("PUT", address, VERSION, deadline=deadline, body=body)
         body = balancers.render(spec, stamp, record, self._settings, before=old)
         # A way in that stands is moved by the same request: the newest order counts.
         headers = ONLY_NEW if old is None else {"If-Match": str(old["etag"])} if old.get("etag") else {}

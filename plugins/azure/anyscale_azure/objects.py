@@ -17,6 +17,16 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
     class Objects(AzureStore):
         """A container whose deletes succeed for what is not there, and whose listings begin where they are told to."""
 
+        def put(self, path: str, *args: Any, **options: Any) -> Any:
+            """Put an object. Raises InvalidPathError for a key with a backslash, which Azure takes for a slash."""
+            _check_key(path)
+            return super().put(path, *args, **options)
+
+        async def put_async(self, path: str, *args: Any, **options: Any) -> Any:
+            """Put an object."""
+            _check_key(path)
+            return await super().put_async(path, *args, **options)
+
         def delete(self, paths: Any) -> None:
             """Delete one object or many; there may be none."""
             for path in _each(paths):
@@ -79,6 +89,13 @@ class After:
 
     def _rest(self, page: Any) -> list[Any]:
         return [meta for meta in page if meta["path"] > self._offset]
+
+
+def _check_key(path: str) -> None:
+    from obstore.exceptions import InvalidPathError
+
+    if "\\" in path:
+        raise InvalidPathError(f"Azure would keep {path!r} under another key: it takes a backslash for a slash")
 
 
 def _each(paths: Any) -> Iterable[str]:

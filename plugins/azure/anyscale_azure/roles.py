@@ -132,6 +132,13 @@ def at_scope(azure: Azure, scope: str, deadline: datetime) -> tuple[Assignment, 
     return tuple(each for each in parsed if each is not None and each.scope.lower() == scope.lower())
 
 
+def all_at_scope(azure: Azure, scope: str, deadline: datetime) -> tuple[str, ...]:
+    """Return the paths of all assignments at exactly this scope, whoever made them: they go with what they are for."""
+    path = f"{scope}/providers/{ASSIGNMENT}"
+    found = azure.pages(path, VERSION, deadline=deadline, params={"$filter": "atScope()"})
+    return tuple(str(each["id"]) for each in found if str(each["properties"].get("scope", "")).lower() == scope.lower())
+
+
 def of_principal(azure: Azure, principal: str, deadline: datetime) -> tuple[Mapping[str, Any], ...]:
     """Return every assignment of a principal in the subscription, whoever made it."""
     path = f"{azure.settings.subscription}/providers/{ASSIGNMENT}"

@@ -75,7 +75,8 @@ class AzureStorage(StorageDriver):
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Bucket, ...]:
         tagging.check_owner(owner)
-        if self._account(deadline) is None:
+        account = self._account(deadline)
+        if account is None or not _is_made(account):
             return ()
         found = containers.every(self._azure, deadline)
         for each in found:
@@ -89,8 +90,13 @@ class AzureStorage(StorageDriver):
             return Deletion.ALREADY_ABSENT
         if not found.adopted and not containers.is_empty(self._azure, found.container, deadline):
             raise Conflict(f"bucket {name!r} is not empty", reason="NOT_EMPTY", resource=name, hint="empty it first")
-        for assignment in roles.at_scope(self._azure, self._scope(found), deadline):
-            self._azure.send("DELETE", assignment.path, roles.VERSION, deadline=deadline)
+        scope = self._scope(found)
+        if found.adopted:
+            paths = tuple(each.path for each in roles.at_scope(self._azure, scope, deadline))
+        else:  # Azure keeps assignments on what is no more: all on a container that we made go with it
+            paths = roles.all_at_scope(self._azure, scope, deadline)
+        for assignment in paths:
+            self._azure.send("DELETE", assignment, roles.VERSION, deadline=deadline)
         account, path = self._settings.storage_account, f"/{found.container}"
         if found.adopted:
             kept = {f"{containers.META}{key}": value for key, value in found.others.items()}
@@ -261,7 +267,7 @@ class AzureStorage(StorageDriver):
             body = self._private_account(owner)
             answer = self._azure.first(f"{ACCOUNT}/write", create, group, name, body, resource=name, deadline=deadline)
             found = answer.body
-        if found.get("properties", {}).get("provisioningState") != "Succeeded":
+        if not _is_made(found):
             message = f"the storage account {name} is being made"
             raise Conflict(message, reason="BUSY", resource=name, retry_after=CREATING)
 
@@ -278,3 +284,7 @@ class AzureStorage(StorageDriver):
                 "allowSharedKeyAccess": False, "minimumTlsVersion": "TLS1_2", "supportsHttpsTrafficOnly": True,
             },
         }  # fmt: skip
+
+
+def _is_made(account: Mapping[str, Any]) -> bool:
+    return bool(account.get("properties", {}).get("provisioningState") == "Succeeded")

@@ -1,3 +1,3 @@
-from plugins.azure.tests.azure_world import world
+from anyscale_azure.testing import world
 
 __all__ = ["world"]

@@ -3,12 +3,12 @@ from datetime import timedelta
 
 import attrs
 import pytest
+from anyscale_azure.testing import OWNER, World
 
 from anyscale_core.errors import Applied, CapacityUnavailable, InvalidRequest, QuotaExceeded, Throttled
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceState, NotCreated, Outcome
 from anyscale_core.models.networking import NetworkMode, NetworkSpec
-from plugins.azure.tests.azure_world import OWNER, World
 
 
 def instance(outcome: Outcome) -> Instance:

@@ -38,11 +38,6 @@ class Blobs:
                 self._azurite = Azurite(self._tls)
             return self._azurite
 
-    @property
-    def is_running(self) -> bool:
-        """Whether anybody has needed it yet."""
-        return self._azurite is not None
-
     def is_free(self, at: Subscription, name: str) -> bool:
         """Tell whether nobody has an account of a name."""
         return name not in self._owners

@@ -13,8 +13,6 @@ from anyscale_conformance.simulators.azure.subscription import Subscription
 from anyscale_conformance.simulators.azure.wire import Body, Reply, Request
 
 GROUP = "Microsoft.Resources/resourceGroups"
-RIGHT = "Microsoft.Resources/subscriptions/resourceGroups"
-SELDOM = "Microsoft.Resources/subscriptions"
 GOES = timedelta(seconds=20)
 FILTER = re.compile(
     r"(tagName|resourceType|name)\s+eq\s+'([^']*)'(?:\s+and\s+tagValue\s+eq\s+'([^']*)')?", re.IGNORECASE

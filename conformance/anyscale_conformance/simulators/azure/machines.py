@@ -10,7 +10,7 @@ from typing import Any
 from anyscale_conformance.simulators.azure import allocation, interfaces, parts
 from anyscale_conformance.simulators.azure.errors import ArmError, invalid
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, references, shown
-from anyscale_conformance.simulators.azure.lifecycle import BEING_DELETED, begin_delete, headers_of
+from anyscale_conformance.simulators.azure.lifecycle import BEING_DELETED, headers_of
 from anyscale_conformance.simulators.azure.registry import register
 from anyscale_conformance.simulators.azure.store import Resource, instant
 from anyscale_conformance.simulators.azure.subscription import Subscription
@@ -243,11 +243,3 @@ def _check_unchanged(request: Request, body: Body, old: Resource) -> None:
             )  # fmt: skip
     if body.get("zones") and body["zones"] != old.body.get("zones"):
         raise ArmError(409, "PropertyChangeNotAllowed", "Changing property 'zones' is not allowed.", target="zones")
-
-
-def evict(at: Subscription, resource: Resource) -> None:
-    """Take a Spot machine back now, as its eviction policy says."""
-    if resource.properties.get("evictionPolicy") == "Delete":
-        begin_delete(at, VirtualMachine(), resource)
-    else:
-        parts.power(at, resource, "deallocated")

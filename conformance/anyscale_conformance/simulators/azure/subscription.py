@@ -13,7 +13,7 @@ import attrs
 from anyscale_conformance.simulators.azure.directory import Application, Directory
 from anyscale_conformance.simulators.azure.errors import ArmError
 from anyscale_conformance.simulators.azure.kinds import Flow, Kind, references
-from anyscale_conformance.simulators.azure.store import Resource, Store, instant
+from anyscale_conformance.simulators.azure.store import Resource, Store
 from anyscale_conformance.simulators.azure.tokens import LIVES_S, MANAGEMENT, Issuer
 from anyscale_conformance.simulators.azure.wire import Body, Seen, parse
 from anyscale_conformance.simulators.boot import Machines
@@ -208,10 +208,6 @@ class Subscription(Store):
             id = f"{self.path}/resourceGroups/{name}"
             body: dict[str, Any] = {"location": location or self.home, "tags": dict(tags or {})}
             return self.find(id) or self.make(id, "Microsoft.Resources/resourceGroups", body)
-
-    def system_data(self) -> Body:
-        """Return who made something and when, as ARM shows it."""
-        return {"createdAt": instant(self.now()), "createdByType": "Application"}
 
     def named(self, name: str, type: str = "Microsoft.Compute/virtualMachines") -> Resource:
         """Return the resource of a type and a name. Raises KeyError when there is none."""

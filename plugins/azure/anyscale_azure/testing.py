@@ -1,4 +1,4 @@
-"""A cloud on the simulated Azure for tests: one server for all of them, a subscription for each."""
+"""A cloud on the simulated Azure for tests: one server for all of them, a subscription for each. Of tests alone."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -8,14 +8,14 @@ from typing import Any
 
 import attrs
 import pytest
+from anyscale_conformance.simulators.azure import AzureSimulator, Subscription
+
 from anyscale_azure.client import Azure
 from anyscale_azure.cluster import AzureCluster
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identity import AzureIdentity
 from anyscale_azure.networking import AzureNetworking
 from anyscale_azure.storage import AzureStorage
-from anyscale_conformance.simulators.azure import AzureSimulator, Subscription
-
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.models.ids import CloudName, ClusterId, PlaneId, Token
 from anyscale_core.models.instance import InstanceSpec
