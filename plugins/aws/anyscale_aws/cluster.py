@@ -161,7 +161,7 @@ class AwsCluster(ClusterDriver):
         if spec.volume is not None:
             raise Unsupported(
                 "a head's folder is not kept on a disk of its own here", reason="cluster.volumes", resource=spec.name,
-                hint="set head_recovery to recreate",
+                hint="leave volume out",
             )  # fmt: skip
         self._image(spec)
 
