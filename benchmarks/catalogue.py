@@ -76,4 +76,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         about="price of a fleet beside a proven bound and Ray's autoscalers, 10 to 50,000 requests; many minutes",
     ),
     "placement-quick": Benchmark(target="placement:placement_quick", rounds=3, about="the same up to 1,000 requests"),
+    "aws": Benchmark(
+        target="aws:aws",
+        rounds=3,
+        about="create, list and terminate 1, 10 and 100 nodes on simulated EC2, beside raw boto3; at most 1.1 x",
+    ),
 }

@@ -31,6 +31,7 @@ NAMES = [
     "rest",
     "placement",
     "placement-quick",
+    "aws",
 ]
 FIELDS = {"name", "ours", "floor", "ratio", "n", "spread", "unit", "notes"}
 
