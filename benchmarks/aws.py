@@ -29,7 +29,8 @@ def aws(rounds: int) -> Iterator[Row]:
         for delay_ms in DELAYS_MS:
             account.delay_s = delay_ms / 1000
             for size in SIZES:
-                ours, floor = [], []
+                ours: list[dict[str, float]] = []
+                floor: list[dict[str, float]] = []
                 for number in range(rounds):
                     for who, out in (("ours", ours), ("boto3", floor)):
                         before = len(account.requests)
