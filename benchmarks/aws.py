@@ -61,6 +61,7 @@ def _run(who: str, size: int, url: str, key: str, secret: str, number: int) -> d
 def _ours(size: int, url: str, mark: str) -> Any:
     from datetime import UTC, datetime, timedelta
 
+    import attrs
     from anyscale_aws.cluster import AwsCluster
 
     from anyscale_core.drivers.base import DriverConfig
@@ -87,6 +88,7 @@ def _ours(size: int, url: str, mark: str) -> Any:
         )
         for index in range(size)
     ]  # fmt: skip
+    driver.list(attrs.evolve(owner, cluster=None), deadline=soon())  # as a control plane does before its first create
     driver.create(specs, token=Token(mark), deadline=soon())
     ids = [instance.id for instance in driver.list(owner, deadline=soon())]
     driver.delete(ids, owner=owner, deadline=soon())
@@ -97,6 +99,7 @@ def _boto3(size: int, url: str, mark: str) -> Any:
     import boto3
 
     ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=url)
+    ec2.describe_instances(Filters=[{"Name": "tag:owner", "Values": [mark]}], MaxResults=1000)
     tags = [{"Key": "owner", "Value": mark}]
     kinds = [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")]
     ec2.run_instances(
