@@ -35,6 +35,7 @@ NAMES = [
     "gcp",
     "gcp-gets",
     "gcp-import",
+    "aws",
 ]
 FIELDS = {"name", "ours", "floor", "ratio", "n", "spread", "unit", "notes"}
 

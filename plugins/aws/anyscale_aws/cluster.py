@@ -1,7 +1,7 @@
 """ClusterDriver: EC2. A batch of equal specs is one RunInstances with a client token of the core's.
 
-EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed; the core never uses one
-twice. Whose an instance is does not change, so it is asked for once.
+EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed: before its first create for
+a cloud it lists it, unless it has already, as a control plane does. Whose an instance is does not change, so it is asked for once.
 """
 
 from collections import OrderedDict
@@ -90,6 +90,8 @@ class AwsCluster(ClusterDriver):
         self._catalogue = Catalogue(self._settings, self._aws.region)
         self._busy = Busy()
         self._networks: dict[tuple[str, str, str], Network] = {}
+        self._listed: set[Owner] = set()
+        """The clouds whose instances have been listed once, so that their names are known."""
         self._by_id: OrderedDict[str, Known] = OrderedDict()
         self._by_name: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
 
@@ -133,7 +135,10 @@ class AwsCluster(ClusterDriver):
             "ec2", "describe_instances", deadline, next=("NextToken", "NextToken"), Filters=wanted, MaxResults=PAGE
         )
         found = {each["InstanceId"]: each for page in pages for each in flat(page) if not is_gone(each)}
-        return self._shown(tuple(found.values()), deadline)
+        shown = self._shown(tuple(found.values()), deadline)
+        if owner.cluster is None:
+            self._listed.add(owner)
+        return shown
 
     def delete(self, ids: Sequence[InstanceId], *, owner: Owner, deadline: datetime) -> Mapping[InstanceId, Deletion]:
         check_deadline(deadline, self._clock)
@@ -161,12 +166,15 @@ class AwsCluster(ClusterDriver):
         if spec.volume is not None:
             raise Unsupported(
                 "a head's folder is not kept on a disk of its own here", reason="cluster.volumes", resource=spec.name,
-                hint="set head_recovery to recreate",
+                hint="leave volume out",
             )  # fmt: skip
         self._image(spec)
 
     def _check_names(self, specs: Sequence[InstanceSpec], token: Token, deadline: datetime) -> None:
         """Raise AlreadyExists for a name that an instance which this driver knows has by another token."""
+        cloud = attrs.evolve(specs[0].owner, cluster=None)
+        if cloud not in self._listed:
+            self.list(cloud, deadline=deadline)
         known = {spec.name: self._by_name.get(_key(spec.owner, spec.name)) for spec in specs}
         other = {each.id: name for name, each in known.items() if each is not None and each.token != digest(token)}
         if not other:

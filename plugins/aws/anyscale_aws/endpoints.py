@@ -4,6 +4,7 @@
 load balancer, which alone may reach the head's port through the group of the nodes.
 """
 
+import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -432,8 +433,6 @@ def _rule(port: int, ranges: Sequence[str], source: str) -> dict[str, Any]:
 
 
 def _check(spec: EndpointSpec) -> None:
-    import ipaddress
-
     try:
         ipaddress.IPv4Address(spec.target_address)
     except ValueError:

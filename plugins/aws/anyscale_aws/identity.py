@@ -11,11 +11,13 @@ from typing import Any
 
 import attrs
 
-from anyscale_aws import policies, proof
+from anyscale_aws import policies
+from anyscale_aws import proof as proofs
 from anyscale_aws.busy import Busy
 from anyscale_aws.client import Aws, Sessions
 from anyscale_aws.config import read_settings, region_of
 from anyscale_aws.errors import check_deadline
+from anyscale_aws.grants import GrantName
 from anyscale_aws.names import Path, prefix, profile_name
 from anyscale_aws.permissions import permissions_for
 from anyscale_aws.tags import check_name, digest, fingerprint, pairs, tagged
@@ -131,18 +133,18 @@ class AwsIdentity(IdentityDriver):
         check_deadline(deadline, self._clock)
         # On a node the settings are the cloud's, and the role in them is the control plane's to assume, not the node's.
         own = Aws(attrs.evolve(self._settings, role_arn="", external_id=""), self._region, self._clock, self._sessions)
-        document = proof.sign(
+        document = proofs.sign(
             own.credentials(deadline), endpoint=self._endpoint(), region=self._sts_region(), audience=audience,
             now=self._clock.now(),
         )  # fmt: skip
         return Proof(provider=self.provider, document=Secret(document))
 
-    def verify(self, proof_: Proof, *, audience: str, deadline: datetime) -> Principal:
+    def verify(self, proof: Proof, *, audience: str, deadline: datetime) -> Principal:
         check_deadline(deadline, self._clock)
-        document = proof_.document.reveal()
-        if proof_.provider != self.provider and document:
-            raise Unauthenticated(f"the proof is of provider {proof_.provider!r}, not of AWS", reason="FORGED")
-        headers = proof.read(document, audience=audience, endpoint=self._endpoint(), now=self._clock.now())
+        document = proof.document.reveal()
+        if proof.provider != self.provider and document:
+            raise Unauthenticated(f"the proof is of provider {proof.provider!r}, not of AWS", reason="FORGED")
+        headers = proofs.read(document, audience=audience, endpoint=self._endpoint(), now=self._clock.now())
         caller = self._ask_sts(headers, deadline)
         account = self._aws.account(deadline)
         if caller.account != account:
@@ -276,8 +278,6 @@ class AwsIdentity(IdentityDriver):
 
     def _remove_grants(self, role: str, of: str, deadline: datetime) -> None:
         """Remove the grants on a role: of a role of ours all, of an adopted one those that the identity was given."""
-        from anyscale_aws.grants import GrantName
-
         pages = self._aws.pages("iam", "list_role_policies", deadline, next=("Marker", "Marker"), RoleName=role)
         for name in [name for page in pages for name in page["PolicyNames"]]:
             parsed = GrantName.parse(name)
@@ -307,7 +307,7 @@ class AwsIdentity(IdentityDriver):
         suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
         return self._settings.endpoint_url or f"https://sts.{self._sts_region()}.{suffix}"
 
-    def _ask_sts(self, headers: Mapping[str, str], deadline: datetime) -> proof.Caller:
+    def _ask_sts(self, headers: Mapping[str, str], deadline: datetime) -> proofs.Caller:
         """Send the node's request to STS itself, and return whom it names."""
         token = _PROVEN.set(headers)
         try:
@@ -322,7 +322,7 @@ class AwsIdentity(IdentityDriver):
             ) from error
         finally:
             _PROVEN.reset(token)
-        return proof.Caller(account=found["Account"], arn=found["Arn"])
+        return proofs.Caller(account=found["Account"], arn=found["Arn"])
 
 
 def _carry_proof(params: dict[str, Any], **_: Any) -> None:
@@ -330,7 +330,7 @@ def _carry_proof(params: dict[str, Any], **_: Any) -> None:
     headers = _PROVEN.get()
     if headers is not None:
         params["headers"].update(headers)
-        params["body"] = proof.BODY
+        params["body"] = proofs.BODY
 
 
 def _profile(found: Mapping[str, Any], path: Path) -> Profile:

@@ -146,6 +146,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2:CreateSecurityGroup", "groups+made", "the group of the nodes"),
         ("ec2:CreateSecurityGroup", "vpcs", "the group of the nodes, in an adopted network too"),
         ("ec2:AuthorizeSecurityGroupIngress", "groups+ours", "nodes reach each other"),
+        ("ec2:AuthorizeSecurityGroupIngress", "rules+made", "nodes reach each other"),
         ("ec2:CreateTags", "network+created", "the owner's tags are part of each creating call"),
     ),
     "networking.get": (
@@ -187,7 +188,10 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2:CreateTags", "groups+created CreateSecurityGroup", "the owner's tags are part of the creating call"),
         ("ec2:CreateTags", "groups+ours", "an endpoint that moves says so"),
         ("ec2:AuthorizeSecurityGroupIngress", "groups+ours", "clients reach the head"),
+        ("ec2:AuthorizeSecurityGroupIngress", "rules+made", "clients reach the head"),
+        ("ec2:CreateTags", "rules+created AuthorizeSecurityGroupIngress", "the owner's tags are part of the creating call"),
         ("ec2:RevokeSecurityGroupIngress", "groups+ours", "and no longer the one before"),
+        ("ec2:RevokeSecurityGroupIngress", "rules+ours", "and no longer the one before"),
         ("ec2:DescribeInstances", ANY, "the head's interface"),
         ("ec2:ModifyNetworkInterfaceAttribute", "interfaces+ours", "the endpoint's group goes on the head's interface"),
         ("ec2:ModifyNetworkInterfaceAttribute", "groups+ours", "the endpoint's group goes on the head's interface"),
@@ -206,6 +210,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2:DescribeSecurityGroups", ANY, "what there is"),
         ("ec2:CreateTags", "groups+ours", "an endpoint that goes says so"),
         ("ec2:RevokeSecurityGroupIngress", "groups+ours", "the way to the nodes is closed"),
+        ("ec2:RevokeSecurityGroupIngress", "rules+ours", "the way to the nodes is closed"),
         ("ec2:DeleteSecurityGroup", "groups+ours", "the group of the endpoint"),
         ("ec2:DescribeInstances", ANY, "the head's interface"),
         ("ec2:ModifyNetworkInterfaceAttribute", "interfaces+ours", "the endpoint's group leaves the head's interface"),
@@ -227,7 +232,7 @@ KINDS = {
     "launched": ("instance", "volume", "network-interface", "spot-instances-request"), "instances": ("instance",),
     "vpcs": ("vpc",),
     "subnets": ("subnet",), "gateways": ("internet-gateway",), "tables": ("route-table",), "ends": ("vpc-endpoint",),
-    "groups": ("security-group", "security-group-rule"), "interfaces": ("network-interface",),
+    "groups": ("security-group",), "rules": ("security-group-rule",), "interfaces": ("network-interface",),
     "network": ("vpc", "subnet", "internet-gateway", "vpc-endpoint", "security-group", "security-group-rule"),
 }  # fmt: skip
 

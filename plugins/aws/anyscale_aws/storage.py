@@ -47,7 +47,7 @@ from anyscale_core.errors import (
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
-from anyscale_core.models.owner import TAG_CLOUD, TAG_PLANE, Owner
+from anyscale_core.models.owner import RESERVED_TAGS, TAG_CLOUD, TAG_PLANE, Owner
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 
@@ -394,8 +394,6 @@ class AwsStorage(StorageDriver):
 
     def _let_go(self, bucket: str, deadline: datetime) -> None:
         """Take our tags off a bucket of the customer's."""
-        from anyscale_core.models.owner import RESERVED_TAGS
-
         there = self._tags(bucket, deadline) or {}
         ours = {TAG_TOKEN, TAG_SPEC, TAG_KIND, *RESERVED_TAGS}
         left = {key: value for key, value in there.items() if key not in ours}

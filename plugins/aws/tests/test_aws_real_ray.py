@@ -1,5 +1,6 @@
 """A cluster on simulated EC2 whose machines really run: from ``anyscale-core run`` to a finished Ray job."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,14 +49,24 @@ def simulator() -> Iterator[AwsSimulator]:
         machines.close()
 
 
+@pytest.fixture
+def simulator_home() -> Iterator[Path]:
+    """A home with a short path: Ray's sockets lie below it."""
+    home = Path(tempfile.mkdtemp(prefix="acs-"))
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
 @pytest.mark.real_ray
 @pytest.mark.timeout(240)
-def test_a_job_runs_on_an_aws_cluster_and_nothing_is_left_of_it(simulator: AwsSimulator, tmp_path: Path) -> None:
+def test_a_job_runs_on_an_aws_cluster_and_nothing_is_left_of_it(
+    simulator: AwsSimulator, simulator_home: Path, tmp_path: Path
+) -> None:
     timing = Timing(pending=timedelta(seconds=0.5), shutting_down=timedelta(seconds=0.5))
     account = simulator.account(ACCOUNT, region=REGION, timing=timing)
     account.images[IMAGE] = "x86_64"
     key = simulator.issue(account.administrator())
-    home = Path(tempfile.mkdtemp(prefix="acs-"))
+    home = simulator_home
     settings = {
         "endpoint_url": simulator.url, "image": IMAGE, "python": sys.executable, "zones": [f"{REGION}a"],
         "instance_types": ["c7i.large"],

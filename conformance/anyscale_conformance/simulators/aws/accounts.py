@@ -246,5 +246,8 @@ class Account:
 
     def close(self) -> None:
         """Forget everything in the account."""
+        for name, (_, owner) in list(s3_backends.bucket_accounts.items()):
+            if owner == self.id:
+                del s3_backends.bucket_accounts[name]
         for backends in (ec2_backends, iam_backends, s3_backends, elbv2_backends):
             backends.pop(self.id, None)

@@ -32,6 +32,7 @@ def check(exchange: "Exchange") -> None:
     documents = [key.policy] if key.policy is not None else exchange.account.policies_of(key.role)
     action = f"{PREFIXES.get(service, service)}:{exchange.action}"
     for needed, resource, context in _asked(exchange, action):
+        context = {**context, "aws:RequestedRegion": exchange.account.region, "aws:PrincipalArn": key.principal}
         if policies.allows(documents, action=needed, resource=resource, context=context):
             continue
         message = f"{key.principal} is not authorized to perform: {needed} on resource: {resource}"
@@ -73,6 +74,11 @@ def _asked_of_ec2(exchange: "Exchange", action: str) -> list[tuple[str, str, dic
                 asked.append(("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}))
     elif exchange.action.startswith("Describe"):
         return [(action, "*", {})]
+    elif exchange.action == "CreateTags":
+        kinds = {id: _kind(id) for id in params.many("ResourceId")}
+        return [
+            (action, f"{stem}:{kind}/{id}", _tags_there(account.ec2.tags.get(id, {}))) for id, kind in kinds.items()
+        ]
     elif made:
         kind = next(iter(made))
         asked.append((action, f"{stem}:{kind}/*", _tags_wanted(made[kind])))
@@ -87,11 +93,20 @@ def _asked_of_ec2(exchange: "Exchange", action: str) -> list[tuple[str, str, dic
     return asked or [(action, "*", {})]
 
 
+def _kind(id: str) -> str:
+    """Return the kind of thing that an id of EC2 names."""
+    return {"sg": "security-group", "i": "instance", "vol": "volume", "eni": "network-interface"}.get(
+        id.partition("-")[0], "vpc"
+    )
+
+
 def _asked_of_elb(exchange: "Exchange", action: str) -> list[tuple[str, str, dict[str, str]]]:
     params, account = exchange.params, exchange.account
     if exchange.action.startswith("Describe"):
         return [(action, "*", {})]
-    arn = params.one("LoadBalancerArn") or params.one("TargetGroupArn")
+    # moto calls every balancer an application one.
+    given = params.one("LoadBalancerArn") or params.one("TargetGroupArn")
+    arn = given.replace(":loadbalancer/app/", ":loadbalancer/net/")
     wanted = {tag.one("Key"): tag.one("Value") for tag in params.below("Tags").parts("member")}
     if not arn:
         kind = "loadbalancer/net" if exchange.action == "CreateLoadBalancer" else "targetgroup"
@@ -99,8 +114,8 @@ def _asked_of_elb(exchange: "Exchange", action: str) -> list[tuple[str, str, dic
         asked = [(action, arn, _tags_wanted(wanted))]
         context = {**_tags_wanted(wanted), "elasticloadbalancing:CreateAction": exchange.action}
         return [*asked, ("elasticloadbalancing:AddTags", arn, context)]
-    found = {**account.elb.load_balancers, **account.elb.target_groups}.get(arn)
-    there = {} if found is None else account.elb.tagging_service.get_tag_dict_for_resource(arn)
+    found = {**account.elb.load_balancers, **account.elb.target_groups}.get(given)
+    there = {} if found is None else account.elb.tagging_service.get_tag_dict_for_resource(given)
     return [(action, arn, {**_tags_there(there), **_tags_wanted(wanted)})]
 
 
