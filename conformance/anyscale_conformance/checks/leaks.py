@@ -48,7 +48,7 @@ def nothing_is_left_after_a_failure(ctx: Context) -> None:
     """Lets each write of a create fail for good, in five ways; what is left must be nothing, or in the owner's list."""
     it = ctx.it
     for position in ctx.positions(it):
-        for category in filter(ctx.answers, FAILURES):
+        for category in (each for each in FAILURES if ctx.answers(each)):
             spec = it.spec()
             before = {item.key for item in ctx.inventory()}
             fault = ctx.inject(Effect.REFUSE, at=position, count=None, category=category)
