@@ -119,7 +119,7 @@ def _expect_level(found: tuple[list[str], list[str]], objects: list[str], prefix
 
 @check("S-OBJ-05", slots=("storage",))
 def keys_are_kept_as_they_are(ctx: Context) -> None:
-    """Puts keys of every kind, each with its name in it; "//", "\\\\" and dots are keys of their own or refused, not folded."""
+    """Puts keys of every kind, each with its own name in it; "//", backslashes and dots are kept or refused, never folded."""
     where = _bucket(ctx)
     root, below = Store(ctx, where), Store(ctx, where, "p/")
     for key in KEYS:
