@@ -201,7 +201,8 @@ class AwsCluster(ClusterDriver):
                     made = self._run(rest, place, marks, len(group.specs) - len(rest.specs), outcomes, deadline)
                     rest = rest.rest(made)
             except CapacityUnavailable as stockout:
-                error = stockout if error is None else _everywhere(stockout)
+                # Where EC2 may choose the zone, it has looked in all of them.
+                error = stockout if error is None and place.key else _everywhere(stockout)
                 if stockout.scope not in FULL:
                     break
             if not rest.specs:
