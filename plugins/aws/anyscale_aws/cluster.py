@@ -426,7 +426,7 @@ def _everywhere(error: CapacityUnavailable) -> CapacityUnavailable:
     """Return a stockout as one of every place that was allowed."""
     return CapacityUnavailable(
         error.message,
-        reason="REGION",
+        reason="REGION" if error.reason == "ZONE" else error.reason,
         scope=Scope.REGION,
         vendor=error.vendor,
         resource=error.resource,
