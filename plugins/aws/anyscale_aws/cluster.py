@@ -1,7 +1,8 @@
 """ClusterDriver: EC2. A batch of equal specs is one RunInstances with a client token of the core's.
 
-EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed: before its first create for
-a cloud it lists it, unless it has already, as a control plane does. Whose an instance is does not change, so it is asked for once.
+EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed: before its first create
+for a cloud it lists it, unless it has already, as a control plane does. Whose an instance is does not change, so it is asked for
+once.
 """
 
 from collections import OrderedDict
