@@ -1,7 +1,8 @@
 """ClusterDriver: EC2. A batch of equal specs is one RunInstances with a client token of the core's.
 
-EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed: before its first create for
-a cloud it lists it, unless it has already, as a control plane does. Whose an instance is does not change: asked for once.
+EC2 knows no unique names, so a name that is taken is noticed by what this driver has made or listed: before its first create
+for a cloud it lists it, unless it has already, as a control plane does. Whose an instance is does not change, so it is asked for
+once.
 """
 
 from collections import OrderedDict
@@ -201,7 +202,8 @@ class AwsCluster(ClusterDriver):
                     made = self._run(rest, place, marks, len(group.specs) - len(rest.specs), outcomes, deadline)
                     rest = rest.rest(made)
             except CapacityUnavailable as stockout:
-                error = stockout if error is None else _everywhere(stockout)
+                # Where EC2 may choose the zone, it has looked in all of them.
+                error = stockout if error is None and place.key else _everywhere(stockout)
                 if stockout.scope not in FULL:
                     break
             if not rest.specs:
@@ -425,7 +427,7 @@ def _everywhere(error: CapacityUnavailable) -> CapacityUnavailable:
     """Return a stockout as one of every place that was allowed."""
     return CapacityUnavailable(
         error.message,
-        reason="REGION",
+        reason="REGION" if error.reason == "ZONE" else error.reason,
         scope=Scope.REGION,
         vendor=error.vendor,
         resource=error.resource,
