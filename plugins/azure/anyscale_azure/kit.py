@@ -4,6 +4,7 @@ Its oracle reads the simulator's own books, past ARM and past the drivers. Nothi
 """
 
 import atexit
+import hashlib
 import re
 import ssl
 import threading
@@ -73,8 +74,11 @@ class StampedCarrier(AzureCarrier):
         found = STAMP.search(request.body.decode() if isinstance(request.body, bytes) else str(request.body or ""))
         meta = str(request.headers.get("x-ms-meta-anyscale_core_tags", ""))
         stamp = found.group(1) if found else meta
-        is_named = "/roleAssignments/" in wired.names[0]  # its name is derived from what it grants
-        return attrs.evolve(wired, token=f"{stamp}@{wired.names[0]}" if stamp or is_named else "")
+        if (
+            "/roleAssignments/" in wired.names[0]
+        ):  # its name is derived from whom it is for, its body from all it grants
+            stamp = hashlib.sha256(str(request.body).encode()).hexdigest()[:16]
+        return attrs.evolve(wired, token=f"{stamp}@{wired.names[0]}" if stamp else "")
 
 
 class Furnished(AzureStorage):

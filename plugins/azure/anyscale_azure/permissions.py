@@ -160,6 +160,25 @@ NEEDS: dict[str, tuple[Need, ...]] = {
 }  # fmt: skip
 
 
+LINKED = "in part"
+WITHIN: dict[str, tuple[str, ...]] = {
+    "cluster.create": (
+        f"{_NET}/networkInterfaces/write", f"{_NET}/publicIPAddresses/write", "Microsoft.Compute/disks/write",
+        f"{_UAI}/assign/action", _FIND_PERSON[0], _FIND_NETWORK[0],
+    ),
+    "identity.create": (
+        f"{_UAI}/federatedIdentityCredentials/read", f"{_UAI}/federatedIdentityCredentials/write",
+        "Microsoft.Resources/tags/write",
+    ),
+    "identity.delete": (
+        f"{_UAI}/federatedIdentityCredentials/delete", f"{_ROLE}/delete", "Microsoft.Resources/tags/write",
+    ),
+    "storage.create": (f"{_ACCOUNT}/write",),
+    "storage.delete": (f"{_BLOBS}/write", f"{_ROLE}/delete"),
+}  # fmt: skip
+"""Rights that a verb needs for some specs, or that ARM asks for as part of another request."""
+
+
 def permissions_for(features: Iterable[str], settings: Settings) -> tuple[Permission, ...]:
     """Return what these features need, each once. Raises InvalidRequest for one that no driver has."""
     wanted = tuple(dict.fromkeys(features))
@@ -168,10 +187,15 @@ def permissions_for(features: Iterable[str], settings: Settings) -> tuple[Permis
         raise InvalidRequest(f"no feature {', '.join(unknown)}", reason="FIELD", hint=hint)
     where = {_SUB: settings.subscription, _GROUP: settings.group}
     return tuple(
-        Permission(action=action, resource=where[scope], feature=feature, reason=reason)
+        Permission(action=action, resource=where[scope], feature=_feature(feature, action), reason=reason)
         for feature in wanted
         for action, scope, reason in dict.fromkeys(NEEDS[feature])
     )
+
+
+def _feature(feature: str, action: str) -> str:
+    """Return the verb; marked where ARM asks for the right along with another request, or for some specs alone."""
+    return f"{feature} ({LINKED})" if action.endswith("/join/action") or action in WITHIN.get(feature, ()) else feature
 
 
 def custom_role(permissions: Iterable[Permission], *, name: str, scope: str) -> dict[str, Any]:

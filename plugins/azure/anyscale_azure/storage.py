@@ -88,7 +88,11 @@ class AzureStorage(StorageDriver):
         found = self._find(name, owner, deadline)
         if found is None:
             return Deletion.ALREADY_ABSENT
-        if not found.adopted and not containers.is_empty(self._azure, found.container, deadline):
+        try:
+            is_empty = found.adopted or containers.is_empty(self._azure, found.container, deadline)
+        except NotFound:  # somebody else's delete was quicker
+            return Deletion.ALREADY_ABSENT
+        if not is_empty:
             raise Conflict(f"bucket {name!r} is not empty", reason="NOT_EMPTY", resource=name, hint="empty it first")
         scope = self._scope(found)
         if found.adopted:
