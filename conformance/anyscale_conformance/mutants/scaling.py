@@ -42,12 +42,15 @@ class ATokenPerItem(ReferenceKit):
             return tuple(outcome for outcomes in one_by_one for outcome in outcomes)
 
 
-@mutant("An item of a batch that was deleted is made anew by a repeat.", caught_by=("C-SCA-01",))
+@mutant("An item of a batch that was deleted comes back under its old id by a repeat.", caught_by=("C-SCA-01",))
 class RevivesTheDeleted(ReferenceKit):
     class Cluster(FakeClusterDriver):
         def _make(self, spec: InstanceSpec, earlier: Machine | None, made: builtins.list[str]) -> Outcome:
             alive = earlier is not None and self._is_alive(earlier.id)
-            return super()._make(spec, earlier if alive else None, made)
+            outcome = super()._make(spec, earlier if alive else None, made)
+            if earlier is None or alive or not isinstance(outcome, Created):
+                return outcome
+            return Created(instance=attrs.evolve(outcome.instance, id=InstanceId(earlier.id)))
 
 
 @mutant("A batch with one spent item is refused, and the others of it are deleted too.", caught_by=("C-SCA-01",))
