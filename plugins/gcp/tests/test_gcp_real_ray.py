@@ -78,10 +78,13 @@ def test_a_cloud_is_set_up_a_job_runs_on_its_machines_and_nothing_stays(world: W
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{consoles}"
         return done.stdout
 
-    cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
-    assert len(made(world)) > len(before)
-    said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
-    assert "computed at 127." in said
-    cli("cloud", "delete", "gcp", "--delete-data")
-    assert made(world) == before
-    assert world.simulator.faults == []
+    try:
+        cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
+        assert len(made(world)) > len(before)
+        said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
+        assert "computed at 127." in said
+        cli("cloud", "delete", "gcp", "--delete-data")
+        assert made(world) == before
+        assert world.simulator.faults == []
+    finally:
+        cli("stop")
