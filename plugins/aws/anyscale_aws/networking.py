@@ -78,7 +78,7 @@ class AwsNetworking(NetworkingDriver):
     def __init__(self, config: DriverConfig, sessions: Sessions | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._aws = Aws(self._settings, region_of(config), config.clock, sessions)
+        self._aws = Aws.shared(self._settings, region_of(config), config.clock, sessions)
         self._busy = Busy()
         self._endpoints = Endpoints(self._aws, self._settings)
 

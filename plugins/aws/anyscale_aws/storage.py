@@ -90,7 +90,7 @@ class AwsStorage(StorageDriver):
         self._settings = read_settings(config)
         self._clock = config.clock
         self._region = region_of(config)
-        self._aws = Aws(self._settings, self._region, config.clock, sessions)
+        self._aws = Aws.shared(self._settings, self._region, config.clock, sessions)
         self._busy = Busy()
         self._seen: dict[tuple[str, str, str], Found] = {}
 

@@ -1,0 +1,34 @@
+"""The operations that this plugin uses, where a service has many more.
+
+botocore makes a method for every operation of a service's model in every client: 830 for EC2. Its models are cut down to these
+before the first client is made of them, which makes clients several times sooner and keeps most of EC2's model out of memory.
+"""
+
+from collections.abc import Mapping
+
+OPERATIONS: Mapping[str, frozenset[str]] = {
+    "ec2": frozenset(
+        "AttachInternetGateway AuthorizeSecurityGroupIngress CreateInternetGateway CreateRoute CreateSecurityGroup "
+        "CreateSubnet CreateTags CreateVpc CreateVpcEndpoint DeleteInternetGateway DeleteSecurityGroup DeleteSubnet DeleteVpc "
+        "DeleteVpcEndpoints DescribeAvailabilityZones DescribeInstanceTypeOfferings DescribeInstances "
+        "DescribeInternetGateways DescribeNetworkInterfaces DescribeRouteTables DescribeSecurityGroups "
+        "DescribeSpotInstanceRequests DescribeSpotPriceHistory DescribeSubnets DescribeVpcEndpoints DescribeVpcs "
+        "DetachInternetGateway ModifyNetworkInterfaceAttribute RevokeSecurityGroupIngress RunInstances "
+        "TerminateInstances".split()
+    ),
+    "iam": frozenset(
+        "AddRoleToInstanceProfile CreateInstanceProfile CreateRole DeleteInstanceProfile DeleteRole DeleteRolePolicy "
+        "GetInstanceProfile GetRole ListInstanceProfiles ListRolePolicies PutRolePolicy "
+        "RemoveRoleFromInstanceProfile".split()
+    ),
+    "s3": frozenset(
+        "CreateBucket DeleteBucket DeleteBucketTagging GetBucketCors GetBucketLifecycleConfiguration GetBucketLocation "
+        "GetBucketPolicy GetBucketTagging GetPublicAccessBlock ListObjectsV2 PutBucketCors PutBucketLifecycleConfiguration "
+        "PutBucketPolicy PutBucketTagging PutPublicAccessBlock".split()
+    ),
+    "elbv2": frozenset(
+        "CreateListener CreateLoadBalancer CreateTargetGroup DeleteLoadBalancer DeleteTargetGroup DeregisterTargets "
+        "DescribeListeners DescribeLoadBalancers DescribeTargetGroups DescribeTargetHealth RegisterTargets".split()
+    ),
+}
+"""By the service's name in botocore; a service that is not here is whole, such as STS, which botocore itself asks, too."""
