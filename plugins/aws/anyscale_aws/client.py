@@ -1,8 +1,9 @@
 """The one door to AWS's SDK: sessions, clients, timeouts and credentials. botocore is loaded by the first call.
 
-A cloud has one session, which its drivers share: the control plane's own credentials or, with ``role_arn``, those of the customer's role, assumed with
-its ExternalId and renewed before they end. SDK retries are off: the core counts attempts on the wire. A client has the timeout
-that it was made with, so there are some for each service: a call gets the longest that its deadline leaves room for.
+A cloud has one session, which its drivers share: the control plane's own credentials or, with ``role_arn``, those of the
+customer's role, assumed with its ExternalId and renewed before they end. SDK retries are off: the core counts attempts on the
+wire. A client has the timeout that it was made with, so there are some for each service: a call gets the longest that its
+deadline leaves room for.
 """
 
 import functools

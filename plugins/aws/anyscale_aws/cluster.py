@@ -424,7 +424,9 @@ def _refuse(group: Group, error: CloudError, outcomes: dict[int, Outcome]) -> No
 
 
 def _everywhere(error: CapacityUnavailable) -> CapacityUnavailable:
-    """Return a stockout as one of every place that was allowed."""
+    """Return a stockout as one of every place that was allowed; one of addresses stays one of the network's subnets."""
+    if error.scope is Scope.SUBNET:
+        return error
     return CapacityUnavailable(
         error.message,
         reason="REGION" if error.reason == "ZONE" else error.reason,

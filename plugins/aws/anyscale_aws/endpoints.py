@@ -128,8 +128,8 @@ class Endpoints:
                     f"what this token made, {spec.name}, has been withdrawn", reason="TOKEN_SPENT", resource=spec.name
                 )
             record = self._add(spec, token, print, network, deadline)
-        elif record.tags.get(TAG_SPEC) != print and token[:SPENT_DIGITS] not in record.spent:
-            record = self._move(record, spec, token, print, deadline)
+        elif record.tags.get(TAG_TOKEN) != token and token[:SPENT_DIGITS] not in record.spent:
+            record = self._ordered(record, spec, token, print, deadline)
         self._open(record, network, deadline)
         balancers = self._balancers(deadline) if record.way is Kind.NLB else {}
         return self._show(record, balancers, deadline)
@@ -253,11 +253,12 @@ class Endpoints:
         )  # fmt: skip
         return Record(group=made["GroupId"], vpc=network.vpc, tags=tags)
 
-    def _move(self, record: Record, spec: EndpointSpec, token: str, print: str, deadline: datetime) -> Record:
-        """Lead a way in to another target: what led to the old one goes first, and then the record says so."""
-        if record.way is Kind.NLB:
+    def _ordered(self, record: Record, spec: EndpointSpec, token: str, print: str, deadline: datetime) -> Record:
+        """Let a newer order count: what led to another target than its own goes first, and then the record says so."""
+        moves = record.tags.get(TAG_SPEC) != print
+        if moves and record.way is Kind.NLB:
             self._unbalance(record, deadline)
-        else:
+        elif moves:
             self._take_off(record, deadline)
             self._close(record.group, record.port, self._ranges(record), deadline)
         changed = {TAG_TOKEN: token, TAG_SPEC: print, TAG_TARGET: _target(spec), TAG_SPENT: _spent(record)}

@@ -16,7 +16,7 @@ from anyscale_aws.client import Aws, Sessions
 from anyscale_aws.config import read_settings, region_of
 from anyscale_aws.errors import check_deadline
 from anyscale_aws.grants import GrantName
-from anyscale_aws.names import Path, profile_name
+from anyscale_aws.names import Path, bucket_name, profile_name
 from anyscale_aws.names import prefix as path_prefix
 from anyscale_aws.proof import stamp
 from anyscale_aws.tags import (
@@ -119,10 +119,11 @@ class AwsStorage(StorageDriver):
                 )  # fmt: skip
             if spec.adopt is not None:
                 return self._show(self._adopt(spec, tags, deadline))
-            self._add(spec.name, tags, deadline)
-            for _, put in self._steps(spec, spec.name, deadline):
+            bucket = bucket_name(owner, spec.name)
+            self._add(bucket, tags, deadline)
+            for _, put in self._steps(spec, bucket, deadline):
                 put()
-            return self._show(Found(name=spec.name, bucket=spec.name, tags=tags))
+            return self._show(Found(name=spec.name, bucket=bucket, tags=tags))
 
     def get(self, name: str, *, owner: Owner, deadline: datetime) -> Bucket:
         return self._show(self._read(name, owner, deadline))
@@ -234,27 +235,27 @@ class AwsStorage(StorageDriver):
     def _there(self, spec: BucketSpec, owner: Owner, tags: Mapping[str, str], deadline: datetime) -> Found | None:
         """Return what an earlier call with this token made, if any. Raises AlreadyExists and Conflict(TOKEN_MISMATCH)."""
         own = {TAG_PLANE: owner.plane, TAG_CLOUD: owner.cloud}
-        others = list(self._tagged({**own, TAG_TOKEN: tags[TAG_TOKEN]}, deadline))
-        named = self._tags(spec.name, deadline)
-        if named is not None and not named:
-            raise _foreign(spec.name)
-        candidates = [*others, *([Found(name=named.get(TAG_NAME, ""), bucket=spec.name, tags=named)] if named else [])]
-        if not named or named.get(TAG_PLANE) != owner.plane:
+        candidates = list(self._tagged({**own, TAG_TOKEN: tags[TAG_TOKEN]}, deadline))
+        bucket = bucket_name(owner, spec.name)
+        named = self._tags(bucket, deadline)
+        if named is None:
             candidates += self._tagged({**own, TAG_NAME: spec.name}, deadline)
+        elif all(named.get(key) == value for key, value in own.items()):
+            candidates.append(Found(name=named.get(TAG_NAME, ""), bucket=bucket, tags=named))
+        else:
+            raise _foreign(bucket)
         for each in candidates:
-            mine = all(each.tags.get(key) == value for key, value in own.items())
-            if mine and each.tags.get(TAG_TOKEN) == tags[TAG_TOKEN]:
-                if each.name == spec.name and each.tags.get(TAG_SPEC) == tags[TAG_SPEC] and owner.owns(each.tags):
+            same = each.name == spec.name and each.tags.get(TAG_SPEC) == tags[TAG_SPEC] and owner.owns(each.tags)
+            if each.tags.get(TAG_TOKEN) == tags[TAG_TOKEN]:
+                if same:
                     return each
                 raise Conflict(
                     f"the token has made the bucket {each.name} otherwise", reason="TOKEN_MISMATCH", resource=spec.name
                 )
-            if mine and each.name == spec.name:
+            if each.name == spec.name:
                 raise AlreadyExists(
                     f"there is a bucket {spec.name}", reason="OWNED", resource=spec.name, hint="choose another name"
                 )
-            if each.bucket == spec.name and spec.adopt is None:
-                raise _foreign(spec.name)
         return None
 
     def _tags(self, bucket: str, deadline: datetime) -> dict[str, str] | None:
@@ -283,9 +284,10 @@ class AwsStorage(StorageDriver):
             check_name(name, "a bucket")
         except InvalidRequest:
             raise missing from None
-        tags = self._tags(name, deadline) if len(name) > 2 else None
+        bucket = bucket_name(owner, name)
+        tags = self._tags(bucket, deadline)
         if tags and owner.owns(tags) and tags.get(TAG_NAME) == name and tags.get(TAG_KIND) == MADE:
-            return self._remembered(Found(name=name, bucket=name, tags=tags))
+            return self._remembered(Found(name=name, bucket=bucket, tags=tags))
         for found in self._tagged({**owner.tags(), TAG_NAME: name, TAG_KIND: ADOPTED}, deadline):
             return self._remembered(found)
         raise missing
@@ -508,5 +510,5 @@ def check_prefix(prefix: str) -> str:
 def _foreign(name: str) -> CloudError:
     return AlreadyExists(
         f"the bucket {name} is somebody else's", reason="FOREIGN", resource=name,
-        hint="bucket names are shared by all of AWS: choose another, or adopt it",
+        hint="bucket names are shared by all of AWS: choose another name",
     )  # fmt: skip

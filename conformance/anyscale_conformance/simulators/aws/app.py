@@ -24,6 +24,7 @@ from anyscale_conformance.simulators.aws import (
     catalogue,
     compute,
     identities,
+    lists,
     networks,
     quicker,
     sts,
@@ -181,6 +182,7 @@ class AwsSimulator:
             code, status = ("RequestLimitExceeded", 503) if exchange.service == "ec2" else ("Throttling", 400)
             raise Refusal("SlowDown" if exchange.service == "s3" else code, "Rate exceeded", status=status)
         account.settle()
+        balancers.settle(account)
         authority.check(exchange)
         handler = HANDLERS.get((exchange.service, action))
         if handler is not None:
@@ -223,6 +225,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     **buckets.HANDLERS,
     **catalogue.HANDLERS,
     **identities.HANDLERS,
+    **lists.HANDLERS,
     **sts.HANDLERS,
     **tagging.HANDLERS,
 }

@@ -63,7 +63,9 @@ def describe_offerings(exchange: "Exchange") -> Answer:
         and (zones is None or offering["Location"] in zones)
         and not account.withdrawn & {(offering["InstanceType"], offering["Location"]), (offering["InstanceType"], "")}
     ]
-    page, token = paged(found, size=OFFERINGS_PAGE, token=params.one("NextToken"))
+    page, token = paged(
+        found, size=OFFERINGS_PAGE, token=params.one("NextToken"), key=lambda o: f"{o['InstanceType']} {o['Location']}"
+    )
     shown = items(
         "instanceTypeOfferingSet",
         (fields(instanceType=o["InstanceType"], locationType=o["LocationType"], location=o["Location"]) for o in page),
@@ -80,7 +82,7 @@ def describe_spot_prices(exchange: "Exchange") -> Answer:
         for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"][account.region]
         if not wanted or offering["InstanceType"] in wanted
     ]
-    page, token = paged(pairs, size=OFFERINGS_PAGE, token=params.one("NextToken"))
+    page, token = paged(pairs, size=OFFERINGS_PAGE, token=params.one("NextToken"), key=" ".join)
     shown = items(
         "spotPriceHistorySet",
         (
