@@ -134,6 +134,11 @@ def items(name: str, children: Iterable[str]) -> str:
     return node(name, *(f"<item>{child}</item>" for child in children))
 
 
+def members(name: str, values: Iterable[object]) -> str:
+    """Return a list of texts as the query protocol writes it."""
+    return node(name, *(f"<member>{escape(text(value))}</member>" for value in values))
+
+
 def text(value: object) -> str:
     """Return a value as AWS writes it."""
     if isinstance(value, bool):
