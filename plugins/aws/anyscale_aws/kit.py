@@ -325,15 +325,19 @@ class AwsKit(Kit):
         role = profile_name(self.scope.owner, identity)
         documents = self.account.policies_of(role)
         operations = ("PutObject", "DeleteObject") if access is Access.WRITE else ("GetObject",)
-        return all(buckets.may(self.account, list(documents), each, bucket, key, {}) for each in operations)
+        return all(
+            buckets.may(self.account, list(documents), each, self._oracle.place_of(bucket), key, {})
+            for each in operations
+        )
 
     def _share(self, bucket: str, prefix: str) -> None:
         """Let somebody else in by the bucket's own policy."""
-        found = self.account.s3.buckets[bucket]
+        place = self._oracle.place_of(bucket)
+        found = self.account.s3.buckets[place]
         document = json.loads(getattr(found, "own_policy", None) or '{"Version": "2012-10-17", "Statement": []}')
         principal = {"AWS": f"arn:aws:iam::{self.account.id}:role/{SOMEBODY}"}
         statement = {"Effect": "Allow", "Principal": principal, "Action": "s3:GetObject"}
-        document["Statement"].append({**statement, "Resource": f"arn:aws:s3:::{bucket}/{prefix}*"})
+        document["Statement"].append({**statement, "Resource": f"arn:aws:s3:::{place}/{prefix}*"})
         found.own_policy = json.dumps(document)
 
     def _foreign_proof(self, audience: str, subject: str) -> Proof:

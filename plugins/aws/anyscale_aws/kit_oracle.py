@@ -36,6 +36,16 @@ class AccountOracle:
                 [*self._instances(), *self._network(), *self._identities(), *self._buckets(), *self._endpoints()]
             )
 
+    def name_of(self, bucket: str) -> str:
+        """Return what the drivers call a bucket; its own name where they have nothing to do with it."""
+        found = self._account.s3.buckets.get(bucket)
+        tags = {} if found is None else self._account.s3.tagger.get_tag_dict_for_resource(found.arn)
+        return str(tags.get(TAG_NAME, bucket))
+
+    def place_of(self, name: str) -> str:
+        """Return where a bucket is that the drivers call so."""
+        return next((place for place in self._account.s3.buckets if self.name_of(place) == name), name)
+
     def _tags(self, id: str) -> Mapping[str, str]:
         return dict(self._account.ec2.tags.get(id, {}))
 
@@ -93,7 +103,7 @@ class AccountOracle:
             yield _part("group", group.id, tags)
         else:
             yield Item(
-                kind="endpoint", id=group.id, name=tags.get(TAG_NAME, ""), tags=tags, state=self._way_state(tags),
+                kind="endpoint", id=group.id, name=tags.get(TAG_NAME, ""), tags=shown(tags), state=self._way_state(tags),
                 detail={"target": tags.get("anyscale-core-target", "")},
             )  # fmt: skip
         for rule in group.ingress_rules:
@@ -158,7 +168,7 @@ class AccountOracle:
         return Item(
             kind="grant",
             id=holders[0] if holders else SOMEBODY,
-            name=f"{bucket}/{plain}",
+            name=f"{self.name_of(bucket)}/{plain}",
             state=access,
             detail={"policy": policy},
         )
@@ -185,8 +195,9 @@ class AccountOracle:
         for statement in document["Statement"]:
             if statement["Effect"] == "Allow":
                 principal = statement["Principal"]["AWS"].rpartition("/")[2]
-                place = statement["Resource"].rpartition(":::")[2].removesuffix("*")
-                yield Item(kind="grant", id=principal, name=place, state=Access.READ.value)
+                _, _, prefix = statement["Resource"].removesuffix("*").partition("/")
+                name = f"{self.name_of(bucket.name)}/{prefix}"
+                yield Item(kind="grant", id=principal, name=name, state=Access.READ.value)
 
 
 def _part(kind: str, id: str, tags: Mapping[str, str], **detail: str) -> Item:

@@ -14,7 +14,7 @@ from anyscale_aws import checks, vpcs
 from anyscale_aws.busy import Busy
 from anyscale_aws.client import Aws, Sessions
 from anyscale_aws.config import read_settings, region_of
-from anyscale_aws.endpoints import Endpoints, Way
+from anyscale_aws.endpoints import Endpoints
 from anyscale_aws.errors import check_deadline
 from anyscale_aws.places import ADOPTED, TAG_MODE, WAY, subnets_of
 from anyscale_aws.tags import (
@@ -29,6 +29,7 @@ from anyscale_aws.tags import (
     mapping,
     owner_of,
 )
+from anyscale_aws.ways import Way
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
