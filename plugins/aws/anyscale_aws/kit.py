@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import attrs
 from anyscale_conformance.faults.http import WireRequest
 from anyscale_conformance.faults.http_botocore import BotocoreCarrier
+from anyscale_conformance.faults.plan import Effect, Fault
 from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
-from anyscale_conformance.simulators.aws import AwsSimulator, Key, buckets, compute, sts
+from anyscale_conformance.simulators.aws import Account, AwsSimulator, Key, Spoilt, buckets, compute, sts
 
 from anyscale_aws import client
 from anyscale_aws.cluster import AwsCluster
@@ -60,6 +61,11 @@ CODES = {
     "CapacityUnavailable(SKU)": (400, "UnsupportedAvailabilityZoneException"),
 }
 """Where a service has no word of its own, the one that means it wherever it comes."""
+SPOILT = {
+    Effect.REPEAT_PAGE: Spoilt.REPEATED,
+    Effect.EXPIRE_PAGE: Spoilt.EXPIRED,
+    Effect.EMPTY_PAGE: Spoilt.EMPTY,
+}
 STATES = {"shutting-down": "deleting", "stopping": "stopped"}
 
 
@@ -72,7 +78,20 @@ def simulator() -> AwsSimulator:
 
 
 class Carrier(BotocoreCarrier):
-    """Where AWS has no client token, ours is in what the creating call writes."""
+    """Where AWS has no client token, ours is in what the creating call writes; pages are spoilt by the simulator itself."""
+
+    effects = frozenset(Effect)
+
+    def __init__(self, account: Account) -> None:
+        super().__init__(account.clock, codes=CODES)
+        self._account = account
+
+    def meet(self, request: WireRequest) -> Fault | None:
+        fault = super().meet(request)
+        if fault is None or fault.effect not in SPOILT:
+            return fault
+        self._account.spoilt = SPOILT[fault.effect]
+        return None
 
     def _wired(self, request: Any, event_name: str) -> WireRequest:
         wired = super()._wired(request, event_name)
@@ -133,7 +152,7 @@ class AwsKit(Kit):
         plane = self.simulator.account(PLANE_ACCOUNT, region=REGION)
         self.key = self.simulator.issue(plane.administrator("plane"))
         self._add_role()
-        self._carrier = Carrier(self.clock, codes=CODES)
+        self._carrier = Carrier(self.account)
         self._machines: dict[str, Key] = {}
         self._oracle = AccountOracle(self.account)
 

@@ -19,7 +19,6 @@ from anyscale_conformance.simulators.aws.wire import (
     items,
     members,
     node,
-    paged,
     query_answer,
     text,
 )
@@ -109,23 +108,23 @@ def list_role_policies(exchange: "Exchange") -> Answer:
 
 
 def _page_of_ec2(exchange: "Exchange", found: Iterable[Any]) -> tuple[list[Any], str]:
-    params, most = exchange.params, exchange.account.page_size
-    size = int(params.one("MaxResults") or most)
+    account, params = exchange.account, exchange.params
+    size = int(params.one("MaxResults", "1000"))
     if not 5 <= size <= 1000:
         raise Refusal("InvalidParameterValue", f"Value ( {size} ) for parameter maxResults is invalid.")
-    return paged(found, size=min(size, most), token=params.one("NextToken"), key=attrgetter("id"))
+    return account.page(found, size=size, token=params.one("NextToken"), key=attrgetter("id"))
 
 
 def _page_of_elb(exchange: "Exchange", found: Iterable[Any]) -> tuple[list[Any], str]:
-    params, most = exchange.params, exchange.account.page_size
-    size = min(int(params.one("PageSize") or most), most)
-    return paged(found, size=size, token=params.one("Marker"), key=attrgetter("arn"))
+    account, params = exchange.account, exchange.params
+    size = int(params.one("PageSize", "400"))
+    return account.page(found, size=size, token=params.one("Marker"), key=attrgetter("arn"))
 
 
 def _page_of_iam(exchange: "Exchange", found: Iterable[Any], key: Any = attrgetter("name")) -> tuple[list[Any], str]:
-    params, most = exchange.params, exchange.account.page_size
-    size = min(int(params.one("MaxItems") or most), most)
-    return paged(found, size=size, token=params.one("Marker"), key=key)
+    account, params = exchange.account, exchange.params
+    size = int(params.one("MaxItems", "100"))
+    return account.page(found, size=size, token=params.one("Marker"), key=key)
 
 
 def _refuse_unknown(code: str, what: str, wanted: Iterable[str], known: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyscale_conformance.simulators.aws.accounts import Account
 from anyscale_conformance.simulators.aws.signing import Refusal
-from anyscale_conformance.simulators.aws.wire import Answer, json_answer, paged
+from anyscale_conformance.simulators.aws.wire import Answer, json_answer
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import Exchange
@@ -35,8 +35,8 @@ def get_resources(exchange: "Exchange") -> Answer:
             for each in asked.get("TagFilters", [])
         )
     ]
-    size, token = min(size, account.page_size), asked.get("PaginationToken", "")
-    page, token = paged(found, size=size, token=token, key=lambda each: str(each["ResourceARN"]))
+    token = asked.get("PaginationToken", "")
+    page, token = account.page(found, size=size, token=token, key=lambda each: str(each["ResourceARN"]))
     return json_answer({"ResourceTagMappingList": page, "PaginationToken": token})
 
 

@@ -1,17 +1,14 @@
 """AWS's query protocol on the way in, and its XML and JSON on the way out."""
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from xml.sax.saxutils import escape
 
 import attrs
 
 from anyscale_conformance.simulators.aws.signing import Refusal
-
-T = TypeVar("T")
 
 REQUEST_ID = "5e0f1e0d-5a3b-4b0e-8a35-000000000001"
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
@@ -146,17 +143,3 @@ def text(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%S.000Z")
     return str(value)
-
-
-def paged(found: Iterable[T], *, size: int, token: str, key: Callable[[T], str]) -> tuple[list[T], str]:
-    """Return a page and the token of the next, in the order of their keys. Raises Refusal for a token that is none.
-
-    A token names the last thing that was shown, so what is made and deleted between two pages moves nothing else.
-    """
-    try:
-        after = base64.b32decode(token.encode()).decode()
-    except ValueError:
-        raise Refusal("InvalidPaginationToken", f"The pagination token '{token}' is not valid") from None
-    left = sorted((each for each in found if not token or key(each) > after), key=key)
-    page = left[:size]
-    return page, base64.b32encode(key(page[-1]).encode()).decode() if len(left) > size else ""
