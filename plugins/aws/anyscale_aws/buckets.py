@@ -54,7 +54,7 @@ class Buckets:
         candidates = list(self.tagged({**own, TAG_TOKEN: tags[TAG_TOKEN]}, deadline))
         bucket = bucket_name(owner, spec.name)
         named = self.tags_of(bucket, deadline)
-        if named is None:
+        if not named:
             candidates += self.tagged({**own, TAG_NAME: spec.name}, deadline)
         elif all(named.get(key) == value for key, value in own.items()):
             candidates.append(Found(name=named.get(TAG_NAME, ""), bucket=bucket, tags=named))
@@ -101,7 +101,14 @@ class Buckets:
         """Make a bucket with all that belongs to it."""
         bucket, region = bucket_name(owner, spec.name), self._aws.region
         where = {} if region == "us-east-1" else {"LocationConstraint": region}
-        self.ask("create_bucket", deadline, bucket, CreateBucketConfiguration={**where, "Tags": pairs(tags)})
+        try:
+            self.ask("create_bucket", deadline, bucket, CreateBucketConfiguration={**where, "Tags": pairs(tags)})
+        except AlreadyExists as error:
+            if error.reason != "OWNED" or self.tags_of(bucket, deadline):
+                raise
+        if not self.tags_of(bucket, deadline):
+            # Some that speak S3 take no tags in the creating call; the name alone says that such a bucket is ours.
+            self.ask("put_bucket_tagging", deadline, bucket, Tagging={"TagSet": pairs(tags)})
         for _, put in self._steps(spec, bucket, deadline):
             put()
         return Found(name=spec.name, bucket=bucket, tags=tags)

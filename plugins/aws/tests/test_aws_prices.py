@@ -9,16 +9,17 @@ from threading import Thread
 import pytest
 from anyscale_aws.offerings import PRICES, quota_code
 from anyscale_aws.prices import main, rendered
+
 from anyscale_core.models.cluster import MarketType
 
-HEAD = '''"FormatVersion","v1.0"
+HEAD = """"FormatVersion","v1.0"
 "Disclaimer","This pricing list is for informational purposes only."
 "Publication Date","2026-11-01T00:00:00Z"
 "Version","20261101000000"
 "OfferCode","AmazonEC2"
 "SKU","TermType","PriceDescription","Unit","PricePerUnit","Currency","Product Family","Instance Type","vCPU","Memory",\
 "Tenancy","Operating System","CapacityStatus","Pre Installed S/W"
-'''
+"""
 
 
 class Quiet(SimpleHTTPRequestHandler):
