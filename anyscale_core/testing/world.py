@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_core.errors import Conflict, Fault, SpecError
+from anyscale_core.errors import CloudError, Conflict, Fault, SpecError
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.identity import Access, Identity
 from anyscale_core.models.ids import InstanceId, Token
@@ -66,6 +66,7 @@ class Machine:
     stopped: bool = False
     notice: Notice | None = None
     reason: str = ""
+    failure: CloudError | None = None
 
     def state(self, now: datetime) -> InstanceState:
         """Return what the cloud says of it."""
@@ -91,6 +92,7 @@ class Machine:
             created_at=self.created_at,
             notice=self.notice,
             reason=self.reason,
+            failure=self.failure,
             tags=self.tags,
         )
 
@@ -195,6 +197,12 @@ class FakeCloud(Wire):
     def preempt(self, name: str) -> None:
         """Take an instance back, as the spot market does: it is gone at once, without a word."""
         self.kill(name)
+
+    def fail(self, name: str, failure: CloudError) -> None:
+        """Let an instance that was accepted never run: it stays, stopped, and shows why. Raises KeyError as ``kill`` does."""
+        with self.lock:
+            machine = self.machine(name)
+            machine.stopped, machine.reason, machine.failure = True, str(failure), failure
 
     def kill(self, name: str, remains: Remains = Remains.NOTHING, reason: str = "") -> None:
         """End an instance behind everybody's back. Raises KeyError when none of that name exists."""
