@@ -241,8 +241,8 @@ class Work:
         known = {node.id: node for node in self.record.nodes}
         nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
-            shared = self.cloud.shared()
-            specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
+            network, identity = self.cloud.shared().network, self.cloud.identity_of(self.record.identity)
+            specs = [self._spec(node, network=network.name, identity=identity.name) for node in nodes]
             self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
@@ -441,7 +441,7 @@ class Work:
 
     def _revoke(self) -> None:
         try:
-            answer = revoked(self.cloud, cluster_prefix(self.record.id))
+            answer = revoked(self.cloud, cluster_prefix(self.record.id), identity=self.record.identity)
         except CloudError as error:
             with self._transaction():
                 self._say("grant.retry", f"the grants will be taken away again: {error}", "WARNING")

@@ -25,9 +25,12 @@ from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import HeadReport, NodeDrain, Orders, RayNode
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
+from anyscale_core.models.selector import Selector, Term
 
 NOT_FOR_THE_WIRE = {
     NotCreated: "an outcome travels with its error beside it; see drivers/speech.py",
+    Selector: "its text travels",
+    Term: "its text travels",
     Plan: "it is printed, never read back",
 }
 
