@@ -48,6 +48,8 @@ EXTERNAL_ID = "org-conformance"
 PLANE_ACCOUNT = "999999999999"
 TYPE, IMAGE, IMAGE_X86 = "m7g.medium", "ami-0c0ffee0c0ffee000", "ami-0c0ffee0c0ffee086"
 """One vCPU, so that a quota of vCPUs is one of instances."""
+PAGE = 8
+"""Things on a page of any list: so few that the suite's longest lists have several."""
 OUR_TOKEN = re.compile(
     rb"anyscale-core-token(?:</Key><Value>|[^&]*&[^=]*Value=)([0-9a-f]{20})|PolicyName=ac\.(?:\w+\.){3}([0-9a-f]{20})\."
 )
@@ -148,7 +150,7 @@ class AwsKit(Kit):
             f"{100_000_000_000 + number % 800_000_000_000}", region=REGION, clock=self.clock
         )
         self.account.images.update({IMAGE: "arm64", IMAGE_X86: "x86_64"})
-        self.account.page_size = self.many
+        self.account.page_size = PAGE
         plane = self.simulator.account(PLANE_ACCOUNT, region=REGION)
         self.key = self.simulator.issue(plane.administrator("plane"))
         self._add_role()
