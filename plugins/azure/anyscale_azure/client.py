@@ -5,11 +5,13 @@ dicts. No policy of the pipeline repeats anything, no operation is waited for: t
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -293,13 +295,9 @@ class Azure:
     def _sender(self) -> Any:
         """Return the transport that all clients share, with a pool as large as calls are made at once."""
         if self._transport is None:
-            import requests
             from azure.core.pipeline.transport import RequestsTransport
-            from requests.adapters import HTTPAdapter
 
-            session = requests.Session()
-            size = self.settings.max_calls_at_once
-            session.mount("https://", HTTPAdapter(max_retries=False, pool_maxsize=size))
+            session = new_session(self.settings.max_calls_at_once)
             self._transport = RequestsTransport(session=session, session_owner=False)
         return self._transport
 
@@ -345,6 +343,31 @@ class Azure:
         code, message = _innermost(error, headers)
         failure = attrs.evolve(asked, code=code, message=message, status=response.status_code, headers=headers)
         return translate(failure, self.clock.now())
+
+
+def new_session(size: int) -> Any:
+    """Return a session of requests that holds ``size`` connections and asks the environment once for each host.
+
+    requests itself asks it at every request, which takes longer than all the rest of one; and it would put what ~/.netrc says of
+    a host in the place of our token.
+    """
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    proxies = cache(requests.utils.get_environ_proxies)
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+
+    class Session(requests.Session):
+        def merge_environment_settings(self, url: Any, proxies_: Any, stream: Any, verify: Any, cert: Any) -> Any:
+            parts = urlsplit(url)
+            found = {**proxies(f"{parts.scheme}://{parts.netloc}"), **(proxies_ or {})}
+            verify = bundle if verify is None or verify is True else verify
+            return super().merge_environment_settings(url, found, stream, verify, cert)
+
+    session = Session()
+    session.trust_env = False
+    session.mount("https://", HTTPAdapter(max_retries=False, pool_maxsize=size))
+    return session
 
 
 def _credential(settings: Settings) -> Any:
