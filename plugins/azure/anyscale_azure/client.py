@@ -1,11 +1,11 @@
 """The connection to Azure: the one file that knows its SDKs, and loads each at the first call that needs it.
 
-Compute and storage accounts go through the generated SDKs; everything else through a pipeline of azure-mgmt-core with plain
-dicts. No policy of the pipeline repeats anything, no operation is waited for: the first answer is the answer.
+What is made and deleted of compute, and storage accounts, go through the generated SDKs; everything else, and every list, through
+a pipeline of azure-mgmt-core with plain dicts. No policy of the pipeline repeats anything, no operation is waited for: the first
+answer is the answer.
 """
 
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +106,7 @@ class Azure:
 
     @property
     def compute(self) -> "ComputeManagementClient":
-        """The client of Microsoft.Compute; what it makes is called through ``first`` and ``listed``."""
+        """The client of Microsoft.Compute; what it makes is called through ``first``."""
 
         def make() -> Any:
             from azure.mgmt.compute import ComputeManagementClient
@@ -144,22 +144,6 @@ class Azure:
         with self._translated(action, is_write=is_write, path=resource):
             act(*args, raw_response_hook=keep, **waiting, **kwargs, **self._options(deadline))
         return answers[0]
-
-    def listed(
-        self, action: str, act: Callable[..., Any], *args: Any, deadline: datetime, **kwargs: Any
-    ) -> tuple[dict[str, Any], ...]:
-        """Return all items of an SDK's list as plain dicts, page by page, each page with what is left of the time."""
-        items: list[dict[str, Any]] = []
-        seen: set[str] = set()
-        token: str | None = None
-        while True:
-            with self._translated(action, is_write=False, path=""):
-                pager = act(*args, **kwargs, **self._options(deadline)).by_page(continuation_token=token)
-                items += [item.as_dict() for item in next(pager)]
-            token = pager.continuation_token
-            if not token:
-                return tuple(items)
-            _check_new(token, seen, action)
 
     def match(self) -> dict[str, Any]:
         """Return what makes an operation of an SDK create and never change: If-None-Match: *."""
@@ -354,15 +338,21 @@ def new_session(size: int) -> Any:
     import requests
     from requests.adapters import HTTPAdapter
 
-    proxies = cache(requests.utils.get_environ_proxies)
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+    @cache
+    def environment(host: str) -> Any:
+        return requests.Session().merge_environment_settings(host, {}, None, None, None)
 
     class Session(requests.Session):
-        def merge_environment_settings(self, url: Any, proxies_: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
             parts = urlsplit(url)
-            found = {**proxies(f"{parts.scheme}://{parts.netloc}"), **(proxies_ or {})}
-            verify = bundle if verify is None or verify is True else verify
-            return super().merge_environment_settings(url, found, stream, verify, cert)
+            found = environment(f"{parts.scheme}://{parts.netloc}")
+            verify = found["verify"] if verify is None or verify is True else verify
+            return {
+                "proxies": {**found["proxies"], **(proxies or {})},
+                "stream": stream,
+                "verify": verify,
+                "cert": cert,
+            }
 
     session = Session()
     session.trust_env = False
