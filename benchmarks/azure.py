@@ -1,9 +1,8 @@
 """Machines on the simulated Azure: ours beside as many bare requests as ARM needs at least, and what the first call costs.
 
 The cloud is the simulator in a process of its own. The floor is urllib3 and json with one PUT for each machine, the same bodies
-and as many at once. libcloud is driven in an environment of its own, with its requests for one machine after the other: it makes an
-interface, then the machine, and asks until it is there. dstack is not: it builds its clients of Azure's SDK itself, for Azure's own
-addresses, and has no setting for others.
+and as many at once. dstack is not driven: it builds its clients of Azure's SDK itself, for Azure's own addresses, and has no
+setting for others.
 """
 
 import json
@@ -159,7 +158,7 @@ def _first_call(bench: Bench, rounds: int) -> Iterator[Row]:
 
 
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from datetime import timedelta
 from anyscale_azure.plugin import anyscale_provider
@@ -168,10 +167,12 @@ from benchmarks.azure import OWNER, Town
 town = Town(**json.loads(sys.stdin.read()))
 import anyscale_azure.cluster
 soon = town.config.clock.now() + timedelta(minutes=5)
-before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+def resident():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+before, begun = resident(), time.perf_counter()
 CALL
 took = time.perf_counter() - begun
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = resident()
 print(json.dumps({"s": took, "mb": (after - before) / 1024}))
 """
 FIRST = """

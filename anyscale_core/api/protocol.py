@@ -91,6 +91,8 @@ class ClusterView:
     observed_generation: int
     created_at: datetime
     created_by: str = ""
+    identity: str = ""
+    """The mapped identity that its nodes run as; empty: the one that the cloud's clusters share."""
     running_at: datetime | None = None
     ended_at: datetime | None = None
     end_cause: EndCause = EndCause.NONE

@@ -47,6 +47,7 @@ def cluster_view(status: ClusterStatus, instances: Iterable[Instance] = ()) -> C
         observed_generation=record.observed_generation,
         created_at=record.created_at,
         created_by=record.created_by,
+        identity=record.identity,
         running_at=record.running_at,
         ended_at=record.ended_at,
         end_cause=record.end_cause,
