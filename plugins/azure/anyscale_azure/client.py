@@ -85,8 +85,10 @@ class Azure:
             headers=dict(headers or {}),
         )
         with self._translated(f"{_type_of(path)}/{_verb(method)}", is_write=method not in ("GET", "HEAD"), path=path):
-            response = pipeline.send_request(request, **self._options(deadline))
-            return _answer(response, ARMErrorFormat)
+            answer = _answer(pipeline.send_request(request, **self._options(deadline)), ARMErrorFormat)
+        if method == "PUT" and not answer.body and body is not None:
+            return attrs.evolve(answer, body=begun(path, body))
+        return answer
 
     def pages(
         self, path: str, version: str, *, deadline: datetime, params: Mapping[str, str] | None = None
@@ -327,6 +329,12 @@ class Azure:
         code, message = _innermost(error, headers)
         failure = attrs.evolve(asked, code=code, message=message, status=response.status_code, headers=headers)
         return translate(failure, self.clock.now())
+
+
+def begun(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a PUT makes as ARM would show it: not every resource provider shows it in its first answer."""
+    properties = {"provisioningState": "Creating", **body.get("properties", {})}
+    return {**body, "id": path, "name": path.rpartition("/")[2], "properties": properties}
 
 
 def new_session(size: int) -> Any:

@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_azure import machines, offerings
 from anyscale_azure import tags as tagging
-from anyscale_azure.client import Azure
+from anyscale_azure.client import Azure, begun
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identities import identity_path
 from anyscale_azure.machines import Look, Place
@@ -225,7 +225,7 @@ class AzureCluster(ClusterDriver):
             if machine is None:
                 raise
         else:
-            return machines.view(answer.body, Look())
+            return machines.view(answer.body or begun(self._settings.resource(VM, name), body), Look())
         return self._made_before([machine], spec, stamp, self._looks([machine], deadline))
 
     def _delete(self, id: str, machine: Machine | None, owner: Owner, deadline: datetime) -> Deletion:
