@@ -12,6 +12,7 @@ import attrs
 from anyscale_core.errors import Fault
 from anyscale_core.models.cloud import CloudMode
 from anyscale_core.models.cluster import ClusterSpec, MarketType
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import ClusterId, JobId, NodeId
 from anyscale_core.models.instance import NodeKind
 from anyscale_core.models.job import JobSpec
@@ -176,6 +177,8 @@ class CloudView:
     registered: bool = True
     """False: a provider's default cloud that no cluster has used yet, or one that is gone."""
     resources: tuple[ResourceView, ...] = ()
+    identity: Identity | None = None
+    """What its nodes run as, once it is made."""
     missing: tuple[str, ...] = ()
     ends: bool = False
 

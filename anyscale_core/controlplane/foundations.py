@@ -21,7 +21,9 @@ from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds
 from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Conflict, CoreError, Fault, NameTaken, NotFound, SpecError
+from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudMode, CloudSpec
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.instance import Deletion, InstanceState
 from anyscale_core.models.networking import Check, CheckStatus
 
@@ -53,9 +55,13 @@ class Resource:
 
 @attrs.frozen(kw_only=True)
 class CloudStatus:
-    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down."""
+    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down.
+
+    ``identity``: what its nodes run as, once it is made.
+    """
 
     spec: CloudSpec
+    identity: Identity | None = None
     resources: tuple[Resource, ...] = ()
     missing: tuple[str, ...] = SHARED
     ends: bool = False
@@ -91,8 +97,10 @@ class Foundations:
             ends = connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name))
         docs = {row["kind"]: row for row in rows}
         wanted = SHARED if spec.mode is CloudMode.DIRECT else _BEFORE_THE_OPERATOR
+        identity = docs["identity"]["doc"] if "identity" in docs else None
         return CloudStatus(
             spec=spec,
+            identity=wire.structure(identity, Identity) if identity is not None else None,
             resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in SHARED if kind in docs),
             missing=tuple(kind for kind in wanted if kind not in docs or docs[kind]["doc"] is None),
             ends=ends is not None,

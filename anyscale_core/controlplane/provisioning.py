@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import rows as db
-from anyscale_core.controlplane.clouds import Cloud, mint
+from anyscale_core.controlplane.clouds import Cloud, Shared, mint
 from anyscale_core.controlplane.grants import cluster_prefix, revoked
 from anyscale_core.controlplane.heartbeats import Heartbeats
 from anyscale_core.controlplane.quotas import Quotas
@@ -251,7 +251,7 @@ class Work:
         nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
             shared = self.cloud.shared()
-            specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
+            specs = [self._spec(node, shared) for node in nodes]
             self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
@@ -296,7 +296,7 @@ class Work:
                 self._remember_shortage(connection, nodes[0], error)
             self._close_if_answered(connection, token)
 
-    def _spec(self, node: NodeRecord, *, network: str, identity: str) -> InstanceSpec:
+    def _spec(self, node: NodeRecord, shared: Shared) -> InstanceSpec:
         spec = self.record.spec
         shape = spec.head_node if node.group == shapes.HEAD_GROUP else spec.group(node.group)
         volume = self.record.volume
@@ -312,8 +312,9 @@ class Work:
             image_uri=spec.image_uri,
             resources=node.resources,
             labels=node.labels,
-            network=network,
-            identity=identity,
+            network=shared.network.name,
+            identity=shared.identity.name,
+            bound_identity=shared.identity if self.cloud.is_composed else None,
             volume=volume.name if node.kind is NodeKind.HEAD and volume is not None else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},
