@@ -192,4 +192,6 @@ class _Json(logging.Formatter):
 def _log_json() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Of the providers' SDKs the warnings alone: at INFO some of them log every request.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("anyscale_core").setLevel(logging.INFO)
