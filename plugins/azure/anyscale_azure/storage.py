@@ -8,7 +8,7 @@ from typing import Any
 from anyscale_azure import containers, identities, objects, roles, signing
 from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
-from anyscale_azure.config import Settings, read_settings
+from anyscale_azure.config import read_settings
 from anyscale_azure.containers import CONTAINER, Container
 from anyscale_azure.roles import Assignment, Held
 from anyscale_azure.tags import Stamp
@@ -137,8 +137,6 @@ class AzureStorage(StorageDriver):
                 roles.put(self._azure, roles.with_prefix(base, Held(prefix=prefix, token=word)), deadline)
         url = f"{containers.url_of(found.container, self._settings)}/{prefix}"
         options = {"client_id": Secret(person.client_id)} if person.client_id else {}
-        if self._settings.blob_endpoint != Settings().blob_endpoint:  # not the public Azure, which is what a URL stands for
-            options["endpoint"] = Secret(self._azure.blob_url(self._settings.storage_account))
         return Grant(
             bucket=bucket, prefix=prefix, identity=identity, access=access, store=StoreAccess(url=url, options=options)
         )
