@@ -92,6 +92,8 @@ class ClusterView:
     observed_generation: int
     created_at: datetime
     created_by: str = ""
+    identity: str = ""
+    """The mapped identity that its nodes run as; empty: the one that the cloud's clusters share."""
     running_at: datetime | None = None
     ended_at: datetime | None = None
     end_cause: EndCause = EndCause.NONE
@@ -177,8 +179,8 @@ class CloudView:
     registered: bool = True
     """False: a provider's default cloud that no cluster has used yet, or one that is gone."""
     resources: tuple[ResourceView, ...] = ()
-    identity: Identity | None = None
-    """What its nodes run as, once it is made."""
+    identities: tuple[Identity, ...] = ()
+    """Those that are made, of what its nodes run as; its own first."""
     missing: tuple[str, ...] = ()
     ends: bool = False
 

@@ -47,6 +47,7 @@ def cluster_view(status: ClusterStatus, instances: Iterable[Instance] = ()) -> C
         observed_generation=record.observed_generation,
         created_at=record.created_at,
         created_by=record.created_by,
+        identity=record.identity,
         running_at=record.running_at,
         ended_at=record.ended_at,
         end_cause=record.end_cause,
@@ -166,7 +167,7 @@ def cloud_status_view(status: CloudStatus, operator: OperatorView | None = None)
     """Return a registered cloud with what there is of it, and its operator when it is of that mode."""
     resources = tuple(ResourceView(**attrs.asdict(resource)) for resource in status.resources)
     return attrs.evolve(
-        cloud_view(status.spec, operator), resources=resources, identity=status.identity, missing=status.missing,
+        cloud_view(status.spec, operator), resources=resources, identities=status.identities, missing=status.missing,
         ends=status.ends,
     )  # fmt: skip
 

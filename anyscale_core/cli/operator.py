@@ -147,7 +147,7 @@ def _manifest(args: argparse.Namespace, output: Output) -> int:
         cloud=view.name, provider=provider, url=token.url, ca_pem=token.ca_pem, image=args.image,
         namespace=args.namespace, replicas=args.replicas, health_port=args.health_port,
         token=None if args.identity else token.token, identity=args.identity, settings=settings, binding=binding,
-        node_identity=view.identity if view.slots["identity"] != provider else None,
+        node_identities=view.identities if view.slots["identity"] != provider else (),
     )  # fmt: skip
     objects = list(points[provider].load()(config))
     output.answer({"apiVersion": "v1", "kind": "List", "items": objects}, _yaml(objects).rstrip())

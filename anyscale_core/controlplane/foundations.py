@@ -17,7 +17,7 @@ from sqlalchemy import delete, select, update
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import schema as t
-from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds
+from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds, kinds_of
 from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Conflict, CoreError, Fault, NameTaken, NotFound, SpecError
@@ -57,11 +57,11 @@ class Resource:
 class CloudStatus:
     """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down.
 
-    ``identity``: what its nodes run as, once it is made.
+    ``identities``: those that are made, of what its nodes run as; its own first.
     """
 
     spec: CloudSpec
-    identity: Identity | None = None
+    identities: tuple[Identity, ...] = ()
     resources: tuple[Resource, ...] = ()
     missing: tuple[str, ...] = SHARED
     ends: bool = False
@@ -96,12 +96,13 @@ class Foundations:
             )
             ends = connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name))
         docs = {row["kind"]: row for row in rows}
-        wanted = SHARED if spec.mode is CloudMode.DIRECT else _BEFORE_THE_OPERATOR
-        identity = docs["identity"]["doc"] if "identity" in docs else None
+        kinds = kinds_of(spec)
+        wanted = [kind for kind in kinds if spec.mode is CloudMode.DIRECT or kind != "network"]
+        made = [docs[kind]["doc"] for kind in kinds if kind.startswith("identity") and kind in docs]
         return CloudStatus(
             spec=spec,
-            identity=wire.structure(identity, Identity) if identity is not None else None,
-            resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in SHARED if kind in docs),
+            identities=tuple(wire.structure(doc, Identity) for doc in made if doc is not None),
+            resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in kinds if kind in docs),
             missing=tuple(kind for kind in wanted if kind not in docs or docs[kind]["doc"] is None),
             ends=ends is not None,
         )
@@ -146,9 +147,11 @@ class Foundations:
         if "network" in made and not away:
             checks += _network(self._clouds.get(name), made["network"])
         with self._clouds.direct(name) as cloud:
-            for kind, look in (("bucket", _bucket), ("identity", _identity)):
-                if kind in made:
-                    checks += look(cloud, made[kind])
+            for kind, thing in made.items():
+                if kind == "bucket":
+                    checks += _bucket(cloud, thing)
+                elif kind != "network":
+                    checks += _identity(cloud, kind, thing)
         return tuple(checks)
 
     def take_down(self, name: str, *, data: Data) -> CloudStatus | None:
@@ -163,7 +166,7 @@ class Foundations:
             return self.status(name)
         status = self.status(name)
         if status.resources:
-            resource = next(one for kind in _END_ORDER for one in status.resources if one.kind == kind)
+            resource = min(status.resources, key=_end_order)
             if self._unmake(status.spec, resource, data) is not Deletion.GOING:
                 self._forget(name, resource.kind)
             return self.status(name)
@@ -191,7 +194,7 @@ class Foundations:
         if resource.kind == "network":
             return self._clouds.get(spec.name).unmake(resource.kind, resource.name)
         with self._clouds.direct(spec.name) as cloud:
-            if resource.kind == "identity" or resource.adopted:
+            if resource.kind != "bucket" or resource.adopted:
                 return cloud.unmake(resource.kind, resource.name)
             return self._unmake_bucket(cloud, resource, data)
 
@@ -237,9 +240,9 @@ class Foundations:
             return connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name)) is not None
 
 
-_BEFORE_THE_OPERATOR = ("bucket", "identity")
-_END_ORDER = ("network", "identity", "bucket")
-"""The identity before the bucket: its grants on the bucket go with it."""
+def _end_order(resource: Resource) -> tuple[bool, bool]:
+    """The network first, and identities before the bucket: their grants on it go with them."""
+    return resource.kind == "bucket", resource.kind != "network"
 
 
 def _resource(kind: str, name: str, doc: Any) -> Resource:
@@ -295,10 +298,11 @@ def _network(cloud: Cloud, name: str) -> Iterator[Check]:
         yield Check(id="network", status=CheckStatus.FAILED, detail=str(error), remedy=error.hint)
 
 
-def _identity(cloud: Cloud, name: str) -> Iterator[Check]:
-    yield _tried(
-        "identity.get", lambda: cloud.identity.get(name, owner=cloud.owner, deadline=cloud.deadline()).principal
-    )
+def _identity(cloud: Cloud, kind: str, name: str) -> Iterator[Check]:
+    def principal() -> str:
+        return cloud.identity.get(name, owner=cloud.owner, deadline=cloud.deadline()).principal
+
+    yield _tried(kind.replace("identity", "identity.get", 1), principal)
 
 
 def _bucket(cloud: Cloud, name: str) -> Iterator[Check]:

@@ -45,7 +45,8 @@ class Grants:
         grant = self._fresh(record.id, access, prefix)
         if grant is None:
             cloud = self._clouds.get(record.cloud)
-            grant = granted(cloud, prefix, access, token=Token(f"grant-{record.id}-{access.value}-{prefix}"))
+            token = Token(f"grant-{record.id}-{access.value}-{prefix}")
+            grant = granted(cloud, prefix, access, identity=record.identity, token=token)
             if record.phase not in CLUSTER_ENDED:
                 self._kept.setdefault(record.id, {})[access, prefix] = grant
         return grant.store
@@ -77,24 +78,27 @@ class Grants:
         return grant if self._clock.now() < grant.store.expires_at - FADES else None
 
 
-def granted(cloud: Cloud, prefix: str, access: Access, *, token: Token) -> Grant:
-    """Ask a cloud for a grant to what all its clusters run as."""
-    shared = cloud.shared()
+def granted(cloud: Cloud, prefix: str, access: Access, *, identity: str = "", token: Token) -> Grant:
+    """Ask a cloud for a grant to an identity: a mapped one, or what its clusters share for an empty name."""
+    bucket, holder = cloud.shared().bucket, cloud.identity_of(identity)
     return cloud.storage.grant(
-        shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner, token=token,
+        bucket.name,
+        prefix,
+        identity=holder.name,
+        access=access,
+        owner=cloud.owner,
+        token=token,
         deadline=cloud.deadline(),
-    )  # fmt: skip
+    )
 
 
-def revoked(cloud: Cloud, prefix: str) -> Deletion:
+def revoked(cloud: Cloud, prefix: str, *, identity: str = "") -> Deletion:
     """Take away what was granted at a prefix; a cloud that never made its bucket and identity has granted nothing."""
-    made = cloud.made()
+    made = cloud.made(identity)
     if made is None:
         return Deletion.ALREADY_ABSENT
-    bucket, identity = made
-    return cloud.storage.revoke(
-        bucket.name, prefix, identity=identity.name, owner=cloud.owner, deadline=cloud.deadline()
-    )
+    bucket, holder = made
+    return cloud.storage.revoke(bucket.name, prefix, identity=holder.name, owner=cloud.owner, deadline=cloud.deadline())
 
 
 def _needed(record: ClusterRecord) -> Iterator[tuple[Access, str]]:

@@ -43,7 +43,7 @@ cloud_resources = Table(
     "cloud_resources",
     metadata,
     Column("cloud", String(63), primary_key=True),
-    Column("kind", String(16), primary_key=True),  # network | bucket | identity
+    Column("kind", String(80), primary_key=True),  # network | bucket | identity | identity:NAME
     Column("name", String(128), nullable=False),
     Column("token", String(64), nullable=False),
     Column("doc", JSON),  # what the driver returned; null until it did
@@ -65,6 +65,7 @@ clusters = Table(
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(128), nullable=False),
     Column("project", String(63), nullable=False, server_default=""),  # empty: none
+    Column("identity", String(63), nullable=False, server_default=""),  # what its nodes run as; empty: the cloud's own
     # the status
     Column("phase", String(16), nullable=False),
     Column("status", JSON, nullable=False),

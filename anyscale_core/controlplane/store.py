@@ -55,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0005"
+MIGRATION = "0006"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -212,7 +212,7 @@ class Store:
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
             "created_at": record.created_at, "created_by": record.created_by, "phase": record.phase.value,
-            "project": record.spec.project or "",
+            "project": record.spec.project or "", "identity": record.identity,
             "status": wire.unstructure(Status.of(record)), "due_at": record.created_at,
         }  # fmt: skip
         try:

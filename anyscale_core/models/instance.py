@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_core.errors import CloudError
+from anyscale_core.errors import CloudError, told
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId
@@ -112,6 +112,8 @@ class Instance:
     notice: Notice | None = None
     reason: str = ""
     """Why it does not run, in the cloud's words."""
+    failure: CloudError | None = attrs.field(default=None, eq=told)
+    """Of one that was accepted and will never run: what its create would have raised, had the cloud known it then."""
     tags: Mapping[str, str] = attrs.field(factory=dict)
 
 

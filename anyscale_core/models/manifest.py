@@ -17,8 +17,8 @@ class ManifestConfig:
     """One operator's installation. ``settings``: each provider's keys, by its name, as ``--settings`` takes them.
 
     ``token`` is for a Secret of its own; None when the operator proves itself by ``identity`` (a provider). ``binding`` makes the
-    operator one of an identity's workloads, by which it calls the cloud; ``node_identity`` is what nodes run as, where
-    another provider made it.
+    operator one of an identity's workloads, by which it calls the cloud; ``node_identities`` are what nodes run as, where
+    another provider made them.
     """
 
     cloud: str
@@ -32,5 +32,5 @@ class ManifestConfig:
     token: Secret[str] | None = None
     identity: str = ""
     binding: Binding = attrs.field(factory=Binding)
-    node_identity: Identity | None = None
+    node_identities: tuple[Identity, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)

@@ -85,17 +85,18 @@ def _account(config: ManifestConfig) -> Object:
 
 def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
     """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server."""
-    identity = config.node_identity
-    if identity is None:
-        return
-    names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
-    if not names:
-        message = f"no ServiceAccount of workloads in the namespace {config.namespace} may become the identity {identity.name}"
-        hint = f"give --namespace, or node_identity.subjects: [system:serviceaccount:{config.namespace}:NAME]"
-        raise SpecError([Fault(path="node_identity.subjects", message=f"{message}; {hint}")], subject=config.cloud)
-    for name in names:
-        metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}
-        yield {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata, "automountServiceAccountToken": False}
+    faults = []
+    for identity in config.node_identities:
+        names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
+        for name in names:
+            metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}
+            yield {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata, "automountServiceAccountToken": False}
+        if not names:
+            where = f"no ServiceAccount of workloads in the namespace {config.namespace} may become it"
+            hint = f"give --namespace, or subjects: [system:serviceaccount:{config.namespace}:NAME] to the cloud"
+            faults.append(Fault(path=f"identity {identity.name}", message=f"{where}; {hint}"))
+    if faults:
+        raise SpecError(faults, subject=f"cloud {config.cloud!r}")
 
 
 def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
