@@ -24,6 +24,9 @@ _SEE_VMS: tuple[Need, ...] = (
 )
 _SEE_DISK: Need = ("Microsoft.Compute/disks/read", _GROUP, "what is left of a machine that is gone")
 _FIND_BUCKET: tuple[Need, ...] = ((f"{_BLOBS}/read", _GROUP, "containers and their metadata"),)
+_SIGN: Need = (
+    "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action", _GROUP, "the key that signs",
+)  # fmt: skip
 
 _SEE_WAYS: tuple[Need, ...] = (
     _FIND_NETWORK,
@@ -99,6 +102,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         _FIND_PERSON,
         (f"{_ROLE}/read", _GROUP, "grants on the container"),
         (f"{_ROLE}/write", _GROUP, "the grant"),
+        _SIGN,
     ),
     "storage.revoke": (
         *_FIND_BUCKET,
@@ -114,7 +118,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "storage.signed_url": (
         *_FIND_BUCKET,
-        ("Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action", _GROUP, "the key that signs"),
+        _SIGN,
     ),
     "networking.create": (
         _FIND_NETWORK,

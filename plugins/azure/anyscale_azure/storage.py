@@ -23,6 +23,8 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 
 ACCOUNT = "Microsoft.Storage/storageAccounts"
+HANDED = timedelta(hours=1)
+"""How long a person's access to a prefix is good; there is no taking it back."""
 CREATING = timedelta(seconds=5)
 """How long an account that is being made is left alone; it takes about twenty seconds."""
 
@@ -135,11 +137,11 @@ class AzureStorage(StorageDriver):
             base = standing or Assignment(scope=self._scope(found), principal=person.principal, access=access, held=())
             if not any(held.prefix == prefix for held in base.held):
                 roles.put(self._azure, roles.with_prefix(base, Held(prefix=prefix, token=word)), deadline)
-        url = f"{containers.url_of(found.container, self._settings)}/{prefix}"
-        options = {"client_id": Secret(person.client_id)} if person.client_id else {}
+        store = self._store(found, prefix, {"client_id": Secret(person.client_id)})
         return Grant(
-            bucket=bucket, prefix=prefix, identity=identity, access=access, store=StoreAccess(url=url, options=options)
-        )
+            bucket=bucket, prefix=prefix, identity=identity, access=access, store=store,
+            elsewhere=self._elsewhere(found, prefix, access, deadline),
+        )  # fmt: skip
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         tagging.check_owner(owner)
@@ -203,6 +205,24 @@ class AzureStorage(StorageDriver):
         adopted = Container(container=container, tags=tags, adopted=True, is_public=found.is_public)
         self._learn(adopted)
         return adopted.view(self._settings)
+
+    def _store(
+        self, found: Container, prefix: str, options: Mapping[str, Secret[str]], *, expires_at: datetime | None = None
+    ) -> StoreAccess:
+        """Return how obstore reaches a prefix. It knows the names ``abfss://`` and ``https://`` of the public cloud alone."""
+        account = self._settings.storage_account
+        place = {"account_name": Secret(account), "endpoint": Secret(self._azure.blob_url(account))}
+        return StoreAccess(url=f"az://{found.container}/{prefix}", options={**place, **options}, expires_at=expires_at)
+
+    def _elsewhere(self, found: Container, prefix: str, access: Access, deadline: datetime) -> StoreAccess | None:
+        """Return the access of who cannot have the identity's tokens; None without folders, which alone keep it to a prefix."""
+        if not self._settings.hierarchical_namespace:
+            return None
+        now = self._azure.clock.now()
+        query = signing.signed_prefix(
+            self._azure, found.container, prefix, access, now=now, expires_in=HANDED, deadline=deadline
+        )
+        return self._store(found, prefix, {"sas_token": Secret(query)}, expires_at=now + HANDED)
 
     def _owned(self, name: str, owner: Owner, deadline: datetime) -> Container:
         found = self._find(name, owner, deadline)

@@ -42,6 +42,10 @@ class Blobs:
         """Tell whether nobody has an account of a name."""
         return name not in self._owners
 
+    def owner(self, name: str) -> str | None:
+        """Return the subscription of an account; None when there is no such account."""
+        return self._owners.get(name)
+
     def own(self, at: Subscription, name: str) -> None:
         """Keep a name for a subscription."""
         self._owners[name] = at.id
@@ -126,10 +130,9 @@ def may(at: Subscription, principal: str, account: str, container: str, path: st
     verb = "read" if action == "list" else action
     scope = f"{at.named(account, 'Microsoft.Storage/storageAccounts').id}/blobServices/default/containers/{container}"
     wanted = f"{CONTAINERS}/blobs/{verb}"
-    asked = conditions.Asked(
-        action=wanted, suboperation="Blob.List" if action == "list" else "",
-        attributes={conditions.PATH: path, conditions.NAME: container},
-    )  # fmt: skip
+    suboperation, attribute = ("Blob.List", conditions.PREFIX) if action == "list" else ("", conditions.PATH)
+    attributes = {attribute: path, conditions.NAME: container}
+    asked = conditions.Asked(action=wanted, suboperation=suboperation, attributes=attributes)
     return any(
         not condition or conditions.parse(condition)(asked)
         for condition in data_assignments(at, principal, wanted, scope)
