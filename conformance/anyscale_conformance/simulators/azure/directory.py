@@ -43,8 +43,6 @@ class Directory:
         """Object ids, and since when every directory knows them."""
         self.audiences: frozenset[str] | None = None
         """The applications (by identifier URI) that tokens may be for besides Azure's own; None: every one is registered."""
-        self.exchanges: list[tuple[str, str, str]] = []
-        """Tokens of other issuers that were taken: whose each was (``sub``), the client id it became, and the audience."""
         self._foreign: dict[str, KeySet] = {}
 
     def application(self) -> Application:
@@ -154,7 +152,6 @@ class Directory:
                 text = f"No matching federated identity record found for presented assertion {word}: {said} {told}."
                 return refusal("invalid_client", number, text, status=401)
         principal = identity.properties["principalId"]
-        self.exchanges.append((said[1], client, audience))
         return self.granted(self.token(client=client, principal=principal, audience=audience, xms_mirid=identity.id))
 
     def _claims(self, assertion: str) -> Mapping[str, Any] | None:
