@@ -48,7 +48,8 @@ class Identity:
     principal: str
     adopted: bool = False
     subjects: tuple[str, ...] = ()
-    binding: Binding = attrs.field(factory=Binding)
+    # Not hashed: mappings cannot be.
+    binding: Binding = attrs.field(factory=Binding, hash=False)
 
 
 @attrs.frozen(kw_only=True)
