@@ -339,11 +339,11 @@ def _condition(kind: str, owner: Owner) -> str:
     tags = {TAG_PLANE: owner.plane, TAG_CLOUD: owner.cloud}
     made = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
     word, *calls = kind.split()
-    equals: dict[str, Any] = {
+    kinds: Mapping[str, dict[str, Any]] = {
         "made": made,
         "created": {**made, "ec2:CreateAction": calls},
         "balanced": {**made, "elasticloadbalancing:CreateAction": calls},
         "ours": {f"aws:ResourceTag/{key}": value for key, value in tags.items()},
         "ec2": {"iam:PassedToService": "ec2.amazonaws.com"},
-    }[word]
-    return json.dumps({"StringEquals": equals})
+    }
+    return json.dumps({"StringEquals": kinds[word]})

@@ -53,8 +53,9 @@ class Plane:
     """A control plane whose cloud is a town of its own, with nothing but the declared permissions."""
 
     def __init__(self, simulator: AwsSimulator, home: Path) -> None:
-        self.control = ControlPlane(Controls(home=home / "plane"), clock=ManualClock())
-        self.town = Town(simulator, 2 + len(simulator.accounts), home, plane=self.control.id, clock=self.control.clock)
+        clock = ManualClock()
+        self.control = ControlPlane(Controls(home=home / "plane"), clock=clock)
+        self.town = Town(simulator, 2 + len(simulator.accounts), home, plane=self.control.id, clock=clock)
 
     def set_up(self) -> None:
         settings = dict(self.town.config().settings)
@@ -136,7 +137,7 @@ def test_a_setup_that_lacks_an_action_in_its_middle_is_taken_back_whole(plane: P
 
 
 def test_without_the_external_id_the_role_is_not_assumed(town: Town) -> None:
-    driver = AwsIdentity(town.config(external_id="another"), lambda: town.session())
+    driver = AwsIdentity(town.config(external_id="another"), town.session)
     with pytest.raises(PermissionDenied):
         driver.list(CLOUD, deadline=town.soon())
 
@@ -167,7 +168,7 @@ def test_what_does_not_carry_the_clouds_tags_is_neither_changed_nor_made_nor_tag
     balancer = town.client("elbv2").create_load_balancer(Name="ac-theirs", Type="network", Subnets=[subnet])
     arn = balancer["LoadBalancers"][0]["LoadBalancerArn"]
     ours = [{"Key": key, "Value": value} for key, value in CLOUD.tags().items()]
-    refused = (
+    refused: tuple[Callable[[], object], ...] = (
         lambda: ec2.terminate_instances(InstanceIds=[id]),
         lambda: ec2.modify_network_interface_attribute(NetworkInterfaceId=interface, Groups=[group]),
         lambda: ec2.delete_subnet(SubnetId=subnet),

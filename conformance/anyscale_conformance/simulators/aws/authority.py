@@ -37,8 +37,10 @@ def check(exchange: "Exchange") -> None:
     action = f"{PREFIXES.get(service, service)}:{exchange.action}"
     for needed, resource, context in _asked(exchange, action):
         context = {**context, "aws:RequestedRegion": exchange.account.region, "aws:PrincipalArn": key.principal}
-        asked = {"action": needed, "resource": resource, "context": context}
-        if policies.allows(documents, **asked) and (key.scope is None or policies.allows([key.scope], **asked)):
+        bounds = documents if key.scope is None else [key.scope]
+        if all(
+            policies.allows(each, action=needed, resource=resource, context=context) for each in (documents, bounds)
+        ):
             continue
         message = f"{key.principal} is not authorized to perform: {needed} on resource: {resource}"
         if service == "ec2":
