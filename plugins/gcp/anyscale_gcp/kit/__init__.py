@@ -165,7 +165,7 @@ class GcpKit(Kit):
             Hand.ADD_DUPLICATE: lambda name: project.double(self._called(name)),
             Hand.PROTECT: lambda name: project.protect(self._called(name), protection=True),
             Hand.RELEASE: lambda name: project.protect(self._called(name), protection=False),
-            Hand.FILL: lambda network: project.fill(tags.resource_name(self.scope.owner, network)),
+            Hand.FILL: lambda network: project.fill(self._subnetwork(network)),
             Hand.SPOIL: self._spoil,
             Hand.MAY: self._may,
             Hand.SHARE: self._share,
@@ -190,9 +190,14 @@ class GcpKit(Kit):
 
     def _spoil(self, network: str) -> None:
         """Let the subnetwork keep its machines from Google's APIs."""
-        name = tags.resource_name(self.scope.owner, network)
-        where = {"project": self.project.id, "region": REGION, "subnetwork": name}
+        where = {"project": self.project.id, "region": REGION, "subnetwork": self._subnetwork(network)}
         self._call("compute.subnetworks.setPrivateIpGoogleAccess", body={"privateIpGoogleAccess": False}, **where)
+
+    def _subnetwork(self, network: str) -> str:
+        """Return what the cloud calls the subnetwork of a network of ours."""
+        path = f"/networks/{tags.resource_name(self.scope.owner, network)}"
+        seen = [each for each in self.project.inventory() if each.kind == "subnetworks"]
+        return next(each.name for each in seen if str(each.body["network"]).endswith(path))
 
     def _may(self, identity: str, bucket: str, key: str, access: Access) -> bool:
         email = accounts.email(self.project.id, self.scope.owner, identity)

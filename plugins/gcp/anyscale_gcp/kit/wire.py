@@ -48,10 +48,10 @@ OF_MANY = {"GET": "list", "POST": "create"}
 OF_ONE = {"GET": "get", "DELETE": "delete", "PATCH": "update"}
 KEPT = re.compile(
     r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) '
-    r'|"description": ?"(?:\w{10}\.\w{20} )*\w{10}\.(\w{20})"',
+    r'|"description": ?"(?:\w{10}\.\w{20} )*\w{10}\.(\w{20})"|\\"token\\": ?\\"(\w{20})\\"',
     re.ASCII,
 )
-"""Where labels, descriptions of service accounts and conditions of grants keep the hash of a token."""
+"""Where labels, descriptions (of service accounts, of networks) and conditions of grants keep the hash of a token."""
 
 
 def action_of(uri: str, method: str) -> str:
