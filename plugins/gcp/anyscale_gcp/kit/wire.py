@@ -39,7 +39,9 @@ class WiredHttp:
         return self._carrier.carry(wired, lambda: self._inner.request(uri, method, *args, **kwargs))
 
 
-READING = re.compile(r"\.(get|list|getIamPolicy|signBlob|getAccessToken)$|^$")
+EXCHANGE = "sts.token"
+"""Needs no permission: whoever shows a token may have a narrower one."""
+READING = re.compile(r"\.(get|list|getIamPolicy|signBlob|getAccessToken|token)$|^$")
 VERBS = {
     "generateAccessToken": "iam.serviceAccounts.getAccessToken", "signBlob": "iam.serviceAccounts.signBlob",
     "getIamPolicy": "iam.serviceAccounts.getIamPolicy", "setIamPolicy": "iam.serviceAccounts.setIamPolicy",
@@ -64,6 +66,8 @@ def action_of(uri: str, method: str) -> str:
         if words[1:] == ["iam"]:
             return f"storage.buckets.{'get' if method == 'GET' else 'set'}IamPolicy"
         return f"storage.buckets.{(OF_ONE if words else OF_MANY)[method]}"
+    if path.endswith("/v1/token"):
+        return EXCHANGE
     if "/projects/" not in path:
         return ""
     words = [word for word in path.partition("/projects/")[2].split("/")[1:] if word not in ("global", "aggregated")]
