@@ -8,8 +8,7 @@ import atexit
 import base64
 import functools
 import json
-import logging
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -39,6 +38,7 @@ from anyscale_kubernetes.config import TOKEN_VARIABLE
 from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
 from anyscale_kubernetes.kit_oracle import GATEWAY, NAMESPACE, PLACE_IN_STORE, ClusterOracle
+from anyscale_kubernetes.kit_store import STORE_KEYS, plain_s3, session, store_url, stored, use_url
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
 from anyscale_kubernetes.routes import child_metadata
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 ELSEWHERE = "others"
 ZONES = ("zone-a", "zone-b", "zone-c")
 PAGE = 4
-STORE_KEYS = {"access_key_id": "conformance", "secret_access_key": "conformance-secret"}
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 
 
@@ -82,57 +81,6 @@ def servers() -> Servers:
     """Return the simulated API servers of this process; each row has a cluster of its own there."""
     made = Servers()
     atexit.register(made.close)
-    return made
-
-
-class OneByOne:
-    """Lets one request after another through: moto looks at a condition and acts on it in two steps."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._lock = threading.Lock()
-
-    def __call__(self, environment: Any, start: Any) -> list[bytes]:
-        """Serve one request (WSGI)."""
-        with self._lock:
-            return list(self._app(environment, start))
-
-
-@functools.cache
-def store_url() -> str:
-    """Return the URL of the S3-compatible server of this process."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request, in the middle of the report
-    server = make_server("127.0.0.1", 0, OneByOne(DomainDispatcherApplication(create_backend_app)), threaded=True)
-    threading.Thread(target=server.serve_forever, name="store", daemon=True).start()
-    atexit.register(server.shutdown)
-    return f"http://127.0.0.1:{server.server_port}"
-
-
-def stored() -> Mapping[str, Any]:
-    """Return the buckets of the server by name, as it has them in memory: past its requests, which are slow."""
-    from moto.core import DEFAULT_ACCOUNT_ID
-    from moto.s3.models import s3_backends
-
-    return dict(s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets)
-
-
-@functools.cache
-def _loader() -> Any:
-    """Return what reads the SDK's service models; reading them is most of what a client costs."""
-    from botocore.session import Session
-
-    return Session().get_component("data_loader")
-
-
-def session() -> Any:
-    """Return a botocore session of one's own, with models that have been read before."""
-    from botocore.session import Session
-
-    made = Session()
-    made.register_component("data_loader", _loader())
     return made
 
 
@@ -248,7 +196,13 @@ class KubernetesKit(Kit):
             Hand.SHARE: self._share,
             Hand.SPOIL: self._spoil,
             Hand.FOREIGN_PROOF: self._foreign_proof,
+            Hand.USE_URL: use_url,
         }
+
+    def pass_time(self, duration: timedelta) -> None:
+        super().pass_time(duration)
+        if self.scope.row == "S-URL-01":
+            time.sleep(duration.total_seconds())  # the store has the machine's clock, and so have signatures
 
     def close(self) -> None:
         self._connection.close()
@@ -288,7 +242,7 @@ class KubernetesKit(Kit):
         place = f"{PLACE_IN_STORE}-{self.scope.prefix}"
         if kind == "bucket":
             self._oracle.uses_store = True
-            _plain_s3().create_bucket(Bucket=place)
+            plain_s3().create_bucket(Bucket=place)
         return f"s3://{place}" if kind == "bucket" else f"s3://{place}-not" if kind == "no bucket" else name
 
     def _share(self, bucket: str, prefix: str) -> None:
@@ -322,14 +276,6 @@ class KubernetesKit(Kit):
         del subject
         document = self.cluster.token(ELSEWHERE, "default", audiences=(audience,))
         return Proof(provider="kubernetes", document=Secret(document))
-
-
-@functools.cache
-def _plain_s3() -> Any:
-    return session().create_client(
-        "s3", endpoint_url=store_url(), region_name="us-east-1", aws_access_key_id=STORE_KEYS["access_key_id"],
-        aws_secret_access_key=STORE_KEYS["secret_access_key"],
-    )  # fmt: skip
 
 
 def _base64(text: str) -> str:

@@ -14,7 +14,7 @@ import yaml
 from anyscale_conformance.simulators.kubernetes import Servers
 from anyscale_conformance.simulators.kubernetes import Settings as Simulated
 from anyscale_kubernetes.kinds import Kind
-from anyscale_kubernetes.kit import STORE_KEYS, store_url
+from anyscale_kubernetes.kit_store import STORE_KEYS, store_url
 from anyscale_kubernetes.testing import TYPES, Land
 
 from anyscale_core.clock import Clock, SystemClock
