@@ -12,6 +12,7 @@ import yaml
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import SERVICE_ACCOUNT, Kind
 from anyscale_kubernetes.manifest import NAME, manifest, rules_of
+from anyscale_kubernetes.permissions import WHOLE_CLUSTER
 from anyscale_kubernetes.testing import OWNER, TYPES, Land, specified
 
 from anyscale_core.errors import PermissionDenied
@@ -127,8 +128,7 @@ def test_a_right_that_is_missing_is_named_with_its_remedy(installed: Land) -> No
 
 def test_the_charts_values_hold_the_rights_of_the_manifest() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values["rules"] == rules_of(Settings(), is_namespaced=True)
-    assert values["clusterRules"] == rules_of(Settings(), is_namespaced=False)
+    assert {"default": values["rules"], WHOLE_CLUSTER: values["clusterRules"]} == rules_of(Settings())
 
 
 def test_the_chart_makes_the_kinds_of_the_manifest() -> None:
