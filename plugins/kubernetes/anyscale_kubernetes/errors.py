@@ -69,6 +69,7 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
             error=InvalidRequest, reason="COMBINATION", words=r"failed quota:",
             hint="give the instance type the requests and limits that the ResourceQuota counts",
         ),
+        Meaning(error=Transient, reason="PROPAGATION", words=r"status unknown for quota:"),
         Meaning(error=Conflict, reason="BEING_DELETED", words=r"because it is being terminated"),
         Meaning(
             error=Transient, reason="PROPAGATION", words=r"service ?account .*not found",

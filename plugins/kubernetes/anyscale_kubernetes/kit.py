@@ -7,6 +7,7 @@ module; ``anyscale-conformance run --provider kubernetes`` finds it by its entry
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,7 @@ class KubernetesKit(Kit):
 
         return {
             Hand.LIMIT: stage.limit,
-            Hand.KILL: to_the_pod(stage.kill),
+            Hand.KILL: self._kill,
             Hand.STOP: to_the_pod(stage.stop),
             Hand.ANNOUNCE: to_the_pod(stage.announce),
             Hand.ADD_DUPLICATE: to_the_pod(stage.double),
@@ -188,6 +189,10 @@ class KubernetesKit(Kit):
     def close(self) -> None:
         self._connection.close()
         self.stage.close()
+
+    def _kill(self, name: str) -> None:
+        with suppress(KeyError):  # whose end was announced may be gone by now
+            self.stage.kill(pod_of(self.stage, name))
 
     def _offer(self, kind: str) -> str:
         """Let the customer have something that can be adopted; return its name there."""

@@ -212,7 +212,7 @@ class Real:
         tiny = {"patch": [{"op": "replace", "path": "/spec/containers/0/resources", "value": TINY}]}
         return {
             **self._own, "image": os.environ.get(IMAGE, "busybox:1"), "command": ["sleep", "3600"], "route": self.route,
-            "zones": self._zones(), "patches": [tiny],
+            "zones": self._zones(), "patches": [tiny], "grace_seconds": 1,
         }  # fmt: skip
 
     def connect(self) -> Connection:
@@ -234,12 +234,11 @@ class Real:
 
     def limit(self, pods: int) -> None:
         """Let there be so many Pods; the limit holds when a controller has counted those that there are."""
-        hard = {"pods": str(pods)}
-        self.plant(kinds.RESOURCE_QUOTA, "quota", spec={"hard": hard})
+        self.plant(kinds.RESOURCE_QUOTA, "quota", spec={"hard": {"pods": str(pods)}})
 
         def counts() -> bool:
             quota = self._api.get(kinds.RESOURCE_QUOTA, "quota", deadline=self._soon())
-            return bool((quota.get("status") or {}).get("hard") == hard)
+            return bool((quota.get("status") or {}).get("hard") == quota["spec"]["hard"])
 
         eventually(counts, LIMIT.total_seconds())
 
@@ -256,7 +255,7 @@ class Real:
         eventually(failed, LIMIT.total_seconds())
 
     def announce(self, pod: str) -> None:
-        """Do what the scheduler does when it preempts a Pod: a condition, then a deletion with the Pod's own grace."""
+        """Do what the scheduler does when it preempts a Pod: a condition, then a deletion after some grace."""
         known = self._api.get(kinds.POD, pod, deadline=self._soon())["status"].get("conditions") or []
         told = {
             "type": "DisruptionTarget",
@@ -267,7 +266,7 @@ class Real:
         path = kinds.POD.path(self.namespace, pod, "status")
         body = {"status": {"conditions": [*known, told]}}
         self._api.request("PATCH", path, body=body, content=MERGE, deadline=self._soon())
-        self._delete(kinds.POD, pod, self.namespace)
+        self._delete(kinds.POD, pod, self.namespace, gracePeriodSeconds=60)
 
     def double(self, pod: str) -> None:
         known = self._api.get(kinds.POD, pod, deadline=self._soon())
