@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane import queries as q
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.clouds import Clouds
 from anyscale_core.controlplane.credentials import unproven
@@ -262,7 +263,8 @@ class Operators:
             return True
         o = t.operators.c
         with self._store.telemetry() as connection:
-            row = connection.execute(_row_of(bearer.cloud).with_for_update()).mappings().first()
+            mine = {"of_cloud": bearer.cloud}
+            row = connection.execute(q.OPERATOR.with_for_update(), mine).mappings().first()
             if row is None or row["epoch"] != bearer.epoch:
                 raise self._revoked(bearer.cloud)
             is_held = row["lease_until"] is not None and row["lease_until"] > now
@@ -301,7 +303,7 @@ class Operators:
 
     def _row(self, cloud: str) -> RowMapping:
         with self._store.read() as connection:
-            row = connection.execute(_row_of(cloud)).mappings().first()
+            row = connection.execute(q.OPERATOR, {"of_cloud": cloud}).mappings().first()
         if row is not None:
             return row
         values = {
@@ -322,10 +324,6 @@ class Operators:
                 detail="" if refusal is None else f"{refusal.why}: {refusal}",
             )
         )  # fmt: skip
-
-
-def _row_of(cloud: str) -> Select[Any]:
-    return select(t.operators).where(t.operators.c.cloud == cloud)
 
 
 def _say(connection: Connection, at: datetime, kind: str, level: str, message: str, *, cloud: str) -> None:

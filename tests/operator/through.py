@@ -100,8 +100,12 @@ class Through(Kit):
 
     def _idle(self, _: timedelta) -> None:
         """Let the operators work in the thread of whoever waits for one of them; several at once when several wait."""
-        if not sum(operator.turn() for _, _, operator in tuple(self._clouds)):
+        waiting = self.plane.mailbox.waiting()
+        if not sum(operator.turn() for cloud, operator in self._operators() if cloud in waiting):
             time.sleep(0.001)
+
+    def _operators(self) -> list[tuple[str, Operator]]:
+        return [(f"cloud-{number}", operator) for number, (_, _, operator) in enumerate(tuple(self._clouds))]
 
     def _catch(self, call: Call, next: Next, /) -> Any:
         try:
