@@ -74,6 +74,8 @@ class Waiter:
         self.asks = not speech.is_write(action)
         self.attempt = 0
         """The one that is waited for; 0 while that is not known yet."""
+        self.is_given = False
+        """Whether an operator was told of it by this process."""
         self.bell = threading.Event()
         self.done: Done | None = None
 
@@ -178,19 +180,21 @@ class Mailbox:
 
     def give(self, cloud: str, have: Collection[str]) -> tuple[OrderSlip, ...]:
         """Return a cloud's open orders but those that its operator has in hand, in their order, each signed."""
-        o, now = t.orders.c, self._clock.now()
+        now = self._clock.now()
         with self._store.read() as connection:
             found = connection.execute(q.OPEN_ORDERS, {"cloud": cloud, "now": now}).mappings()
             rows = [row for row in found if f"{row['id']}/{row['attempt']}" not in have]
-        fresh = [row["number"] for row in rows if row["given_at"] is None]
+        fresh = {
+            row["number"]: row["action"] for row in rows if row["given_at"] is None and not self._is_told_here(row)
+        }
         if fresh:
             # Before it goes out: an order that nobody was told of was certainly not carried out. One that was withdrawn
             # meanwhile is not given.
-            with self._writing(row["action"] for row in rows) as connection:
-                told = sum(connection.execute(q.GIVEN, {"which": which, "now": now}).rowcount for which in fresh)
-                if told != len(fresh):
-                    left = set(connection.scalars(select(o.number).where(o.number.in_(fresh))))
-                    rows = [row for row in rows if row["given_at"] is not None or row["number"] in left]
+            with self._writing(fresh.values()) as connection:
+                gone = [
+                    which for which in fresh if not connection.execute(q.GIVEN, {"which": which, "now": now}).rowcount
+                ]
+            rows = [row for row in rows if row["number"] not in gone]
         return tuple(self._slip(row) for row in rows)
 
     def done(self, cloud: str, outcomes: Iterable[Done]) -> None:
@@ -234,6 +238,15 @@ class Mailbox:
         with self._lock:
             waiter = self._waited.get(one.id)
             return waiter is not None and waiter.asks and waiter.attempt == one.attempt
+
+    def _is_told_here(self, row: RowMapping) -> bool:
+        """Note that a question of this process is given, where that is looked for; tell whether it is one."""
+        with self._lock:
+            waiter = self._waited.get(row["id"])
+            if waiter is None or not waiter.asks:
+                return False
+            waiter.is_given = True
+            return True
 
     def _hand_over(self, outcomes: Iterable[Done]) -> None:
         with self._lock:
@@ -298,7 +311,7 @@ class Mailbox:
                 if waiter.done is not None:
                     return waiter.done
                 return self._read(row) if row is not None and row["done_at"] is not None else self._give_up(order)
-            if row["given_at"] is None and now - looked >= LOOK:
+            if row["given_at"] is None and not waiter.is_given and now - looked >= LOOK:
                 seconds = f"{UNCLAIMED.total_seconds():g} s"
                 why = self.away(cloud) or (f"no operator took it within {seconds}" if now - began >= UNCLAIMED else "")
                 if why and self._withdraw(order):

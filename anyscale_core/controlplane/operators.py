@@ -105,6 +105,13 @@ class Operators:
             health=None if row["health"] is None else wire.structure(row["health"], Health),
         )  # fmt: skip
 
+    def states(self) -> dict[str, OperatorState]:
+        """Return the states of the operators of all clouds; one is known from the first token or look on."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            found = connection.execute(select(o.cloud, o.state).join(t.clouds, t.clouds.c.name == o.cloud)).all()
+        return {row.cloud: OperatorState(row.state) for row in found}
+
     # -- for operators -------------------------------------------------------------------------------------------------
 
     def login(self, login: Login) -> Session:
@@ -190,6 +197,7 @@ class Operators:
                 if connection.execute(update(t.operators).where(o.cloud == name, silent).values(**values)).rowcount:
                     text = f"the operator of {name} is not heard of any more; what runs there runs on"
                     _say(connection, now, "cloud.disconnected", "WARNING", text, cloud=name)
+                    _write_down(connection, now, "control plane", "operator.disconnected", name)
         return len(names)
 
     # -- the operators' own --------------------------------------------------------------------------------------------
@@ -276,6 +284,7 @@ class Operators:
                 values |= {"state": OperatorState.CONNECTED.value, "since": now}
                 text = f"the operator of {bearer.cloud} is here"
                 _say(connection, now, "cloud.connected", "INFO", text, cloud=bearer.cloud)
+                _write_down(connection, now, f"operator {bearer.replica}", "operator.connected", bearer.cloud)
                 touch_cloud(connection, bearer.cloud, now)
             connection.execute(update(t.operators).where(o.cloud == bearer.cloud).values(**values))
         return True
@@ -328,3 +337,8 @@ class Operators:
 
 def _say(connection: Connection, at: datetime, kind: str, level: str, message: str, *, cloud: str) -> None:
     add_event(connection, Event(at=at, kind=kind, level=level, message=message, fields={"cloud": cloud}))
+
+
+def _write_down(connection: Connection, at: datetime, actor: str, action: str, cloud: str) -> None:
+    record = AuditRecord(at=at, actor=actor, action=action, subject=cloud, outcome="allowed")
+    connection.execute(insert(t.audit).values(**attrs.asdict(record)))
