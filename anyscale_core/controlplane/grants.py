@@ -42,14 +42,17 @@ class Grants:
     def access(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess:
         """Return an access to a prefix of the cloud's bucket (the cluster's own by default). Raises CloudError."""
         prefix = prefix or cluster_prefix(record.id)
-        grant = self._fresh(record.id, access, prefix)
-        if grant is None:
-            cloud = self._clouds.get(record.cloud)
-            token = Token(f"grant-{record.id}-{access.value}-{prefix}")
-            grant = granted(cloud, prefix, access, identity=record.identity, token=token)
-            if record.phase not in CLUSTER_ENDED:
-                self._kept.setdefault(record.id, {})[access, prefix] = grant
+        grant = self._kept.get(record.id, {}).get((access, prefix))
+        if grant is None or not self._is_fresh(grant.store):
+            grant = self._asked(record, access, prefix)
         return grant.store
+
+    def handed(self, record: ClusterRecord, access: Access) -> StoreAccess:
+        """Return an access to the cluster's prefix for a person, who runs as nobody of the cloud's. Raises CloudError."""
+        grant = self._kept.get(record.id, {}).get((access, cluster_prefix(record.id)))
+        if grant is None or not self._is_fresh(grant.handed):
+            grant = self._asked(record, access, cluster_prefix(record.id))
+        return grant.handed
 
     def known(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess | None:
         """Return what ``ensure`` has got; None while it has not. Calls nothing."""
@@ -71,11 +74,16 @@ class Grants:
         """Drop what is kept of a cluster that has ended."""
         self._kept.pop(cluster_id, None)
 
-    def _fresh(self, cluster_id: ClusterId, access: Access, prefix: str) -> Grant | None:
-        grant = self._kept.get(cluster_id, {}).get((access, prefix))
-        if grant is None or grant.store.expires_at is None:
-            return grant
-        return grant if self._clock.now() < grant.store.expires_at - FADES else None
+    def _asked(self, record: ClusterRecord, access: Access, prefix: str) -> Grant:
+        cloud = self._clouds.get(record.cloud)
+        token = Token(f"grant-{record.id}-{access.value}-{prefix}")
+        grant = granted(cloud, prefix, access, identity=record.identity, token=token)
+        if record.phase not in CLUSTER_ENDED:
+            self._kept.setdefault(record.id, {})[access, prefix] = grant
+        return grant
+
+    def _is_fresh(self, store: StoreAccess) -> bool:
+        return store.expires_at is None or self._clock.now() < store.expires_at - FADES
 
 
 def granted(cloud: Cloud, prefix: str, access: Access, *, identity: str = "", token: Token) -> Grant:

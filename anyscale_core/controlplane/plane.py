@@ -346,14 +346,14 @@ class ControlPlane:
         """Return how to read a cluster's prefix in its bucket, also after its end. Raises UnknownName."""
         record = self._required(name)
         self._audit(actor, "cluster.logs", name)
-        return self.grants.access(record, Access.READ)
+        return self.grants.handed(record, Access.READ)
 
     def upload(self, cloud_name: str, *, actor: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket. Raises UnknownName, CloudError."""
         cloud = self.clouds.get(cloud_name)
         grant = granted(cloud, PACKAGES, Access.WRITE, token=Token(f"grant-{cloud_name}-packages"))
         self._audit(actor, "cloud.upload", cloud_name)
-        return grant.store
+        return grant.handed
 
     def events(self, name: str | None = None, *, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """Return events in order; of one cluster, or of all. Raises UnknownName."""

@@ -1,5 +1,7 @@
 """Accounts of the simulated cloud: what runs in them, and what can be done to them behind everybody's back."""
 
+import functools
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +93,13 @@ class Call:
     path: str
 
 
+@functools.lru_cache(maxsize=256)
+def _read(text: str) -> Mapping[str, Any]:
+    """Return a policy document; the same texts are asked for at every request."""
+    found: Mapping[str, Any] = json.loads(text)
+    return found
+
+
 class Account:
     """One account in one region. Whoever handles a request holds ``lock``."""
 
@@ -171,14 +180,18 @@ class Account:
 
     def policies_of(self, role: str) -> list[Mapping[str, Any]]:
         """Return the documents that bind a role."""
-        import json
-
         found = next((each for each in self.iam.roles.values() if each.name == role), None)
         if found is None:
             return []
-        inline = [json.loads(text) if isinstance(text, str) else text for text in found.policies.values()]
-        managed = [json.loads(policy.document) for policy in found.managed_policies.values()]
+        inline = [_read(text) if isinstance(text, str) else text for text in found.policies.values()]
+        managed = [_read(policy.document) for policy in found.managed_policies.values()]
         return [*inline, *managed]
+
+    def binding(self, key: Key) -> list[Mapping[str, Any]] | None:
+        """Return the documents that bind a key; None for an administrator's."""
+        if key.policy is not None:
+            return [key.policy]
+        return self.policies_of(key.role) if key.role else None
 
     # Behind everybody's back ----------------------------------------------------------------------------------------
 

@@ -134,11 +134,9 @@ class AwsSimulator:
         try:
             signature = Signature.of(environ)
             service = signature.service if signature is not None else self._unsigned_service(body)
-            form = (
-                dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
-                if service in QUERY_SERVICES
-                else {}
-            )
+            # The query protocol takes its parameters from the body of a POST or from the query of a GET.
+            asked = body.decode(errors="replace") or environ.get("QUERY_STRING", "")
+            form = dict(parse_qsl(asked, keep_blank_values=True)) if service in QUERY_SERVICES else {}
             action = self._action(service, environ, form)
             key = None if signature is None else self._known(signature)
             account = self._account(key, service, environ)

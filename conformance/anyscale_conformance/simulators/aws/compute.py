@@ -156,7 +156,7 @@ def _launched(account: Account, params: Parameters, zone: str, count: int) -> st
     reservation = account.ec2.run_instances(
         params.one("ImageId"), count, params.one("UserData"), [], security_group_ids=params.many("SecurityGroupId"),
         instance_type=params.one("InstanceType"), is_instance_type_default=False, region_name=account.region,
-        subnet_id=_placed(params) or None, nics=interfaces, placement=zone, tags={},
+        subnet_id=placed(params) or None, nics=interfaces, placement=zone, tags={},
         metadata_options={"HttpTokens": metadata.get("HttpTokens", "optional"),
                           "HttpPutResponseHopLimit": metadata.get("HttpPutResponseHopLimit", "1")},
         **({"block_device_mappings": disks} if disks else {}),
@@ -209,13 +209,14 @@ def _check_profile(account: Account, name: str) -> None:
         )
 
 
-def _placed(params: Parameters) -> str:
+def placed(params: Parameters) -> str:
+    """Return the subnet that a launch names; empty for none."""
     return params.one("SubnetId") or params.one("NetworkInterface.1.SubnetId")
 
 
 def _zone(account: Account, params: Parameters) -> str:
     """Return the zone of a launch: its subnet's, the one that it names, or one where there is capacity."""
-    subnet, zone = _placed(params), params.one("Placement.AvailabilityZone")
+    subnet, zone = placed(params), params.one("Placement.AvailabilityZone")
     if subnet:
         found = next(
             (each for zoned in account.ec2.subnets.values() for each in zoned.values() if each.id == subnet), None
@@ -236,7 +237,7 @@ def _zone(account: Account, params: Parameters) -> str:
 def _room(account: Account, params: Parameters, zone: str, most: int) -> int:
     """Return how many of a launch can be had. Raises Refusal for a quota or a subnet that is full."""
     type, market = params.one("InstanceType"), params.one("InstanceMarketOptions.MarketType")
-    subnet = _placed(params) or next(
+    subnet = placed(params) or next(
         (each.id for each in account.ec2.subnets.get(zone, {}).values() if each.default_for_az), ""
     )
     if subnet in account.full:
