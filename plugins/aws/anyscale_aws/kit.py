@@ -156,6 +156,7 @@ class AwsKit(Kit):
         self._add_role()
         self._carrier = Carrier(self.account)
         self._machines: dict[str, Key] = {}
+        self._sessions: dict[str, Any] = {}
         self._oracle = AccountOracle(self.account)
 
     def provider(self) -> Provider:
@@ -272,10 +273,12 @@ class AwsKit(Kit):
         return partial(self._session_of, self._machines.get(machine, self.key))
 
     def _session_of(self, key: Key) -> Any:
-        session = client.new_session()
-        session.set_credentials(key.id, key.secret, key.session_token or None)
-        self._carrier.attach(session)
-        return session
+        """Return the session of a key: making one takes longer than most requests."""
+        if key.id not in self._sessions:
+            session = self._sessions[key.id] = client.new_session()
+            session.set_credentials(key.id, key.secret, key.session_token or None)
+            self._carrier.attach(session)
+        return self._sessions[key.id]
 
     def _add_role(self) -> None:
         trust = {
