@@ -12,9 +12,10 @@ import attrs
 
 from anyscale_azure import tags as tagging
 from anyscale_azure.config import Settings
+from anyscale_azure.errors import Failure, translate
 from anyscale_azure.tags import TAG_LIFE, Stamp
 from anyscale_core.drivers.startup import script
-from anyscale_core.errors import InvalidRequest
+from anyscale_core.errors import CloudError, InvalidRequest
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.ids import InstanceId
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState
@@ -24,6 +25,7 @@ NETWORK_API = "2022-11-01"
 """The version of Microsoft.Network by which the machine's interface is made along with it."""
 STOPPED = frozenset({"stopped", "stopping", "deallocated", "deallocating"})
 NONCE = 8
+WRITE = "Microsoft.Compute/virtualMachines/write"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +42,7 @@ class Look:
     """What other lists say of a machine: its power, why it failed, and its address in the network."""
 
     power: str = ""
-    failure: str = ""
+    failure: CloudError | None = None
     address: str = ""
 
 
@@ -111,6 +113,7 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
         address=look.address if state is InstanceState.RUNNING else "",
         created_at=_instant(properties.get("timeCreated")),
         reason=reason,
+        failure=look.failure if state is InstanceState.STOPPED else None,
         tags=tags,
     )
 
@@ -143,16 +146,16 @@ def name_in(id: str) -> str:
     return name if is_id and name.replace("-", "").isalnum() and len(name) <= 64 else ""
 
 
-def look_at(statuses: Any, address: str = "") -> Look:
-    """Return what the statuses of an instance view say."""
-    power = failure = ""
+def look_at(statuses: Any, address: str = "", *, now: datetime) -> Look:
+    """Return what the statuses of an instance view say; what an operation failed with is told as its request would have been."""
+    power, failure = "", None
     for status in statuses or ():
         kind, _, rest = str(status.get("code", "")).partition("/")
         if kind == "PowerState":
             power = rest.lower()
         elif kind == "ProvisioningState" and rest.lower().startswith("failed"):
-            said = (rest.partition("/")[2], str(status.get("message") or ""))
-            failure = ": ".join(word for word in said if word) or "ProvisioningState/failed"
+            said = Failure(action=WRITE, code=rest.partition("/")[2], message=str(status.get("message") or rest))
+            failure = translate(said, now)
     return Look(power=power, failure=failure, address=address)
 
 
@@ -172,7 +175,7 @@ def _state(properties: Mapping[str, Any], look: Look) -> tuple[InstanceState, st
         case "creating":
             return InstanceState.PENDING, ""
         case "failed" | "canceled" as state:
-            return InstanceState.STOPPED, look.failure or f"ProvisioningState/{state}"
+            return InstanceState.STOPPED, str(look.failure or f"ProvisioningState/{state}")
     if look.power in STOPPED:
         return InstanceState.STOPPED, f"PowerState/{look.power}"
     return InstanceState.RUNNING, ""

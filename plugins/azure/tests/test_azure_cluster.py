@@ -82,6 +82,7 @@ def test_a_machine_that_fails_late_is_stopped_with_azures_own_words(world: World
     (failed,) = world.cluster.list(OWNER, deadline=world.soon())
     assert (failed.id, failed.state) == (made.id, InstanceState.STOPPED)
     assert "AllocationFailed" in failed.reason
+    assert isinstance(failed.failure, CapacityUnavailable)
 
 
 def test_a_stockout_in_one_zone_goes_on_to_the_next_that_the_spec_names_and_no_other(world: World) -> None:
