@@ -39,6 +39,7 @@ from anyscale_core.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 Handler = Callable[["Exchange"], Answer]
+THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
 QUERY_SERVICES = ("ec2", "iam", "sts", "elasticloadbalancing")
 
 
@@ -176,8 +177,8 @@ class AwsSimulator:
         account, action = exchange.account, exchange.action
         if account.throttles.get(action, 0) > 0:
             account.throttles[action] -= 1
-            code, status = ("RequestLimitExceeded", 503) if exchange.service == "ec2" else ("Throttling", 400)
-            raise Refusal("SlowDown" if exchange.service == "s3" else code, "Rate exceeded", status=status)
+            code, status = THROTTLED.get(exchange.service, ("Throttling", 400))
+            raise Refusal(code, "Rate exceeded", status=status)
         account.settle()
         authority.check(exchange)
         handler = HANDLERS.get((exchange.service, action))
