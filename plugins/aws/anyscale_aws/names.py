@@ -17,6 +17,11 @@ def profile_name(owner: Owner, name: str) -> str:
     return f"{STEM}{name[:40].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
 
 
+def bucket_name(owner: Owner, name: str) -> str:
+    """Return what a bucket is called in the world: all of AWS shares the names of buckets, which have at most 63 characters."""
+    return f"ac-{name[:36].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
+
+
 @attrs.frozen(kw_only=True)
 class Path:
     """The path of a role or an instance profile: whose it is, what it is called, and which call made it.

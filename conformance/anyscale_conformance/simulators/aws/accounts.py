@@ -4,9 +4,9 @@ import functools
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from moto.ec2.models import ec2_backends
@@ -14,9 +14,12 @@ from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
+from anyscale_conformance.simulators.aws.paging import Spoilt, page_of
 from anyscale_conformance.simulators.aws.signing import Key
 from anyscale_conformance.simulators.boot import Machines
 from anyscale_core.clock import Clock
+
+T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +109,8 @@ class Account:
         self.id, self.region, self.clock, self.timing, self.machines = id, region, clock, timing or Timing(), machines
         self.lock = threading.RLock()
         self.page_size = 1000
+        self.spoilt: Spoilt | None = None
+        """How the next page of any list is wrong."""
         self.requests: list[Call] = []
         self.lives: dict[str, Life] = {}
         self.launches: dict[str, Launch] = {}
@@ -154,6 +159,11 @@ class Account:
     def zones(self) -> tuple[str, ...]:
         """The availability zones of the region."""
         return tuple(zone.name for zone in self.ec2.describe_availability_zones())
+
+    def page(self, found: Iterable[T], *, size: int, token: str, key: Callable[[T], str]) -> tuple[list[T], str]:
+        """Return a page of a list, of ``page_size`` things at most, and the token of the next."""
+        spoilt, self.spoilt = self.spoilt, None
+        return page_of(found, size=min(size, self.page_size), token=token, key=key, spoilt=spoilt)
 
     # Keys -----------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anyscale_conformance.simulators.aws import catalogue
 from anyscale_conformance.simulators.aws.accounts import Account, Launch, Life
 from anyscale_conformance.simulators.aws.signing import Refusal
-from anyscale_conformance.simulators.aws.wire import Answer, Parameters, ec2_answer, fields, items, node, paged
+from anyscale_conformance.simulators.aws.wire import Answer, Parameters, ec2_answer, fields, items, node
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import Exchange
@@ -95,7 +95,7 @@ def describe_instances(exchange: "Exchange") -> Answer:
         for instance in reservation.instances
         if (not wanted or instance.id in wanted) and _matches(account, instance, reservation.id, filters)
     ]
-    page, token = paged(found, size=min(size, account.page_size), token=params.one("NextToken"))
+    page, token = account.page(found, size=size, token=params.one("NextToken"), key=lambda each: str(each[1].id))
     by_reservation: dict[str, list[Any]] = {}
     for reservation, instance in page:
         by_reservation.setdefault(reservation.id, []).append(instance)
@@ -131,7 +131,7 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
     """Answer DescribeSpotInstanceRequests."""
     account, params = exchange.account, exchange.params
     wanted, filters = params.many("SpotInstanceRequestId"), params.filters()
-    shown = []
+    shown = {}
     for life in account.lives.values():
         if not life.request or (wanted and life.request not in wanted):
             continue
@@ -144,12 +144,13 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
         if all(_any(known.get(name, account.ec2.tags.get(life.request, {}).get(name.removeprefix("tag:"))), values)
                for name, values in filters.items()):  # fmt: skip
             status = node("status", code=code, updateTime=since, message=code)
-            shown.append(
+            shown[life.request] = (
                 fields(status, spotInstanceRequestId=life.request, instanceId=life.id, state=known["state"],
                      createTime=life.launched, type="one-time")
             )  # fmt: skip
-    page, token = paged(shown, size=account.page_size, token=params.one("NextToken"))
-    return ec2_answer("DescribeSpotInstanceRequests", items("spotInstanceRequestSet", page), fields(nextToken=token))
+    page, token = account.page(shown, size=account.page_size, token=params.one("NextToken"), key=str)
+    requests = items("spotInstanceRequestSet", (shown[id] for id in page))
+    return ec2_answer("DescribeSpotInstanceRequests", requests, fields(nextToken=token))
 
 
 def _launched(account: Account, params: Parameters, zone: str, count: int) -> str:
