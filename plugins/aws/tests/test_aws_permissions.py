@@ -105,7 +105,7 @@ def test_without_the_right_to_abort_an_upload_its_parts_are_left_to_the_buckets_
     with pytest.raises(PermissionDeniedError, match=ABORT[1]):
         an_upload_breaks_off(town)
     town.allow()
-    bucket = town.at.s3.buckets["bucket-of-pln-1"]
+    bucket = town.at.s3.buckets[town.bucket]
     assert len(bucket.multiparts) == 1
     rules = town.client("s3").get_bucket_lifecycle_configuration(Bucket=bucket.name)["Rules"]
     assert rules[0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}

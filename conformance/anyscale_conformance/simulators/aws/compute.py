@@ -23,24 +23,11 @@ if TYPE_CHECKING:
 USER_DATA_MAX = 16384
 TOKEN_MAX = 64
 INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
-FILTERS = frozenset(
-    [
-        "instance-id",
-        "reservation-id",
-        "client-token",
-        "instance-state-name",
-        "instance-type",
-        "vpc-id",
-        "subnet-id",
-        "private-ip-address",
-        "availability-zone",
-        "instance-lifecycle",
-        "image-id",
-        "network-interface.addresses.private-ip-address",
-        "tag-key",
-        "instance.group-id",
-    ]
-)
+FILTERS = frozenset({
+    "instance-id", "reservation-id", "client-token", "instance-state-name", "instance-type", "vpc-id", "subnet-id",
+    "private-ip-address", "availability-zone", "instance-lifecycle", "image-id", "tag-key", "instance.group-id",
+    "network-interface.addresses.private-ip-address",
+})  # fmt: skip
 """What DescribeInstances can be narrowed by here, beside tags."""
 KINDS = ("instance", "volume", "network-interface", "spot-instances-request")
 
