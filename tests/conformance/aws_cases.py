@@ -24,8 +24,9 @@ from anyscale_aws.names import bucket_name
 from anyscale_aws.networking import AwsNetworking
 from anyscale_aws.permissions import NEEDS, policies
 from anyscale_aws.storage import AwsStorage
-from anyscale_conformance.simulators.aws import AwsSimulator, Key, sts
+from anyscale_conformance.simulators.aws import AwsSimulator, Key, Timing, sts
 
+from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError, PermissionDenied, QuotaExceeded
 from anyscale_core.models.cluster import MarketType
@@ -36,7 +37,6 @@ from anyscale_core.models.networking import EndpointSpec, NetworkMode, NetworkSp
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import BucketSpec, UrlMethod
 from anyscale_core.testing.builders import a_bootstrap
-from anyscale_core.testing.clock import ManualClock
 from tests.conformance.aws import EXTERNAL_ID, IMAGE, PLANE, REGION, TYPE, World, trusting
 
 CLOUD = Owner(plane=PlaneId("pln_1"), cloud=CloudName("aws"))
@@ -77,9 +77,9 @@ class Town(World):
 
     def __init__(
         self, simulator: AwsSimulator, number: int, home: Path, *, plane: PlaneId = CLOUD.plane,
-        clock: ManualClock | None = None,
+        clock: Clock | None = None, timing: Timing | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(simulator, number, clock=clock)
+        super().__init__(simulator, number, clock=clock, timing=timing)
         self.home, self.owner, self._minted = home, attrs.evolve(CLOUD, plane=plane), 0
         plane_account = simulator.account(PLANE, region=REGION, clock=self.clock)
         self.plane = simulator.issue(plane_account.administrator("plane"))
