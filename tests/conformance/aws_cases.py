@@ -19,7 +19,7 @@ import obstore.exceptions
 from anyscale_aws.client import new_session
 from anyscale_aws.cluster import AwsCluster
 from anyscale_aws.identity import AwsIdentity
-from anyscale_aws.kit import AccountOracle
+from anyscale_aws.kit_oracle import AccountOracle
 from anyscale_aws.names import bucket_name
 from anyscale_aws.networking import AwsNetworking
 from anyscale_aws.permissions import NEEDS, policies
@@ -76,11 +76,11 @@ class Town(World):
     """A customer's account that trusts the control plane's; ``furnish`` puts one of everything into it."""
 
     def __init__(
-        self, simulator: AwsSimulator, number: int, home: Path, *, plane: PlaneId = CLOUD.plane,
+        self, simulator: AwsSimulator, number: int, home: Path, *, owner: Owner = CLOUD,
         clock: Clock | None = None, timing: Timing | None = None,
     ) -> None:  # fmt: skip
         super().__init__(simulator, number, clock=clock, timing=timing)
-        self.home, self.owner, self._minted = home, attrs.evolve(CLOUD, plane=plane), 0
+        self.home, self.owner, self._minted = home, owner, 0
         plane_account = simulator.account(PLANE, region=REGION, clock=self.clock)
         self.plane = simulator.issue(plane_account.administrator("plane"))
         self.arn = self.role(ROLE, trusting(PLANE, external_id=EXTERNAL_ID))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from anyscale_aws.config import Settings
 from anyscale_aws.identity import AwsIdentity
@@ -55,7 +56,9 @@ class Plane:
     def __init__(self, simulator: AwsSimulator, home: Path) -> None:
         clock = ManualClock()
         self.control = ControlPlane(Controls(home=home / "plane"), clock=clock)
-        self.town = Town(simulator, 2 + len(simulator.accounts), home, plane=self.control.id, clock=clock)
+        self.town = Town(
+            simulator, 2 + len(simulator.accounts), home, owner=attrs.evolve(CLOUD, plane=self.control.id), clock=clock
+        )
 
     def set_up(self) -> None:
         settings = dict(self.town.config().settings)

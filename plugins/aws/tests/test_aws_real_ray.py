@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 import yaml
 from anyscale_conformance.simulators.aws import AwsSimulator, Timing
@@ -17,7 +18,7 @@ from anyscale_core.clock import SystemClock
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.settings import Settings
 from tests.conformance.aws import REGION, TYPE
-from tests.conformance.aws_cases import Town
+from tests.conformance.aws_cases import CLOUD, Town
 from tests.scenarios.machine import ENV
 
 SPEC = {
@@ -70,7 +71,7 @@ def test_with_the_least_permissions_a_cloud_is_set_up_a_job_runs_on_its_machines
     plane = ControlPlane(Settings(home=home / "plane"))
     plane.close()
     timing = Timing(pending=SOON, shutting_down=SOON, provisioning=SOON, healthy=SOON)
-    town = Town(simulator, 1, home, plane=plane.id, clock=SystemClock(), timing=timing)
+    town = Town(simulator, 1, home, owner=attrs.evolve(CLOUD, plane=plane.id), clock=SystemClock(), timing=timing)
     before = town.inventory()
     settings = {**town.config().settings, "endpoint": "address", "python": sys.executable, "zones": [f"{REGION}a"]}
     cloud = {"name": "aws", "provider": "aws", "region": REGION, "settings": {"aws": settings}}

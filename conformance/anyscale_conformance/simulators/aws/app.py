@@ -140,7 +140,7 @@ class AwsSimulator:
             form = dict(parse_qsl(asked, keep_blank_values=True)) if service in QUERY_SERVICES else {}
             action = self._action(service, environ, form)
             key = None if signature is None else self._known(signature)
-            account = self._account(key, service, environ)
+            account = self._account(key, service, environ, form)
             exchange = Exchange(
                 simulator=self, account=account, key=key, service=service, action=action, params=Parameters(form),
                 environ=environ, body=body,
@@ -183,12 +183,13 @@ class AwsSimulator:
             raise Refusal(code, "The security token included in the request is invalid.", status=403)
         return key
 
-    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any]) -> Account:
+    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any], form: Mapping[str, str]) -> Account:
         if key is not None:
             return self.accounts[key.account]
         if service == "sts":
-            return next(iter(self.accounts.values()))
-        found = buckets.account_of(self, environ["PATH_INFO"])
+            found = self.accounts.get(form.get("RoleArn", "::::").split(":")[4])
+        else:
+            found = buckets.account_of(self, environ["PATH_INFO"])
         if found is None:
             raise Refusal("AccessDenied", "Access Denied", status=403)
         return found
