@@ -132,6 +132,8 @@ class Account:
         self.targets: dict[tuple[str, str], datetime] = {}
         self.profiles: dict[str, datetime] = {}
         """Instance profiles by name: since when there are such."""
+        self.issuers: dict[str, Any] = {}
+        """The keys (of joserfc) that issuers of web identity tokens sign with, by their URLs."""
         self.delay_s = 0.0
         self.throttles: dict[str, int] = {}
         """Action -> how many requests more are refused for coming too fast."""
