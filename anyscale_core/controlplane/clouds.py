@@ -107,7 +107,7 @@ class Cloud:
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
         self._registry, self._mailbox, self._keys = registry, mailbox, keys
-        drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
+        drivers = {slot: wrap(driver, spec.name) for slot, driver in self._build(settings).items()}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
         self.storage = _typed(drivers["storage"], StorageDriver)  # type: ignore[type-abstract]
@@ -143,6 +143,16 @@ class Cloud:
     def has_volumes(self) -> bool:
         """Return whether its cluster driver can keep a folder when an instance goes."""
         return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.volumes")
+
+    @property
+    def is_composed(self) -> bool:
+        """Return whether its nodes run as identities that another provider makes than the one that runs them."""
+        return self.spec.provider_of("identity") != self.spec.provider_of("cluster")
+
+    @property
+    def prover(self) -> str:
+        """Return the provider by which its nodes prove themselves."""
+        return self._registry.prover(self.spec.providers)
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -279,15 +289,18 @@ class Cloud:
         for driver in (self.cluster, self.identity, self.storage, self.networking):
             driver.close()
 
-    def _build(self, slot: str, settings: Settings, wrap: Callable[[Driver, str], Driver]) -> Driver:
-        name = self.spec.provider_of(slot)
+    def _build(self, settings: Settings) -> Mapping[str, Driver]:
         if self.spec.mode is CloudMode.OPERATOR:
-            return wrap(
-                REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock), self.spec.name
-            )
-        config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
-        config = attrs.evolve(config, identity_token=self._identity_token)
-        return wrap(self._registry.driver(name, slot, config), self.spec.name)
+            return {
+                slot: REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock)
+                for slot, name in self.spec.providers.items()
+            }
+
+        def config(name: str) -> DriverConfig:
+            config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
+            return attrs.evolve(config, identity_token=self._identity_token)
+
+        return self._registry.drivers(self.spec.providers, config)
 
     def _identity_token(self, audience: str) -> Secret[str]:
         return self._keys.identity_token(self.owner.plane, audience, now=self._clock.now())

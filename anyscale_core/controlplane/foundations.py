@@ -55,9 +55,13 @@ class Resource:
 
 @attrs.frozen(kw_only=True)
 class CloudStatus:
-    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down."""
+    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down.
+
+    ``identities``: those that are made, of what its nodes run as; its own first.
+    """
 
     spec: CloudSpec
+    identities: tuple[Identity, ...] = ()
     resources: tuple[Resource, ...] = ()
     missing: tuple[str, ...] = SHARED
     ends: bool = False
@@ -97,8 +101,10 @@ class Foundations:
         docs = {row["kind"]: row for row in rows}
         kinds = list(dict.fromkeys((*kinds_of(spec), *sorted(docs))))
         wanted = [kind for kind in kinds_of(spec) if spec.mode is CloudMode.DIRECT or kind != "network"]
+        made = [docs[kind]["doc"] for kind in kinds if kind.startswith("identity") and kind in docs]
         return CloudStatus(
             spec=spec,
+            identities=tuple(wire.structure(doc, Identity) for doc in made if doc is not None),
             resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in kinds if kind in docs),
             missing=tuple(kind for kind in wanted if kind not in docs or docs[kind]["doc"] is None),
             ends=ends is not None,

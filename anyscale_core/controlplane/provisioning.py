@@ -41,6 +41,7 @@ from anyscale_core.models.actions import (
     Withdraw,
 )
 from anyscale_core.models.cluster import HeadRecovery
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId, Token
 from anyscale_core.models.instance import Created, Deletion, InstanceSpec, NodeKind, Outcome
 from anyscale_core.models.networking import EndpointSpec, EndpointState
@@ -242,7 +243,7 @@ class Work:
         nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
             network, identity = self.cloud.shared().network, self.cloud.identity_of(self.record.identity)
-            specs = [self._spec(node, network=network.name, identity=identity.name) for node in nodes]
+            specs = [self._spec(node, network=network.name, identity=identity) for node in nodes]
             self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
@@ -287,7 +288,7 @@ class Work:
                 self._remember_shortage(connection, nodes[0], error)
             self._close_if_answered(connection, token)
 
-    def _spec(self, node: NodeRecord, *, network: str, identity: str) -> InstanceSpec:
+    def _spec(self, node: NodeRecord, *, network: str, identity: Identity) -> InstanceSpec:
         spec = self.record.spec
         shape = spec.head_node if node.group == shapes.HEAD_GROUP else spec.group(node.group)
         volume = self.record.volume
@@ -304,7 +305,8 @@ class Work:
             resources=node.resources,
             labels=node.labels,
             network=network,
-            identity=identity,
+            identity=identity.name,
+            bound_identity=identity if self.cloud.is_composed else None,
             volume=volume.name if node.kind is NodeKind.HEAD and volume is not None else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},

@@ -115,6 +115,11 @@ class CloudSpec:
     unmapped: Unmapped = Unmapped.CLOUD_DEFAULT
     settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """The name of the provider that fills each slot."""
+        return {slot: self.provider_of(slot) for slot in SLOTS}
+
     def provider_of(self, slot: str) -> str:
         """Return the name of the provider that fills ``slot``."""
         chosen: str | None = getattr(self, slot)

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 import attrs
 import requests
 
+from anyscale_conformance.simulators.azure import rights
 from anyscale_conformance.simulators.azure.blobs import Blobs, may
 from anyscale_conformance.simulators.azure.server import Server
 from anyscale_conformance.simulators.azure.subscription import Subscription
@@ -26,6 +27,8 @@ from anyscale_conformance.simulators.azure.tls import Tls
 from anyscale_conformance.simulators.azure.tokens import STORAGE, Issuer
 
 Told = tuple[int, Mapping[str, str], Any]
+ACCOUNTS = "Microsoft.Storage/storageAccounts"
+SERVICE = f"{ACCOUNTS}/blobServices"
 SIGNED = (
     "sp", "st", "se", "", "skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid", "scid", "sip", "spr", "sv", "sr",
     "snapshot", "ses", "rscc", "rscd", "rsce", "rscl", "rsct",
@@ -53,6 +56,13 @@ class Ask:
         if "restype" in self.query or not self.container:
             return ""
         return {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(self.method, "write")
+
+    @property
+    def service_action(self) -> str:
+        """What a role has to have (among its ``actions``) for a request about containers, or about the service itself."""
+        if self.query.get("comp") == "userdelegationkey":
+            return f"{SERVICE}/generateUserDelegationKey/action"
+        return f"{SERVICE}/containers/" + {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(self.method, "write")
 
 
 @attrs.frozen(kw_only=True)
@@ -165,6 +175,9 @@ class Front:
         with at.lock:
             at.settle()
             if ask.action and may(at, principal, ask.account, ask.container, ask.path, ask.action):
+                return
+            scope = f"{at.named(ask.account, ACCOUNTS).id}/blobServices/default/containers/{ask.container}".rstrip("/")
+            if not ask.action and rights.may(at, principal, ask.service_action, scope):
                 return
         message = f"{principal} is not authorized to {ask.action or ask.method} {ask.container}/{ask.path}."
         raise Refused(403, "AuthorizationPermissionMismatch", message)
