@@ -104,7 +104,7 @@ class AzureCluster(ClusterDriver):
         if machine is None:
             raise NotFound(f"no instance {id}", reason="RESOURCE", resource=id)
         statuses = machine.get("properties", {}).get("instanceView", {}).get("statuses")
-        look = machines.look_at(statuses, now=self._azure.clock.now())
+        look = machines.look_at(statuses)
         if machines.view(machine, look).state is InstanceState.RUNNING:
             look = attrs.evolve(look, address=self._address(machine, deadline))
         return machines.view(machine, look)
@@ -303,8 +303,7 @@ class AzureCluster(ClusterDriver):
             _word(nic["properties"].get("virtualMachine")): _private(nic)
             for nic in (self._nics(deadline) if nics is None else nics)
         }
-        now = self._azure.clock.now()
-        return {key: machines.look_at(statuses.get(key), addresses.get(key, ""), now=now) for key in settled}
+        return {key: machines.look_at(statuses.get(key), addresses.get(key, "")) for key in settled}
 
     def _address(self, machine: Machine, deadline: datetime) -> str:
         """Return a machine's address in its network: what the first of its interfaces has."""

@@ -12,10 +12,10 @@ import attrs
 
 from anyscale_azure import tags as tagging
 from anyscale_azure.config import Settings
-from anyscale_azure.errors import Failure, translate
+from anyscale_azure.errors import shown
 from anyscale_azure.tags import TAG_LIFE, Stamp
 from anyscale_core.drivers.startup import script
-from anyscale_core.errors import CloudError, InvalidRequest
+from anyscale_core.errors import InvalidRequest
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.ids import InstanceId
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState
@@ -25,7 +25,6 @@ NETWORK_API = "2022-11-01"
 """The version of Microsoft.Network by which the machine's interface is made along with it."""
 STOPPED = frozenset({"stopped", "stopping", "deallocated", "deallocating"})
 NONCE = 8
-WRITE = "Microsoft.Compute/virtualMachines/write"
 
 
 @attrs.frozen(kw_only=True)
@@ -39,10 +38,11 @@ class Place:
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """What other lists say of a machine: its power, why it failed, and its address in the network."""
+    """What other lists say of a machine: its power, the code and words that it failed with, and its address in the network."""
 
     power: str = ""
-    failure: CloudError | None = None
+    code: str = ""
+    failure: str = ""
     address: str = ""
 
 
@@ -100,6 +100,7 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     """Return a machine as the core knows it. The address is shown once it runs."""
     tags, properties = tagging.shown(machine.get("tags")), machine.get("properties", {})
     state, reason = _state(properties, look)
+    has_failed = str(properties.get("provisioningState", "")).lower() == "failed" and look.code
     is_spot = str(properties.get("priority", "")).lower() == "spot"
     return Instance(
         id=id_of(machine),
@@ -113,7 +114,7 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
         address=look.address if state is InstanceState.RUNNING else "",
         created_at=_instant(properties.get("timeCreated")),
         reason=reason,
-        failure=look.failure if state is InstanceState.STOPPED else None,
+        failure=shown(look.code, look.failure, resource=tags.get(TAG_NAME, "")) if has_failed else None,
         tags=tags,
     )
 
@@ -146,17 +147,16 @@ def name_in(id: str) -> str:
     return name if is_id and name.replace("-", "").isalnum() and len(name) <= 64 else ""
 
 
-def look_at(statuses: Any, address: str = "", *, now: datetime) -> Look:
-    """Return what the statuses of an instance view say; what an operation failed with is told as its request would have been."""
-    power, failure = "", None
+def look_at(statuses: Any, address: str = "") -> Look:
+    """Return what the statuses of an instance view say."""
+    power = code = failure = ""
     for status in statuses or ():
         kind, _, rest = str(status.get("code", "")).partition("/")
         if kind == "PowerState":
             power = rest.lower()
         elif kind == "ProvisioningState" and rest.lower().startswith("failed"):
-            said = Failure(action=WRITE, code=rest.partition("/")[2], message=str(status.get("message") or rest))
-            failure = translate(said, now)
-    return Look(power=power, failure=failure, address=address)
+            code, failure = rest.partition("/")[2], str(status.get("message") or "")
+    return Look(power=power, code=code, failure=failure, address=address)
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +175,8 @@ def _state(properties: Mapping[str, Any], look: Look) -> tuple[InstanceState, st
         case "creating":
             return InstanceState.PENDING, ""
         case "failed" | "canceled" as state:
-            return InstanceState.STOPPED, str(look.failure or f"ProvisioningState/{state}")
+            words = ": ".join(word for word in (look.code, look.failure) if word)
+            return InstanceState.STOPPED, words or f"ProvisioningState/{state}"
     if look.power in STOPPED:
         return InstanceState.STOPPED, f"PowerState/{look.power}"
     return InstanceState.RUNNING, ""
