@@ -36,10 +36,10 @@ class Container:
 
 
 @contextmanager
-def a_cluster() -> Iterator[Cluster]:
-    """Serve a Kubernetes cluster with a namespace; its containers are only played."""
+def a_cluster(*, issuer: str = ISSUER) -> Iterator[Cluster]:
+    """Serve a Kubernetes cluster with a namespace, whose tokens an issuer signs; its containers are only played."""
     with Servers() as servers:
-        cluster = servers.start(clock=SystemClock(), settings=ClusterSettings(issuer=ISSUER, starts=timedelta()))
+        cluster = servers.start(clock=SystemClock(), settings=ClusterSettings(issuer=issuer, starts=timedelta()))
         cluster.make_namespace(NAMESPACE)
         yield cluster
 
