@@ -23,7 +23,7 @@ from anyscale_core.drivers.cluster import ClusterDriver
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
-from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
+from anyscale_core.errors import CloudError, NameTaken, NotFound, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec, NodeIdentity
@@ -222,10 +222,19 @@ class Cloud:
             case "identity":
                 own = self.spec.node_identity or NodeIdentity()
                 return self._ensure(kind, Identity, own, functools.partial(self._identity, own))
-        wanted = identities.mapped(self.spec).get(kind.removeprefix(MAPPED))
+        name = kind.removeprefix(MAPPED)
+        wanted = identities.mapped(self.spec).get(name)
         if wanted is None:
-            raise ValueError(f"clusters share no {kind!r}")
+            return self._once_mapped(kind, name)
         return self._ensure(kind, Identity, wanted, functools.partial(self._identity, wanted))
+
+    def _once_mapped(self, kind: str, name: str) -> Identity:
+        """Return the identity of a rule that is no more: clusters keep what they began with. Raises NotFound."""
+        doc = self._store.made(self.spec.name, kind)
+        if doc is None:
+            why = f"no rule of cloud {self.spec.name} names the identity {name!r} any more, and it was never made"
+            raise NotFound(why, reason="REFERENCE", resource=name, hint="put the rule back, or take the cluster down")
+        return wire.structure(doc, Identity)
 
     def unmake(self, kind: str, name: str) -> Deletion:
         """Begin to delete one of the things that clusters share; one that was adopted is let go of."""

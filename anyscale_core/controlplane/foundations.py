@@ -17,12 +17,12 @@ from sqlalchemy import delete, select, update
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import schema as t
-from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds, kinds_of
+from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds, kinds_of, mapped_kind
 from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Conflict, CoreError, Fault, NameTaken, NotFound, SpecError
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import CloudMode, CloudSpec
+from anyscale_core.models.cloud import CloudMode, CloudSpec, Unmapped
 from anyscale_core.models.identity import Identity
 from anyscale_core.models.instance import Deletion, InstanceState
 from anyscale_core.models.networking import Check, CheckStatus
@@ -74,7 +74,7 @@ class Foundations:
         self._store, self._clouds, self._mailbox, self._clock = store, clouds, mailbox, clock
 
     def register(self, spec: CloudSpec) -> bool:
-        """Record a cloud; return whether it is new. Said again with an equal spec, nothing changes.
+        """Record a cloud; return whether it is new. Of one that is there, the identity rules may change and nothing else.
 
         Raises SpecError with all faults, NameTaken for a cloud of that name with another spec, or that is being taken down.
         """
@@ -82,8 +82,11 @@ class Foundations:
         try:
             self._store.add_cloud(spec, now=self._clock.now())
         except NameTaken:
-            if self._store.cloud(spec.name) != spec or self._ends(spec.name):
+            known = self._store.cloud(spec.name)
+            if known is None or self._ends(spec.name) or _without_rules(known) != _without_rules(spec):
                 raise
+            if known != spec:
+                self._change(spec)
             return False
         return True
 
@@ -96,8 +99,8 @@ class Foundations:
             )
             ends = connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name))
         docs = {row["kind"]: row for row in rows}
-        kinds = kinds_of(spec)
-        wanted = [kind for kind in kinds if spec.mode is CloudMode.DIRECT or kind != "network"]
+        kinds = list(dict.fromkeys((*kinds_of(spec), *sorted(docs))))
+        wanted = [kind for kind in kinds_of(spec) if spec.mode is CloudMode.DIRECT or kind != "network"]
         made = [docs[kind]["doc"] for kind in kinds if kind.startswith("identity") and kind in docs]
         return CloudStatus(
             spec=spec,
@@ -177,6 +180,22 @@ class Foundations:
         self._clouds.forget(name)
         return None
 
+    def _change(self, spec: CloudSpec) -> None:
+        """Record other identity rules. Raises SpecError for an identity that was made, and would have to be another."""
+        faults = []
+        for index, rule in enumerate(spec.identity_rules):
+            doc = self._store.made(spec.name, mapped_kind(rule.identity.name or ""))
+            if doc is None:
+                continue
+            there = wire.structure(doc, Identity)
+            if there.adopted != (rule.identity.adopt is not None) or set(there.subjects) != set(rule.identity.subjects):
+                why = f"{there.name!r} was made otherwise; give the identity another name"
+                faults.append(Fault(path=f"identity_rules[{index}].identity", message=why))
+        if faults:
+            raise SpecError(faults, subject=f"cloud {spec.name!r}")
+        self._store.change_cloud(spec, now=self._clock.now())
+        self._clouds.forget(spec.name)
+
     def _was_never_reached(self, name: str) -> bool:
         """Tell whether no operator has ever come: then there is nothing that only an operator could have made."""
         return self._clouds.spec(name).mode is CloudMode.OPERATOR and not self._mailbox.was_met(name)
@@ -238,6 +257,10 @@ class Foundations:
     def _ends(self, name: str) -> bool:
         with self._store.read() as connection:
             return connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name)) is not None
+
+
+def _without_rules(spec: CloudSpec) -> CloudSpec:
+    return attrs.evolve(spec, identity_rules=(), unmapped=Unmapped.CLOUD_DEFAULT)
 
 
 def _end_order(resource: Resource) -> tuple[bool, bool]:

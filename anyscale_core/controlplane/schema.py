@@ -36,6 +36,7 @@ clouds = Table(
     Column("name", String(63), primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("changed_at", Instant),  # its spec, since it was registered
     Column("ends_at", Instant),  # since when it is being taken down
 )
 

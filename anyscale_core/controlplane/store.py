@@ -156,10 +156,11 @@ class Store:
         return None if doc is None else wire.structure(doc, CloudSpec)
 
     def cloud_since(self, name: str) -> datetime | None:
-        """Return when the cloud of that name was registered; None when there is none."""
+        """Return since when the cloud of that name is as it is; None when there is none."""
+        since = func.coalesce(t.clouds.c.changed_at, t.clouds.c.created_at)
         with self._reader.connect() as connection:
-            since: datetime | None = connection.scalar(select(t.clouds.c.created_at).where(t.clouds.c.name == name))
-            return since
+            found: datetime | None = connection.scalar(select(since).where(t.clouds.c.name == name))
+            return found
 
     def clouds(self) -> tuple[CloudSpec, ...]:
         with self._reader.connect() as connection:
@@ -174,6 +175,16 @@ class Store:
                 connection.execute(insert(t.clouds).values(**values))
         except IntegrityError:
             raise NameTaken(f"a cloud {spec.name!r} exists already") from None
+
+    def change_cloud(self, spec: CloudSpec, *, now: datetime) -> None:
+        """Record a cloud's spec anew, unless it is being taken down."""
+        c = t.clouds.c
+        with self.write() as connection:
+            connection.execute(
+                update(t.clouds)
+                .where(c.name == spec.name, c.ends_at.is_(None))
+                .values(spec=wire.unstructure_revealed(spec), changed_at=now)
+            )
 
     def cloud_resource(self, cloud: str, kind: str, *, name: str, token: Token) -> tuple[str, Token, Any]:
         """Return the recorded (name, token, doc) of a cloud's resource, recording the ones given if there is none."""

@@ -245,6 +245,35 @@ def test_a_cluster_that_no_rule_fits_is_refused_where_the_cloud_says_so_and_noth
         world.record()
 
 
+def test_rules_may_change_and_a_cluster_keeps_the_identity_that_it_began_with(world: World) -> None:
+    set_up(world, MAPPED)
+    world.plane.apply(a_spec("old", workers(max_nodes=2), cloud="here"), actor="ann@example.com")
+    world.until(lambda: world.phase("old") is ClusterPhase.RUNNING)
+    rules = (IdentityRule(selector="user=ann@example.com", identity=NodeIdentity(name="ann")),)
+    assert not world.plane.register_cloud(attrs.evolve(HERE, identity_rules=rules), actor="admin")
+    assert world.plane.foundations.status("here").missing == ("identity:ann",)
+    world.plane.apply(a_spec("new", cloud="here"), actor="ann@example.com")
+    world.plane.apply(a_spec("old", workers(min_nodes=1, max_nodes=2), cloud="here"), actor="ann@example.com")
+    world.until(lambda: len(world.ready("old")) == 1 and world.phase("new") is ClusterPhase.RUNNING)
+    runs_as = {machine.spec.name: machine.spec.identity for machine in world.cloud.running()}
+    assert (runs_as[world.ready("old")[0].name], runs_as[world.head("new").name]) == ("research", "ann")
+    for name in ("old", "new"):
+        world.plane.terminate(name, actor="admin")
+    world.until(lambda: {world.phase(name) for name in ("old", "new")} == {ClusterPhase.TERMINATED})
+    assert world.cloud.grants == {}
+    take_down(world, data=Data.DELETE)
+    assert world.cloud.inventory() == ()
+
+
+def test_a_change_of_rules_that_would_need_another_identity_of_the_same_name_is_refused(world: World) -> None:
+    set_up(world, MAPPED)
+    world.cloud.exists("identity", "arn:research")
+    rule = IdentityRule(selector="", identity=NodeIdentity(name="research", adopt="arn:research"))
+    with pytest.raises(SpecError, match=r"identity_rules\[0\].identity: 'research' was made otherwise"):
+        world.plane.register_cloud(attrs.evolve(HERE, identity_rules=(rule,)), actor="admin")
+    assert world.plane.foundations.status("here").spec == MAPPED
+
+
 def test_every_fault_of_the_rules_is_told_at_once(world: World) -> None:
     bad = attrs.evolve(
         HERE, node_identity=NodeIdentity(name="own"),

@@ -72,7 +72,7 @@ class AwsIdentity(IdentityDriver):
         self._region = config.region or self._settings.region
         self._config = config
         self._sessions = sessions
-        self._aws = Aws(self._settings, self._region, config.clock, sessions)
+        self._aws = Aws.shared(self._settings, self._region, config.clock, sessions)
         self._busy = Busy()
 
     def create(self, spec: IdentitySpec, *, token: Token, deadline: datetime) -> Identity:

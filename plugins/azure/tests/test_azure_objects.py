@@ -117,7 +117,8 @@ def granted(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[World, Grant
 
 def opened(access: StoreAccess) -> Any:
     """Return the store as nodes and people open it."""
-    return from_url(access.url, **{key: value.reveal() for key, value in access.options.items()})
+    options: dict[str, Any] = {key: value.reveal() for key, value in access.options.items()}
+    return from_url(access.url, **options)
 
 
 def test_a_machine_reads_and_writes_its_prefix_by_its_managed_identity_and_nothing_beside_it(

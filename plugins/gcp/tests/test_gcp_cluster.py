@@ -100,6 +100,7 @@ def test_a_stockout_that_comes_late_is_shown_stopped_with_googles_words_until_it
     (shown,) = cloud.driver.list(OURS, deadline=cloud.soon())
     assert (shown.id, shown.state) == (id, InstanceState.STOPPED)
     assert shown.reason.startswith("ZONE_RESOURCE_POOL_EXHAUSTED")
+    assert isinstance(shown.failure, CapacityUnavailable)
     assert cloud.driver.delete([id], owner=OURS, deadline=cloud.soon()) == {id: Deletion.ALREADY_ABSENT}
     assert cloud.driver.list(OURS, deadline=cloud.soon()) == ()
 

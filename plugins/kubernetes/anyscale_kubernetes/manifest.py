@@ -15,7 +15,7 @@ from anyscale_core.models.order import OPERATOR_AUDIENCE
 from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
-from anyscale_kubernetes.permissions import NEEDS, needs_of
+from anyscale_kubernetes.permissions import NEEDS, WHOLE_CLUSTER, needs_of, resource_of
 from anyscale_kubernetes.pods import TOKEN_FOLDER, bound_accounts
 from anyscale_kubernetes.tags import KIND_LABEL
 
@@ -27,6 +27,8 @@ USER = 65532
 LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "anyscale-core"}
 POLICY = Kind(kind="PodDisruptionBudget", plural="poddisruptionbudgets", group_version="policy/v1")
 RBAC = "rbac.authorization.k8s.io/v1"
+MORE_THAN_ALL = 1_000_000
+"""More heads than any cluster has."""
 
 Object = dict[str, Any]
 
@@ -51,12 +53,22 @@ def manifest(config: ManifestConfig) -> list[Object]:
     ]
 
 
-def rules_of(settings: Settings, *, is_namespaced: bool) -> list[Object]:
-    """Return the least RBAC rules for everything that the drivers do with these settings, in a namespace or in the cluster."""
+def rules_of(settings: Settings) -> dict[str, list[Object]]:
+    """Return the least RBAC rules for everything that the drivers do with these settings, by where they are needed.
+
+    That is a namespace, or ``WHOLE_CLUSTER``.
+    """
+    places = {
+        resource_of(kind, settings) for feature in _features(settings) for _, kind, _ in needs_of(feature, settings)
+    }
+    return {place: _rules_in(place, settings) for place in sorted(places)}
+
+
+def _rules_in(place: str, settings: Settings) -> list[Object]:
     verbs: dict[tuple[str, str, str], set[str]] = {}
     for feature in _features(settings):
         for told, kind, _ in needs_of(feature, settings):
-            if kind.is_namespaced is is_namespaced:
+            if resource_of(kind, settings) == place:
                 verbs.setdefault((kind.group, kind.plural, _only(told, kind, settings)), set()).update(told.split(","))
     return [
         {
@@ -100,34 +112,25 @@ def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
 
 
 def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": config.namespace}
-    role = {"apiGroup": RBAC.partition("/")[0], "kind": "Role", "name": NAME}
-    yield {
-        "apiVersion": RBAC,
-        "kind": "Role",
-        "metadata": _metadata(config),
-        "rules": rules_of(settings, is_namespaced=True),
-    }
-    yield {
-        "apiVersion": RBAC, "kind": "RoleBinding", "metadata": _metadata(config), "roleRef": role, "subjects": [subject],
-    }  # fmt: skip
+    rules = rules_of(settings)
     # What is in no namespace: tokens are reviewed, and IngressClasses looked at, for the cluster as a whole.
+    whole = rules.pop(WHOLE_CLUSTER)
+    own = rules.pop(config.namespace)
     name = f"{NAME}-{config.namespace}"
-    cluster = {"name": name, "labels": LABELS}
+    yield from _bound("Role", _metadata(config), own, config)
+    yield from _bound("ClusterRole", {"name": name, "labels": LABELS}, whole, config)
+    for namespace, others in rules.items():  # the Gateway may be in a namespace of its own
+        yield from _bound("Role", {"name": name, "namespace": namespace, "labels": LABELS}, others, config)
+
+
+def _bound(kind: str, metadata: Object, rules: list[Object], config: ManifestConfig) -> Iterator[Object]:
+    """Yield a role, and what binds it to the operator's account."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": config.namespace}
+    role = {"apiGroup": RBAC.partition("/")[0], "kind": kind, "name": metadata["name"]}
+    yield {"apiVersion": RBAC, "kind": kind, "metadata": metadata, "rules": rules}
     yield {
-        "apiVersion": RBAC,
-        "kind": "ClusterRole",
-        "metadata": cluster,
-        "rules": rules_of(settings, is_namespaced=False),
-    }
-    whole = {**role, "kind": "ClusterRole", "name": name}
-    yield {
-        "apiVersion": RBAC,
-        "kind": "ClusterRoleBinding",
-        "metadata": cluster,
-        "roleRef": whole,
-        "subjects": [subject],
-    }
+        "apiVersion": RBAC, "kind": f"{kind}Binding", "metadata": metadata, "roleRef": role, "subjects": [subject],
+    }  # fmt: skip
 
 
 def _files(config: ManifestConfig, settings: Mapping[str, Any]) -> Object:
@@ -203,9 +206,13 @@ def _volumes(config: ManifestConfig) -> Iterable[Object]:
 
 
 def _budget(config: ManifestConfig) -> Object:
-    """Return what keeps drains of nodes off the heads: nothing of a cluster survives its head unharmed."""
+    """Return what keeps drains of nodes off the heads: nothing of a cluster survives its head unharmed.
+
+    Heads are Pods without a controller, of which a budget can only say how many are to be there, as a plain number.
+    Source: kubernetes.io/docs/tasks/run-application/configure-pdb, "Arbitrary workloads and arbitrary selectors".
+    """
     spec = {
-        "maxUnavailable": 0, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "minAvailable": MORE_THAN_ALL, "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": {KIND_LABEL: "head"}},
     }  # fmt: skip
     return {**POLICY.head(), "metadata": _metadata(config, "heads"), "spec": spec}

@@ -84,7 +84,8 @@ def children(record: Body, settings: Settings) -> Iterator[tuple[Kind, dict[str,
     type = "LoadBalancer" if settings.route == "loadbalancer" else "ClusterIP"
     port = {"name": PORT_NAME, "port": PORT, "targetPort": way.port, "protocol": "TCP", "appProtocol": "https"}
     annotated = {**metadata, "annotations": {**metadata["annotations"], **settings.service_annotations}}
-    yield SERVICE, {"metadata": annotated, "spec": {"type": type, "ports": [port]}}
+    ranges = {"loadBalancerSourceRanges": list(settings.client_cidrs)} if settings.client_cidrs else {}
+    yield SERVICE, {"metadata": annotated, "spec": {"type": type, "ports": [port], **ranges}}
     yield ENDPOINT_SLICE, _slice(way, metadata)
     if way.network:
         yield NETWORK_POLICY, {"metadata": metadata, "spec": _entrance(way, settings)}
@@ -151,14 +152,19 @@ def _slice(way: Way, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entrance(way: Way, settings: Settings) -> dict[str, Any]:
-    """Return who may come to the heads of the network: Pods of the gateway's namespaces, else of this one."""
+    """Return who may come to the heads of the network: Pods of the gateway's namespaces, else of this one.
+
+    What comes through a load balancer has the address of a client or of a node, which no policy can know beforehand.
+    """
+    ports = [{"port": way.port, "protocol": "TCP"}]
     spaces = settings.gateway_namespaces or ((settings.gateway.namespace,) if settings.gateway else ())
     among = [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [space for space in spaces if space]}]
     comers = {"namespaceSelector": {"matchExpressions": among}} if any(spaces) else {"podSelector": {}}
+    origin = {} if settings.route == "loadbalancer" else {"from": [comers]}
     return {
         "podSelector": {"matchLabels": {NETWORK_LABEL: way.network, KIND_LABEL: "head"}},
         "policyTypes": ["Ingress"],
-        "ingress": [{"from": [comers], "ports": [{"port": way.port, "protocol": "TCP"}]}],
+        "ingress": [{**origin, "ports": ports}],
     }
 
 

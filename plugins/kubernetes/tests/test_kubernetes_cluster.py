@@ -1,7 +1,5 @@
 """The drivers against an API server: what the contract's suite does not look at."""
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from anyscale_kubernetes.errors import TABLE
 from anyscale_kubernetes.flavors import FLAVORS
 from anyscale_kubernetes.kinds import EVENT, POD, SECRET, SERVICE_ACCOUNT
 from anyscale_kubernetes.plugin import CAPABILITIES, SETTINGS, anyscale_provider
-from anyscale_kubernetes.testing import OWNER, Land, specified
+from anyscale_kubernetes.testing import OWNER, Land, eventually, specified
 
 from anyscale_core.drivers.capability import CAPABILITIES as KNOWN
 from anyscale_core.errors import CloudError, InvalidRequest, NotFound, SpecError, Transient, Unauthenticated
@@ -31,13 +29,6 @@ def create(land: Land, *names: str, token: str = "t", **settings: Any) -> tuple[
     outcomes = driver.create([specified(name) for name in names], token=Token(token), deadline=land.soon())
     assert all(isinstance(outcome, Created) for outcome in outcomes), outcomes
     return tuple(outcome.instance for outcome in outcomes if isinstance(outcome, Created))
-
-
-def eventually(true: Callable[[], object], within_s: float = 20.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, f"it did not happen within {within_s} s"
-        time.sleep(0.02)
 
 
 def test_the_provider_is_sound_says_of_every_capability_and_explains_every_setting() -> None:

@@ -76,6 +76,18 @@ def test_a_pod_runs_as_the_account_that_another_clouds_identity_is_bound_to_in_i
         made(attrs.evolve(spec, bound_identity=operators), namespace="ray")
 
 
+def test_a_pod_asks_for_no_more_of_its_node_than_the_restricted_standard_allows() -> None:
+    pod = made(run_as_user=1000)["spec"]
+    assert pod["securityContext"] == {
+        "seccompProfile": {"type": "RuntimeDefault"}, "runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000,
+        "fsGroup": 1000,
+    }  # fmt: skip
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert made()["spec"]["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def test_no_secret_is_in_a_pod() -> None:
     assert "canary" not in json.dumps(made())
 
@@ -149,12 +161,12 @@ def test_a_pod_that_was_evicted_says_why_and_one_whose_image_cannot_be_pulled_to
 
 
 def test_patches_go_by_annotations_in_order_and_make_the_parents_of_what_they_add() -> None:
-    add = {"op": "add", "path": "/spec/securityContext/runAsUser", "value": 1000}
+    add = {"op": "add", "path": "/spec/dnsConfig/options/ndots", "value": 1000}
     head = Patch(patch=(add,), selector="anyscale-core/ray-node-type in (head)")
     later = Patch(patch=({**add, "op": "replace", "value": 2000},), selector="!anyscale-core/accelerator-type")
-    assert "securityContext" not in patched(made(), [head])["spec"]
+    assert "dnsConfig" not in patched(made(), [head])["spec"]
     pod = made(specified(kind=NodeKind.HEAD), patches=(head, later))
-    assert pod["spec"]["securityContext"] == {"runAsUser": 2000}
+    assert pod["spec"]["dnsConfig"]["options"] == {"ndots": 2000}
 
 
 @pytest.mark.parametrize(

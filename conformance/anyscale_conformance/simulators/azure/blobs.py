@@ -25,6 +25,7 @@ class Blobs:
         self._azurite: Azurite | None = None
         self._owners: dict[str, str] = {}
         """Which subscription has an account of a name: names are one in all of Azure."""
+        self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
         self._session = requests.Session()
         self._session.verify = str(tls.ca)
@@ -61,7 +62,10 @@ class Blobs:
     def call(self, at: Subscription, method: str, path: str, headers: dict[str, str] | None = None) -> bytes:
         """Ask Azurite as the subscription's owner. Raises requests.HTTPError for what it refuses."""
         who = at.owner
-        token = at.directory.token(client=who.client_id, principal=who.principal, audience=STORAGE)
+        token = self._tokens.get(at.id) or at.directory.token(
+            client=who.client_id, principal=who.principal, audience=STORAGE
+        )
+        self._tokens[at.id] = token  # good for a day of this machine's time, and dear to sign
         answer = self._session.request(
             method, f"{self.service.url}/{path}", timeout=30,
             headers={"Authorization": f"Bearer {token}", "x-ms-version": VERSION, **(headers or {})},

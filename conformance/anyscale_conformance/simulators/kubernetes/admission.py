@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from anyscale_conformance.simulators.kubernetes import quantities
+from anyscale_conformance.simulators.kubernetes import pod_security, quantities
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.problems import forbidden, not_found
 from anyscale_conformance.simulators.kubernetes.store import Entry, Object
@@ -54,7 +54,11 @@ def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
 
 
 def admit(world: World, kind: Kind, obj: Object, namespace: str) -> None:
-    """Refuse what a quota does not allow any more. Raises Problem 403 with the quota's words."""
+    """Refuse what the namespace's standard of security, or a quota, does not allow. Raises Problem 403 with its words."""
+    home = world.get("namespaces", "", namespace) if kind.plural == "pods" else None
+    why = pod_security.violations(obj["spec"], home.labels) if home is not None else ""
+    if why:
+        raise forbidden("pods", "", obj["metadata"].get("name", ""), why)
     if kind.is_namespaced:
         _quota(world, kind, obj, namespace, None)
 
