@@ -27,7 +27,7 @@ def assume_role(exchange: "Exchange") -> Answer:
         "AccessDenied", f"User: {caller.principal} is not authorized to perform: sts:AssumeRole on resource: {arn}",
         status=403,
     )  # fmt: skip
-    account, role = _role(exchange.simulator, arn)
+    account, role = role_of(exchange.simulator, arn)
     if account is None or role is None:
         raise denied
     context = {"sts:ExternalId": params.one("ExternalId")} if "ExternalId" in params.form else {}
@@ -49,7 +49,7 @@ def assume_role(exchange: "Exchange") -> Answer:
     scope = json.loads(params.one("Policy")) if "Policy" in params.form else None
     name = params.one("RoleSessionName")
     key = session(exchange.simulator, account, role.name, name, timedelta(seconds=duration), scope=scope)
-    return query_answer("AssumeRole", NAMESPACE, _credentials(key))
+    return query_answer("AssumeRole", NAMESPACE, credentials(key))
 
 
 def get_caller_identity(exchange: "Exchange") -> Answer:
@@ -83,7 +83,8 @@ def document(role: Any) -> Mapping[str, Any]:
     return found
 
 
-def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+def role_of(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+    """Return an account and its role of an ARN; None and None, or None for the role, where there is no such thing."""
     parts = arn.split(":")
     account = simulator.accounts.get(parts[4]) if len(parts) == 6 else None
     if account is None:
@@ -91,15 +92,16 @@ def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
     return account, next((role for role in account.iam.roles.values() if role.arn == arn), None)
 
 
-def _role_arn(key: Key) -> str:
-    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
-
-
-def _credentials(key: Key) -> str:
+def credentials(key: Key) -> str:
+    """Return a key as the answers of STS show it, and whom it assumes."""
     return node(
         "Credentials", AccessKeyId=key.id, SecretAccessKey=key.secret, SessionToken=key.session_token,
         Expiration=key.expires,
     ) + node("AssumedRoleUser", AssumedRoleId=key.user_id, Arn=key.principal)  # fmt: skip
+
+
+def _role_arn(key: Key) -> str:
+    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
 
 
 HANDLERS = {("sts", "AssumeRole"): assume_role, ("sts", "GetCallerIdentity"): get_caller_identity}

@@ -28,7 +28,7 @@ def assume_role_with_web_identity(exchange: "Exchange") -> Answer:
     params = exchange.params
     arn, token = params.one("RoleArn"), params.one("WebIdentityToken")
     denied = Refusal("AccessDenied", f"Not authorized to perform sts:{ACTION}", status=403)
-    account, role = sts._role(exchange.simulator, arn)
+    account, role = sts.role_of(exchange.simulator, arn)
     if account is None or role is None:
         raise denied
     provider, claims = _verified(account, token)
@@ -42,7 +42,7 @@ def assume_role_with_web_identity(exchange: "Exchange") -> Answer:
     duration = timedelta(seconds=int(params.one("DurationSeconds", "3600")))
     key = sts.session(exchange.simulator, account, role.name, params.one("RoleSessionName"), duration, scope=scope)
     told = fields(SubjectFromWebIdentityToken=str(claims["sub"]), Audience=audience, Provider=provider)
-    return query_answer(ACTION, sts.NAMESPACE, sts._credentials(key) + told)
+    return query_answer(ACTION, sts.NAMESPACE, sts.credentials(key) + told)
 
 
 def _verified(account: Account, token: str) -> tuple[str, Mapping[str, Any]]:
