@@ -60,12 +60,12 @@ class AzureCarrier(HttpCarrier[Any]):
         "QuotaExceeded(SPOT)": _EXCEEDS.format("LowPriorityCores"),
     }
 
-    def transport(self) -> Any:
-        """Return a RequestsTransport of azure-core whose session asks the plan at each request."""
+    def transport(self, session: Any = None) -> Any:
+        """Return a RequestsTransport of azure-core that asks the plan at each request, on a session of requests."""
         import requests
         from azure.core.pipeline.transport import RequestsTransport
 
-        session = requests.Session()
+        session = session or requests.Session()
         self.attach(session)
         return RequestsTransport(session=session, session_owner=False)
 

@@ -26,6 +26,7 @@ class Settings:
     region: str = ""
     role_arn: str = ""
     external_id: str = ""
+    adopted_roles: tuple[str, ...] = ()
     endpoint_url: str = ""
     image: str = ""
     image_arm64: str = ""

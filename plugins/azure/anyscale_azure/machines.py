@@ -48,6 +48,12 @@ def render(
     spec: InstanceSpec, stamp: Stamp, place: Place, settings: Settings, *, identity_id: str = ""
 ) -> dict[str, Any]:
     """Return the body that makes the machine with all that comes along: interface, disk and address, tagged, to go with it."""
+    if "identity" in spec.advanced_instance_config:
+        # Merged, it would add the rights of another identity to those of the cluster's own.
+        raise InvalidRequest(
+            "advanced_instance_config sets identity, which says who the machine is", reason="FIELD", resource=spec.name,
+            hint="leave it out; an identity_rule of the cloud gives a cluster another identity",
+        )  # fmt: skip
     life = secrets.token_hex(NONCE // 2)
     tags = tagging.written(spec.name, spec.owner, stamp, spec.tags, node_id=spec.node_id) | {TAG_LIFE: life}
     name = tagging.named(spec.name, spec.owner)

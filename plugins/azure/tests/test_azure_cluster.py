@@ -145,6 +145,14 @@ def test_the_users_own_words_for_a_machine_are_kept_and_ours_stand_above_them(wo
     assert body["tags"]["Name"] == "node-1"
 
 
+def test_a_cluster_cannot_choose_what_its_machines_run_as(world: World) -> None:
+    spec = attrs.evolve(world.spec(), advanced_instance_config={"identity": {"userAssignedIdentities": {"/other": {}}}})
+    (refused,) = world.cluster.create([spec], token=world.token(), deadline=world.soon())
+    assert isinstance(refused, NotCreated)
+    assert isinstance(refused.error, InvalidRequest)
+    assert kinds(world) == {}
+
+
 def test_without_a_network_and_without_a_subnet_in_the_settings_nothing_is_asked_for(world: World) -> None:
     world.more["subnet_id"] = ""
     with pytest.raises(InvalidRequest, match="set subnet_id"):

@@ -61,7 +61,7 @@ class Client:
         """Make one request (``compute.instances.get``) and return its answer. Raises CloudError, after one attempt."""
         api, *collections, verb = method.split(".")
         applied = Applied.UNKNOWN if verb in WRITING else Applied.NO
-        http = self._http(deadline)
+        http = self._http(deadline, api)
         with translated(service=api, method=method, resource=about, applied=applied, clock=self.clock):
             collection = _collection(api, self.settings.endpoint(api), ".".join(collections))
             request = getattr(collection, verb)(**parameters)
@@ -125,9 +125,10 @@ class Client:
                 raise HttpError(response, content, uri=url)
         return bytes(content)
 
-    def _http(self, deadline: datetime) -> Any:
+    def _http(self, deadline: datetime, api: str) -> Any:
         timeout_s = self._left_s(deadline)
-        token = "" if self._is_anonymous else self.access_token()[0]
+        # Who exchanges a token is not to show one besides: iam/docs/reference/sts/rest/v1/TopLevel/token.
+        token = "" if self._is_anonymous or api == "sts" else self.access_token()[0]
         return self._wrap(Wire(timeout=timeout_s, token=token))
 
     @property

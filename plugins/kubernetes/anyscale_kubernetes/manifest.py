@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from anyscale_core.errors import Fault, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.manifest import ManifestConfig
 from anyscale_core.models.order import OPERATOR_AUDIENCE
@@ -15,7 +16,7 @@ from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
 from anyscale_kubernetes.permissions import NEEDS, WHOLE_CLUSTER, needs_of, resource_of
-from anyscale_kubernetes.pods import TOKEN_FOLDER
+from anyscale_kubernetes.pods import TOKEN_FOLDER, bound_accounts
 from anyscale_kubernetes.tags import KIND_LABEL
 
 NAME = "anyscale-operator"
@@ -35,13 +36,14 @@ Object = dict[str, Any]
 def manifest(config: ManifestConfig) -> list[Object]:
     """Return the objects of an operator's installation, in the order in which they are to be applied.
 
-    Raises SpecError for settings of the provider that have faults.
+    Raises SpecError for settings of the provider that have faults, and for an identity that is bound to no account there.
     """
     raw = {**config.settings.get("kubernetes", {}), "namespace": config.namespace}
     settings = wire.structure(raw, Settings, subject="settings of provider kubernetes")
     known = {**config.settings, "kubernetes": raw}
     return [
         _account(config),
+        *_workload_accounts(config),
         *_rights(config, settings),
         _files(config, known),
         *_secrets(config),
@@ -87,7 +89,26 @@ def _only(verbs: str, kind: Kind, settings: Settings) -> str:
 
 
 def _account(config: ManifestConfig) -> Object:
-    return {**kinds.SERVICE_ACCOUNT.head(), "metadata": _metadata(config)}
+    metadata = _metadata(config)
+    if config.binding.account:
+        metadata["annotations"] = dict(config.binding.account)
+    return {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata}
+
+
+def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
+    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server."""
+    faults = []
+    for identity in config.node_identities:
+        names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
+        for name in names:
+            metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}
+            yield {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata, "automountServiceAccountToken": False}
+        if not names:
+            where = f"no ServiceAccount of workloads in the namespace {config.namespace} may become it"
+            hint = f"give --namespace, or subjects: [system:serviceaccount:{config.namespace}:NAME] to the cloud"
+            faults.append(Fault(path=f"identity {identity.name}", message=f"{where}; {hint}"))
+    if faults:
+        raise SpecError(faults, subject=f"cloud {config.cloud!r}")
 
 
 def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
@@ -139,7 +160,7 @@ def _deployment(config: ManifestConfig) -> Object:
         "spec": {
             "replicas": config.replicas,
             "selector": {"matchLabels": LABELS},
-            "template": {"metadata": {"labels": LABELS}, "spec": pod},
+            "template": {"metadata": {"labels": {**config.binding.workload, **LABELS}}, "spec": pod},
         },
     }
 

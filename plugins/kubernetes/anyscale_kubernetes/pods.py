@@ -1,6 +1,7 @@
 """A Ray node is a Pod: how one is written, and how it is read back. Pure; ``parse(render(spec)).name == spec.name``."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 from anyscale_core.drivers.startup import ROOT
 from anyscale_core.errors import InvalidRequest
 from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId, Token
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState, Notice, NoticeKind
 from anyscale_core.models.node import PROOF_AUDIENCE
@@ -39,6 +41,9 @@ VOLUME = "/var/lib/anyscale-core-volume"
 TOKEN_LIFETIME_S = 3600
 ANY_IDENTITY = "*"
 """The key of ``service_accounts`` that stands for every identity that has no entry of its own."""
+
+SUBJECT = re.compile(r"(?:^|#)system:serviceaccount:(?P<namespace>[^:]+):(?P<name>[^:]+)$")
+"""A ServiceAccount as an issuer of tokens calls it; what is before a '#' says which issuer."""
 
 DISRUPTIONS: Mapping[str, NoticeKind] = {
     # kubernetes.io/docs/concepts/workloads/pods/disruptions, "Pod disruption conditions"
@@ -72,6 +77,7 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
         "metadata": {
             "name": object_name(spec.owner, spec.name),
             "labels": {
+                **(spec.bound_identity.binding.workload if spec.bound_identity else {}),
                 **settings.pod_labels,
                 **mark.labels,
                 KIND_LABEL: spec.kind.value,
@@ -99,23 +105,32 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
 
 
 def account_of(spec: InstanceSpec, settings: Settings) -> str:
-    """Return the ServiceAccount that a workload runs as: the settings', else the one that the identity driver made.
+    """Return the ServiceAccount that a workload runs as: the settings', else the one that another cloud's identity is bound to,
+    else the one that the identity driver made.
 
-    Raises InvalidRequest for the operator's own: its rights are not the workload's.
+    Raises InvalidRequest for the operator's own, whose rights are not the workload's, and for an identity that is bound to none.
     """
+    known, bound = settings.service_accounts, spec.bound_identity
     if spec.identity is None:
         account = "default"
+    elif spec.identity in known or ANY_IDENTITY in known:
+        account = known.get(spec.identity) or known[ANY_IDENTITY]
+    elif bound is not None:
+        account = _bound_account(spec, bound, settings.namespace)
     else:
-        known = settings.service_accounts
-        account = (
-            known.get(spec.identity) or known.get(ANY_IDENTITY) or short_name(spec.owner, spec.identity, "identity")
-        )
+        account = short_name(spec.owner, spec.identity, "identity")
     if account == settings.operator_service_account:
         raise InvalidRequest(
             f"{spec.name} would run as the operator's own account {account}", reason="FIELD", resource=spec.name,
             hint="give workloads a ServiceAccount of their own in the setting service_accounts",
         )  # fmt: skip
     return account
+
+
+def bound_accounts(subjects: Iterable[str], namespace: str) -> tuple[str, ...]:
+    """Return the ServiceAccounts of a namespace among an identity's subjects, which other clouds may write a word before."""
+    found = (SUBJECT.search(subject) for subject in subjects)
+    return tuple(match["name"] for match in found if match is not None and match["namespace"] == namespace)
 
 
 def claim_name(spec: InstanceSpec) -> str:
@@ -170,6 +185,16 @@ def disruption(pod: Body) -> Mapping[str, Any] | None:
 def instant(text: str | None) -> datetime | None:
     """Return a Kubernetes timestamp, which is in UTC."""
     return datetime.fromisoformat(text) if text else None
+
+
+def _bound_account(spec: InstanceSpec, bound: Identity, namespace: str) -> str:
+    accounts = bound_accounts(bound.subjects, namespace)
+    if not accounts:
+        raise InvalidRequest(
+            f"no ServiceAccount of the namespace {namespace} may become the identity {bound.name}", reason="FIELD",
+            resource=spec.name, hint=f"give the cloud node_identity.subjects: [system:serviceaccount:{namespace}:NAME]",
+        )  # fmt: skip
+    return accounts[0]
 
 
 def _state(

@@ -31,13 +31,18 @@ def assume_role(exchange: "Exchange") -> Answer:
     if account is None or role is None:
         raise denied
     context = {"sts:ExternalId": params.one("ExternalId")} if "ExternalId" in params.form else {}
-    trusted = policies.trusts(
-        document(role), action="sts:AssumeRole", principal=caller.principal, kind="AWS", context=context
-    ) or policies.trusts(
-        document(role), action="sts:AssumeRole", principal=_role_arn(caller), kind="AWS", context=context
-    )
-    if not trusted:
+    names = {caller.principal, _role_arn(caller)}
+    asked: dict[str, Any] = {"action": "sts:AssumeRole", "kind": "AWS", "context": context}
+    if not any(policies.trusts(document(role), principal=name, **asked) for name in names):
         raise denied
+    # A trust policy that names the caller itself is enough within an account; one that names its account leaves it to that.
+    if account.id != caller.account or not policies.names(document(role), names):
+        documents = exchange.account.binding(caller)
+        allowed = {"aws:RequestedRegion": exchange.account.region}
+        if documents is not None and not policies.allows(
+            documents, action="sts:AssumeRole", resource=arn, context=allowed
+        ):
+            raise denied
     duration = int(params.one("DurationSeconds", "3600"))
     if not 900 <= duration <= (3600 if caller.role else int(role.max_session_duration or 3600)):
         raise Refusal("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles")

@@ -168,9 +168,14 @@ class ProjectHands:
         """
         word = self._tokens.get((member, lifetime), "")
         if not self._cloud.tokens.is_good(word, left=lifetime / 2):
-            word = self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+            word = self._cloud.tokens.issue(Caller(member=member), project=self.project, lifetime=lifetime)
             self._tokens[member, lifetime] = word
         return word
+
+    def asked(self) -> frozenset[str]:
+        """Return the permissions that requests have needed so far, whether or not they are enforced."""
+        with self._cloud.lock:
+            return frozenset(self.project.asked)
 
     def requests(self, method: str = "") -> list[Journaled]:
         """Return the requests of the project, of one method (``compute.instances.insert``) or of all."""

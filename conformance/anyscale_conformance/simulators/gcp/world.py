@@ -183,6 +183,8 @@ class Project:
     """How long it takes until policies know a new service account."""
     generation: int = 0
     """The newest object's."""
+    asked: set[str] = attrs.field(factory=set)
+    """The permissions that requests have needed so far."""
     xpn_host: str = ""
     """The host project of a shared VPC."""
     now: datetime = attrs.field(init=False)

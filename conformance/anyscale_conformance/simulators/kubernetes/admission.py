@@ -47,6 +47,7 @@ def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
         obj["spec"] |= {"storageClassName": default.name} if default else {}
     if kind.plural == "pods":
         _account(world, obj, namespace)
+        _webhooks(world, obj, namespace)
         _tolerations(obj["spec"])
         _priority(world, obj)
         _limits(world, obj, namespace)
@@ -117,6 +118,13 @@ def _summed(spec: Mapping[str, Any], which: str) -> dict[str, Decimal]:
     for word, text in (spec.get("overhead") or {}).items():
         total[word] = total.get(word, Decimal()) + quantities.value(text)
     return total
+
+
+def _webhooks(world: World, obj: Object, namespace: str) -> None:
+    account = world.get("serviceaccounts", namespace, obj["spec"]["serviceAccountName"])
+    annotations = account.meta.get("annotations", {}) if account is not None else {}
+    for webhook in world.webhooks:
+        webhook(obj, annotations)
 
 
 def _account(world: World, obj: Object, namespace: str) -> None:
