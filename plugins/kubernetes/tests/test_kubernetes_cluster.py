@@ -1,7 +1,6 @@
 """The drivers against an API server: what the contract's suite does not look at."""
 
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,27 +134,6 @@ def test_annotations_of_settings_bind_an_account_to_the_clouds_own_identity(land
     made = driver.create(IdentitySpec(name="jobs", owner=OWNER), token=Token("i"), deadline=land.soon())
     account = land.api().get(SERVICE_ACCOUNT, made.principal.rpartition(":")[2], deadline=land.soon())
     assert account["metadata"]["annotations"][key] == "jobs@project.iam.gserviceaccount.com"
-
-
-def test_a_watch_shows_what_comes_and_goes_and_survives_cuts_and_a_forgotten_past(land: Land) -> None:
-    if land.simulated is None:
-        return
-    driver = land.cluster(sight="watch")
-
-    def names() -> set[str]:
-        return {instance.name for instance in driver.list(OWNER, deadline=land.soon())}
-
-    def shows(wanted: set[str]) -> bool:
-        return names() == wanted
-
-    create(land, "one", token="a")
-    eventually(partial(shows, {"one"}))
-    for number, befalls in enumerate((land.simulated.cut_watches, land.simulated.compact, names)):
-        befalls()
-        wanted = {"one", *(f"more{place}" for place in range(number + 1))}
-        create(land, f"more{number}", token=f"b{number}")
-        eventually(partial(shows, wanted))
-    driver.close()
 
 
 @pytest.mark.parametrize("reason", sorted(TABLE))
