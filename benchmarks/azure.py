@@ -1,8 +1,8 @@
 """Machines on the simulated Azure: ours beside as many bare requests as ARM needs at least, and what the first call costs.
 
 The cloud is the simulator in a process of its own. The floor is urllib3 and json with one PUT for each machine, the same bodies
-and as many at once. No peer is driven. libcloud signs in at port 443 of a host and nowhere else, and writes booleans as text, which
-the published models do not allow; dstack builds its clients of Azure's SDK itself, for Azure's own addresses alone.
+and as many at once. No peer is driven. libcloud signs in at port 443 of a host and nowhere else, and writes booleans as text,
+which the published models do not allow; dstack builds its clients of Azure's SDK itself, for Azure's own addresses alone.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The verb about pull mode: run an operator, register its cloud, let it in, look at it, render its manifest."""
+"""The verb about pull mode: run an operator, let it in, look at it, render its manifest. Clouds have a verb of their own."""
 
 import argparse
 import os
@@ -11,7 +11,6 @@ from anyscale_core.cli.output import Exit, Output
 if TYPE_CHECKING:
     from anyscale_core.models.identity import Binding
 
-FIELDS = "name:, provider:, region: ..."
 SETTINGS = "a provider's name and its keys: {kubernetes: {namespace: ray}}"
 
 
@@ -38,8 +37,6 @@ def arguments(parser: argparse.ArgumentParser, common: Any) -> None:
     who.add_argument("--identity", default="", metavar="PROVIDER", help="prove who this is by a provider's identity")
     run.add_argument("--settings", metavar="FILE", help=f"{SETTINGS}; YAML or JSON")
     run.add_argument("--health-port", type=int, metavar="PORT", help="serve /healthz, /readyz and /metrics there")
-    register = action("register", "register a cloud that an operator works in")
-    register.add_argument("-f", "--file", required=True, metavar="CLOUD", help="the cloud: YAML or JSON, '-' for stdin")
     token = action("token", "mint a registration token for a cloud's operator")
     _cloud(token)
     token.add_argument("--token-file", type=Path, metavar="FILE", help="write the token there instead of to stdout")
@@ -74,18 +71,6 @@ def _run(args: argparse.Namespace, _output: Output) -> int:
             identity=args.identity, settings=_settings(args.settings), health_port=args.health_port,
         )
     )  # fmt: skip
-
-
-def _register(args: argparse.Namespace, output: Output) -> int:
-    from anyscale_core.cli import background, specfile
-    from anyscale_core.models import wire
-
-    name, raw, lines = specfile.document(args.file, FIELDS)
-    client = background.connect(args.home, say=output.note).client
-    with specfile.located(name, lines):
-        view = client.register_cloud({**raw, "mode": "operator"})
-    output.answer(wire.unstructure(view), f"cloud {view.name} is registered; its operator is expected")
-    return Exit.OK
 
 
 def _token(args: argparse.Namespace, output: Output) -> int:
@@ -136,7 +121,7 @@ def _manifest(args: argparse.Namespace, output: Output) -> int:
     client = background.connect(args.home, say=output.note).client
     view = next((view for view in client.clouds() if view.name == args.cloud), None)
     if view is None:
-        raise UnknownName(f"no cloud {args.cloud!r}; register it first (anyscale-core operator register)")
+        raise UnknownName(f"no cloud {args.cloud!r}; register it first (anyscale-core cloud register)")
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     provider = view.slots["cluster"]
     if provider not in points:
@@ -203,6 +188,4 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-ACTIONS = {
-    "run": _run, "register": _register, "token": _token, "revoke": _revoke, "list": _list, "manifest": _manifest,
-}  # fmt: skip
+ACTIONS = {"run": _run, "token": _token, "revoke": _revoke, "list": _list, "manifest": _manifest}

@@ -19,7 +19,7 @@ import obstore.exceptions
 from anyscale_aws.client import new_session
 from anyscale_aws.cluster import AwsCluster
 from anyscale_aws.identity import AwsIdentity
-from anyscale_aws.kit import AccountOracle
+from anyscale_aws.kit_oracle import AccountOracle
 from anyscale_aws.networking import AwsNetworking
 from anyscale_aws.permissions import NEEDS, policies
 from anyscale_aws.storage import AwsStorage

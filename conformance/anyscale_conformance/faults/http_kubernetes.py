@@ -63,7 +63,9 @@ class KubernetesCarrier(HttpCarrier[Any]):
         """Return the answer that a fault gives in place of the request's own; None where that one is asked for."""
         token = parse_qs(urlsplit(url).query).get("continue", [""])[0]
         if fault.effect is Effect.EXPIRE_PAGE and token:
-            return self.answered(request, Answer(status=410, code="Expired", message="the continue parameter is too old"))
+            return self.answered(
+                request, Answer(status=410, code="Expired", message="the continue parameter is too old")
+            )
         if fault.effect is Effect.EMPTY_PAGE and is_listing(request):
             body = {"kind": "List", "apiVersion": "v1", "items": [], "metadata": {"continue": self.EMPTY + token}}
             return _response(200, body)

@@ -142,11 +142,11 @@ def test_an_operator_that_its_manifest_installed_runs_a_job_with_no_more_than_it
     jwks = http.request("GET", f"{cluster.url}/openid/v1/jwks").json()
     # The control plane knows the cluster's keys and nothing that opens it.
     known = {"namespace": NAMESPACE, "issuer": Settings().issuer, "jwks": jwks}
-    cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": known}}
+    cloud = {"name": "k8s", "provider": "kubernetes", "mode": "operator", "settings": {"kubernetes": known}}
     (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
     (home / "settings.yaml").write_text(yaml.safe_dump({"kubernetes": settings_of(home, store)}))
     try:
-        cli("operator", "register", "-f", str(home / "cloud.yaml"))
+        cli("cloud", "register", "-f", str(home / "cloud.yaml"))
         rendered = cli(
             "operator", "manifest", "--cloud", "k8s", "--image", "example.invalid/operator:1", "--namespace", NAMESPACE,
             "--settings", str(home / "settings.yaml"),
