@@ -1,5 +1,6 @@
 """The drivers against an API server: what the contract's suite does not look at."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import attrs
 import pytest
 from anyscale_conformance.simulators.kubernetes.problems import Problem
-from anyscale_kubernetes.config import ROUTES, Settings
+from anyscale_kubernetes.config import ROUTES, Gateway, Settings
 from anyscale_kubernetes.errors import TABLE
 from anyscale_kubernetes.flavors import FLAVORS
-from anyscale_kubernetes.kinds import EVENT, POD, SECRET, SERVICE_ACCOUNT
+from anyscale_kubernetes.kinds import EVENT, HTTP_ROUTE, INGRESS, POD, SECRET, SERVICE_ACCOUNT
 from anyscale_kubernetes.plugin import CAPABILITIES, SETTINGS, anyscale_provider
+from anyscale_kubernetes.routes import children, url_of, way_of
 from anyscale_kubernetes.testing import OWNER, Land, eventually, specified
 
 from anyscale_core.drivers.capability import CAPABILITIES as KNOWN
@@ -118,6 +120,20 @@ def test_a_way_in_that_nobody_would_serve_is_refused_at_once(land: Land) -> None
     assert caught.value.hint
     failed = [check for check in driver.check("net", owner=OWNER, deadline=land.soon()) if check.remedy]
     assert [check.id for check in failed] == ["network.route"]
+
+
+@pytest.mark.parametrize("route", ["httproute", "ingress"])
+def test_clients_are_told_the_very_name_that_the_route_serves(route: str) -> None:
+    settings = Settings(route=route, hostname="{name}.ray.invalid", ingress_class="nginx", gateway=Gateway(name="g"))
+    tags = {**OWNER.tags(), "Name": "head"}
+    metadata = {
+        "name": "head-0123456789", "uid": "u1", "labels": {}, "annotations": {"anyscale-core/tags": json.dumps(tags)},
+    }  # fmt: skip
+    record = {"metadata": metadata, "data": {"network": "", "address": "10.0.0.9", "port": "8443"}}
+    (body,) = (body for kind, body in children(record, settings) if kind in (HTTP_ROUTE, INGRESS))
+    hosts = body["spec"].get("hostnames") or [rule["host"] for rule in body["spec"]["rules"]]
+    assert [f"https://{host}" for host in hosts] == [url_of(way_of(record), None, settings)]
+    assert hosts == ["head.ray.invalid"]
 
 
 def test_a_network_a_bucket_and_an_identity_of_one_name_do_not_meet(land: Land) -> None:
