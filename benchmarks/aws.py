@@ -7,7 +7,6 @@ does; the floor does so, too.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.peers import environment
 from benchmarks.rows import Row, interleaved, row
 
 SIZES = (1, 10, 100)
@@ -73,7 +73,7 @@ def aws(rounds: int) -> Iterator[Row]:
     from anyscale_conformance.simulators.aws import AwsSimulator, Timing
 
     yield _imported(rounds)
-    interpreters = {peer: _environment(peer) for peer in PEERS}
+    interpreters = {peer: environment(peer, PEERS[peer]) for peer in PEERS}
     simulator = AwsSimulator()
     try:
         # dstack waits until its instances run, and looks for that once in 15 s.
@@ -152,33 +152,6 @@ def _run(who: str, interpreter: str, job: Job, account: Any, key: Any) -> Cost:
         )  # fmt: skip
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return Cost(**found, requests=len(account.requests) - before)
-
-
-def _environment(peer: str) -> str:
-    """Return the interpreter of a peer's environment, made when there is none; or why there is none."""
-    uv = shutil.which("uv") or str(Path(__file__).parents[1] / ".tools" / "bin" / "uv")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "anyscale-core" / "benchmarks" / f"{peer}-{PEERS[peer][0].rpartition('=')[2]}"
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.exists():
-        return str(python)
-    try:
-        subprocess.run(
-            [uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(python), *PEERS[peer]],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"its environment cannot be made: {getattr(error, 'stderr', '') or error}"[:160]
-    ready.touch()
-    return str(python)
 
 
 def _furnished(account: Any, url: str, key: Any) -> Job:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import aws
+from benchmarks import aws, peers
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,8 @@ def test_a_fleet_costs_as_many_requests_as_the_floor(monkeypatch: pytest.MonkeyP
 
 
 def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws, "PEERS", {"nobody": ("anyscale-core-no-such-package==0",)})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(aws, "__file__", str(tmp_path / "benchmarks" / "aws.py"))
-    assert aws._environment("nobody").startswith("its environment cannot be made: ")
+    monkeypatch.setattr(peers, "__file__", str(tmp_path / "benchmarks" / "peers.py"))
+    why = peers.environment("nobody", ["anyscale-core-no-such-package==0"])
+    assert why.startswith("its environment cannot be made: ")

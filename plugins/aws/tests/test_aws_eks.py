@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from anyscale_aws import policies
-from anyscale_conformance.simulators.aws import AwsSimulator, sts
+from anyscale_conformance.simulators.aws import AwsSimulator, sts, web_identity
 from anyscale_conformance.simulators.aws.signing import Refusal
 from botocore import UNSIGNED
 from botocore.exceptions import ClientError
@@ -83,12 +83,9 @@ class Eks:
 @pytest.fixture
 def eks(simulator: AwsSimulator, tmp_path: Path) -> Eks:
     town = Town(simulator, 1 + len(simulator.accounts), tmp_path)
-    made = town.client("iam").create_open_id_connect_provider(
-        Url=ISSUER, ClientIDList=["sts.amazonaws.com"], ThumbprintList=["0" * 40]
-    )
     key = RSAKey.generate_key(2048)
-    town.at.issuers[ISSUER] = key
-    return Eks(town=town, provider=made["OpenIDConnectProviderArn"], key=key)
+    provider = web_identity.trust(town.at, ISSUER, {"keys": [key.as_dict(private=False)]})
+    return Eks(town=town, provider=provider, key=key)
 
 
 def test_a_service_account_becomes_its_identity_by_irsa_and_may_what_that_is_granted(eks: Eks) -> None:

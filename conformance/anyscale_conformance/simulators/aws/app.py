@@ -29,6 +29,7 @@ from anyscale_conformance.simulators.aws import (
     quicker,
     sts,
     tagging,
+    web_identity,
 )
 from anyscale_conformance.simulators.aws.accounts import Account, Call, Life, Timing
 from anyscale_conformance.simulators.aws.metadata import Metadata
@@ -215,5 +216,6 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     **lists.HANDLERS,
     **sts.HANDLERS,
     **tagging.HANDLERS,
+    **web_identity.HANDLERS,
 }
 """What moto would answer wrongly, or not at all."""

@@ -1,6 +1,5 @@
 """STS: roles that are assumed only as their trust policies say, with credentials that end by the account's clock."""
 
-import base64
 import json
 import secrets
 from collections.abc import Mapping
@@ -8,13 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-
 from anyscale_conformance.simulators.aws import policies
 from anyscale_conformance.simulators.aws.accounts import Account
 from anyscale_conformance.simulators.aws.signing import Key, Refusal
-from anyscale_conformance.simulators.aws.wire import Answer, fields, node, query_answer
+from anyscale_conformance.simulators.aws.wire import Answer, node, query_answer
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import AwsSimulator, Exchange
@@ -32,7 +28,7 @@ def assume_role(exchange: "Exchange") -> Answer:
         "AccessDenied", f"User: {caller.principal} is not authorized to perform: sts:AssumeRole on resource: {arn}",
         status=403,
     )  # fmt: skip
-    account, role = _role(exchange.simulator, arn)
+    account, role = role_of(exchange.simulator, arn)
     if account is None or role is None:
         raise denied
     context = {"sts:ExternalId": params.one("ExternalId")} if "ExternalId" in params.form else {}
@@ -54,30 +50,7 @@ def assume_role(exchange: "Exchange") -> Answer:
     scope = json.loads(params.one("Policy")) if "Policy" in params.form else None
     name = params.one("RoleSessionName")
     key = session(exchange.simulator, account, role.name, name, timedelta(seconds=duration), scope=scope)
-    return query_answer("AssumeRole", NAMESPACE, _credentials(key))
-
-
-def assume_role_with_web_identity(exchange: "Exchange") -> Answer:
-    """Answer AssumeRoleWithWebIdentity: for a token that a provider of the account's has signed, as the trust policy says.
-
-    Source: STS API Reference; IAM User Guide, "Available keys for AWS OIDC federation". Nobody signs this request.
-    """
-    params = exchange.params
-    account, role = _role(exchange.simulator, params.one("RoleArn"))
-    if account is None or role is None:
-        raise _unfederated()
-    claims, provider = _claims(account, params.one("WebIdentityToken"))
-    issuer = provider.partition(":oidc-provider/")[2]
-    context = {f"{issuer}:{name}": str(claims[name]) for name in ("aud", "sub") if name in claims}
-    action = "sts:AssumeRoleWithWebIdentity"
-    if not policies.trusts(document(role), action=action, principal=provider, kind="Federated", context=context):
-        raise _unfederated()
-    key = session(
-        exchange.simulator, account, role.name, params.one("RoleSessionName"),
-        timedelta(seconds=int(params.one("DurationSeconds", "3600"))),
-    )  # fmt: skip
-    told = fields(SubjectFromWebIdentityToken=claims.get("sub"), Audience=claims.get("aud"), Provider=provider)
-    return query_answer("AssumeRoleWithWebIdentity", NAMESPACE, f"{_credentials(key)}{told}")
+    return query_answer("AssumeRole", NAMESPACE, credentials(key))
 
 
 def pod_identity(
@@ -134,33 +107,8 @@ def document(role: Any) -> Mapping[str, Any]:
     return found
 
 
-def _claims(account: Account, token: str) -> tuple[Mapping[str, Any], str]:
-    """Return the claims of a token with the ARN of the provider that vouches for it. Raises Refusal."""
-    try:
-        payload = token.split(".")[1]
-        issuer = str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"])
-    except (ValueError, KeyError, IndexError):
-        raise Refusal("InvalidIdentityToken", "The ID Token provided is not a valid JWT.") from None
-    arn = f"arn:aws:iam::{account.id}:oidc-provider/{issuer.removeprefix('https://')}"
-    provider, keys = account.iam.open_id_providers.get(arn), account.issuers.get(issuer)
-    if provider is None or keys is None:
-        raise Refusal("InvalidIdentityToken", f"No OpenIDConnect provider found in your account for {issuer}")
-    try:
-        claims = dict(jwt.decode(token, keys, algorithms=["RS256", "ES256"]).claims)
-    except (JoseError, ValueError):
-        raise Refusal("InvalidIdentityToken", "Couldn't verify the signature of the token") from None
-    if claims.get("exp", 0) <= account.clock.now().timestamp():
-        raise Refusal("ExpiredTokenException", "Token expired")
-    if claims.get("aud") not in provider.client_id_list:
-        raise Refusal("InvalidIdentityToken", "Incorrect token audience")
-    return claims, arn
-
-
-def _unfederated() -> Refusal:
-    return Refusal("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", status=403)
-
-
-def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+def role_of(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+    """Return an account and its role of an ARN; None and None, or None for the role, where there is no such thing."""
     parts = arn.split(":")
     account = simulator.accounts.get(parts[4]) if len(parts) == 6 else None
     if account is None:
@@ -168,19 +116,16 @@ def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
     return account, next((role for role in account.iam.roles.values() if role.arn == arn), None)
 
 
-def _role_arn(key: Key) -> str:
-    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
-
-
-def _credentials(key: Key) -> str:
+def credentials(key: Key) -> str:
+    """Return a key as the answers of STS show it, and whom it assumes."""
     return node(
         "Credentials", AccessKeyId=key.id, SecretAccessKey=key.secret, SessionToken=key.session_token,
         Expiration=key.expires,
     ) + node("AssumedRoleUser", AssumedRoleId=key.user_id, Arn=key.principal)  # fmt: skip
 
 
-HANDLERS = {
-    ("sts", "AssumeRole"): assume_role,
-    ("sts", "AssumeRoleWithWebIdentity"): assume_role_with_web_identity,
-    ("sts", "GetCallerIdentity"): get_caller_identity,
-}
+def _role_arn(key: Key) -> str:
+    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
+
+
+HANDLERS = {("sts", "AssumeRole"): assume_role, ("sts", "GetCallerIdentity"): get_caller_identity}
