@@ -26,5 +26,6 @@ def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(peers, "__file__", str(tmp_path / "benchmarks" / "peers.py"))
-    why = peers.environment("nobody", ["anyscale-core-no-such-package==0"])
-    assert why.startswith("its environment cannot be made: ")
+    assert peers.environment("nobody", ["anyscale-core-no-such-package==0"]).startswith(
+        "its environment cannot be made: "
+    )
