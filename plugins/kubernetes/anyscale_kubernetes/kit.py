@@ -168,7 +168,8 @@ class KubernetesKit(Kit):
         def to_the_pod(act: Callable[[str], None]) -> Callable[[str], None]:
             return lambda name: act(pod_of(stage, name))
 
-        return {
+        of_the_simulator = {} if stage.overbook is None else {Hand.OVERBOOK: stage.overbook}
+        return of_the_simulator | {
             Hand.LIMIT: stage.limit,
             Hand.KILL: self._kill,
             Hand.STOP: to_the_pod(stage.stop),

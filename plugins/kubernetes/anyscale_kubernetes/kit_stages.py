@@ -7,7 +7,7 @@ import atexit
 import base64
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -49,6 +49,8 @@ class Stage(Protocol):
     namespace: str
     route: str
     clock: Clock
+    overbook: Callable[[str], None] | None
+    """Lets no node have room for an instance type's next Pod; None where that cannot be brought about."""
 
     def settings(self) -> dict[str, Any]:
         """Return the provider's settings here."""
@@ -131,6 +133,7 @@ class Simulated:
         self.cluster = servers().start(clock=self.clock)
         for namespace in (self.namespace, self.elsewhere):
             self.cluster.make_namespace(namespace)
+        self.overbook: Callable[[str], None] | None = lambda _: self.cluster.sell_out()
         self.limit(1000)
         self.plant(kinds.SECRET, "store", data=store_keys())
         simulated = {"metadata": {"name": "simulated"}, "spec": {"controllerName": "example.com/simulated"}}
@@ -198,6 +201,7 @@ class Real:
         if not kubeconfig:
             raise UnknownName(f"no cluster to run on: set {KUBECONFIG} to the path of a kubeconfig")
         self.clock: Clock = SystemClock()
+        self.overbook: Callable[[str], None] | None = None
         self.namespace, self.route = f"anyscale-{scope.prefix}", "service"
         self._elsewhere = f"{self.namespace}-others"
         self._made: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from anyscale_core.drivers.startup import ROOT
-from anyscale_core.errors import InvalidRequest
+from anyscale_core.errors import CapacityUnavailable, InvalidRequest, Scope, Vendor
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId, Token
@@ -161,6 +161,7 @@ def parse(pod: Body, *, now: datetime, patience: timedelta, is_spent: bool = Fal
         created_at=instant(metadata.get("creationTimestamp")),
         notice=notice,
         reason=reason,
+        failure=_stockout(pod, reason) if state is InstanceState.STOPPED and _is_unplaced(pod) else None,
         tags=tags,
     )
 
@@ -209,13 +210,29 @@ def _state(
     notice = None if taken is None else _notice(pod, taken)
     if phase in ("Running", "Unknown"):  # Unknown: its node is silent, which is no proof that it does not run
         return InstanceState.RUNNING, "", notice
-    scheduled = _condition(pod, "PodScheduled") or {}
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+    if _is_unplaced(pod):
+        scheduled = _condition(pod, "PodScheduled") or {}
         reason = f"Unschedulable: {scheduled.get('message', '')}"
         since = instant(scheduled.get("lastTransitionTime")) or instant(pod["metadata"].get("creationTimestamp"))
         waited = since is not None and now - since >= patience
         return (InstanceState.STOPPED if waited else InstanceState.PENDING), reason, notice
     return InstanceState.PENDING, _why_waiting(pod), notice
+
+
+def _is_unplaced(pod: Body) -> bool:
+    """Tell whether the scheduler finds no node for a Pod."""
+    status = pod.get("status") or {}
+    condition = _condition(pod, "PodScheduled") or {}
+    is_refused = condition.get("status") == "False" and condition.get("reason") == "Unschedulable"
+    return is_refused and status.get("phase", "Pending") == "Pending"
+
+
+def _stockout(pod: Body, reason: str) -> CapacityUnavailable:
+    return CapacityUnavailable(
+        reason, reason="ZONE", scope=Scope.ZONE, resource=pod["metadata"]["name"],
+        vendor=Vendor(provider="kubernetes", service="scheduler", code="Unschedulable"),
+        hint="add nodes that the instance type fits on, or name another type",
+    )  # fmt: skip
 
 
 def _notice(pod: Body, taken: Mapping[str, Any]) -> Notice:
