@@ -133,7 +133,8 @@ class Aks:
         rendered = self.cli(
             "operator", "manifest", "--cloud", "aks", "--image", "example.invalid/operator:1", "--namespace", NAMESPACE,
             "--settings", str(self.home / "settings.yaml"), "--health-port", port,
-            "--pod-label", "azure.workload.identity/use=true", "--account-annotation", f"azure.workload.identity/client-id={client_id}",
+            "--pod-label", "azure.workload.identity/use=true",
+            "--account-annotation", f"azure.workload.identity/client-id={client_id}",
         )  # fmt: skip
         objects = list(yaml.safe_load_all(rendered))
         self.cluster.plant(objects[0])
