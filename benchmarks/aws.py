@@ -7,7 +7,6 @@ does; the floor does so, too.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,8 @@ from typing import Any
 
 import attrs
 
-from benchmarks.rows import Row, row
+from benchmarks.peers import environment
+from benchmarks.rows import Row, interleaved, row
 
 SIZES = (1, 10, 100)
 DELAYS_MS = (0, 50)
@@ -72,7 +72,8 @@ def aws(rounds: int) -> Iterator[Row]:
     """Yield seconds, requests and peak RSS of create + list + terminate, for each size and delay."""
     from anyscale_conformance.simulators.aws import AwsSimulator, Timing
 
-    interpreters = {peer: _environment(peer) for peer in PEERS}
+    yield _imported(rounds)
+    interpreters = {peer: environment(peer, PEERS[peer]) for peer in PEERS}
     simulator = AwsSimulator()
     try:
         # dstack waits until its instances run, and looks for that once in 15 s.
@@ -94,6 +95,22 @@ def aws(rounds: int) -> Iterator[Row]:
                 yield from _rows(f"aws {size} nodes, {delay_ms} ms", costs, peers)
     finally:
         simulator.close()
+
+
+def _imported(rounds: int) -> Row:
+    """Measure what the plugin costs before its first call, over the contract that it stands on."""
+    bare = "import anyscale_core.hookspecs, anyscale_core.models.wire, anyscale_core.drivers.startup"
+    code = "import anyscale_aws.plugin as p; p.anyscale_provider(); import anyscale_aws.cluster"
+    tell = "import sys; print(sorted({name.partition('.')[0] for name in sys.modules} & {'boto3', 'botocore'}))"
+    heavy = subprocess.run([sys.executable, "-c", f"{code}; {tell}"], capture_output=True, text=True, check=True)
+    ours, floor = interleaved(rounds, lambda: _process_ms(code), lambda: _process_ms(bare))
+    return row("aws import", "ms", ours, floor, f"a process each; of the SDK loaded: {heavy.stdout.strip()}")
+
+
+def _process_ms(code: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return (time.perf_counter() - began) * 1000
 
 
 def _rows(name: str, costs: Mapping[str, list[Cost]], peers: Mapping[str, "Cost | str"]) -> Iterator[Row]:
@@ -135,33 +152,6 @@ def _run(who: str, interpreter: str, job: Job, account: Any, key: Any) -> Cost:
         )  # fmt: skip
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return Cost(**found, requests=len(account.requests) - before)
-
-
-def _environment(peer: str) -> str:
-    """Return the interpreter of a peer's environment, made when there is none; or why there is none."""
-    uv = shutil.which("uv") or str(Path(__file__).parents[1] / ".tools" / "bin" / "uv")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "anyscale-core" / "benchmarks" / f"{peer}-{PEERS[peer][0].rpartition('=')[2]}"
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.exists():
-        return str(python)
-    try:
-        subprocess.run(
-            [uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(python), *PEERS[peer]],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"its environment cannot be made: {getattr(error, 'stderr', '') or error}"[:160]
-    ready.touch()
-    return str(python)
 
 
 def _furnished(account: Any, url: str, key: Any) -> Job:

@@ -93,8 +93,8 @@ def test_a_client_token_whose_instance_is_terminated_launches_no_other(ec2: Any)
 
 def test_a_launch_gives_as_many_as_there_are_from_its_least_to_its_most(world: World, ec2: Any) -> None:
     world.at.stock[TYPE, ZONE] = 3
-    where = {"Placement": {"AvailabilityZone": ZONE}}
-    found = launch(ec2, 8, **where)
+    where: dict[str, Any] = {"Placement": {"AvailabilityZone": ZONE}}
+    found = launch(ec2, 8, 1, **where)
     assert [each["AmiLaunchIndex"] for each in found] == [0, 1, 2]
     assert refused(launch, ec2=ec2, **where) == ("InsufficientInstanceCapacity", 500)
 

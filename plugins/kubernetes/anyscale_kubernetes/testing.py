@@ -74,18 +74,6 @@ class Land:
         """Return the names of what there is of a kind in the namespace."""
         return [item["metadata"]["name"] for item in self.api().list(kind, deadline=self.soon())]
 
-    def consoles(self) -> str:
-        """Return what the Pods of a cluster that boots have printed."""
-        if self.simulated is None:
-            return ""
-        pods = [obj for plural, obj in self.simulated.inventory(self.settings["namespace"]) if plural == "pods"]
-        told = [f"{pod['metadata']['name']} {pod.get('status')}" for pod in pods]
-        logs = [
-            self.simulated.runtime.log(self.simulated.pod(p["metadata"]["namespace"], p["metadata"]["name"]))
-            for p in pods
-        ]
-        return "\n".join([*told, *logs])
-
 
 def eventually(true: Callable[[], object], within_s: float = 20.0) -> None:
     """Return as soon as something is true. Raises AssertionError when it does not become so in time."""

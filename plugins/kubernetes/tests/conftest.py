@@ -1,8 +1,6 @@
 """Where tests of this plugin run: a simulated API server, or the real one that ANYSCALE_TEST_KUBECONFIG names."""
 
-import base64
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from anyscale_conformance.simulators.kubernetes import Servers
-from anyscale_conformance.simulators.kubernetes import Settings as Simulated
 from anyscale_kubernetes.kinds import NAMESPACE as NAMESPACES
 from anyscale_kubernetes.kinds import SERVICE_ACCOUNT
-from anyscale_kubernetes.kit_store import STORE_KEYS, store_url
 from anyscale_kubernetes.records import find
 from anyscale_kubernetes.testing import TYPES, Land, eventually
 
@@ -42,22 +38,15 @@ def land(tmp_path: Path) -> Iterator[Land]:
 
 
 @pytest.fixture
-def booting(tmp_path: Path) -> Iterator[Land]:
-    """A namespace whose Pods really run: as processes of this machine, or in the real cluster."""
+def living(tmp_path: Path) -> Iterator[Land]:
+    """A namespace in a cluster whose time passes by itself: watches end when their time is up."""
     if REAL:
         with real(tmp_path) as lent:
             yield lent
         return
     clock = SystemClock()
     with Servers() as servers:
-        cluster = servers.start(clock=clock, settings=Simulated(boots=True))
-        store = {"store": {"endpoint": store_url(), "secret": "store"}, "python": sys.executable}
-        lent = simulated(tmp_path, cluster, clock, **store)
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in STORE_KEYS.items()}
-        metadata = {"name": "store", "namespace": NAMESPACE}
-        cluster.plant({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
-        yield lent
-        cluster.close()
+        yield simulated(tmp_path, servers.start(clock=clock), clock)
 
 
 def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land:

@@ -48,8 +48,9 @@ def test_a_shape_beyond_the_limit_range_is_wrong_for_the_namespace(land: Land) -
     assert "LimitRange" in error.hint
 
 
-def test_a_class_that_is_not_there_is_a_missing_reference(land: Land) -> None:
-    error = refused(land, "t", {"spec": {"priorityClassName": "nobody-made-this"}})
+@pytest.mark.parametrize("key", ["priorityClassName", "runtimeClassName"])
+def test_a_class_that_is_not_there_is_a_missing_reference(land: Land, key: str) -> None:
+    error = refused(land, "t", {"spec": {key: "nobody-made-this"}})
     assert isinstance(error, NotFound)
     assert error.reason == "REFERENCE"
 

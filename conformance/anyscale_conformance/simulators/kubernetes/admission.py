@@ -46,6 +46,7 @@ def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
         default = default_class(world)
         obj["spec"] |= {"storageClassName": default.name} if default else {}
     if kind.plural == "pods":
+        _runtime(world, obj)
         _account(world, obj, namespace)
         _webhooks(world, obj, namespace)
         _tolerations(obj["spec"])
@@ -125,6 +126,13 @@ def _webhooks(world: World, obj: Object, namespace: str) -> None:
     annotations = account.meta.get("annotations", {}) if account is not None else {}
     for webhook in world.webhooks:
         webhook(obj, annotations)
+
+
+def _runtime(world: World, obj: Object) -> None:
+    name = obj["spec"].get("runtimeClassName")
+    if name and world.get("runtimeclasses", "", name, group="node.k8s.io") is None:
+        why = f'pod rejected: RuntimeClass "{name}" not found'
+        raise forbidden("pods", "", obj["metadata"].get("name", ""), why)
 
 
 def _account(world: World, obj: Object, namespace: str) -> None:
