@@ -16,7 +16,7 @@ from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
 from anyscale_kubernetes.permissions import NEEDS, WHOLE_CLUSTER, needs_of, resource_of
-from anyscale_kubernetes.pods import TOKEN_FOLDER, bound_accounts
+from anyscale_kubernetes.pods import ANY_IDENTITY, TOKEN_FOLDER, bound_accounts
 from anyscale_kubernetes.tags import KIND_LABEL
 
 PROVIDER = "kubernetes"
@@ -46,7 +46,7 @@ def manifest(config: ManifestConfig) -> list[Object]:
     known = {**config.settings, "kubernetes": raw}
     return [
         _account(config),
-        *_workload_accounts(config),
+        *_workload_accounts(config, settings),
         *_rights(config, settings),
         _files(config, known),
         *_secrets(config),
@@ -101,10 +101,15 @@ def _account(config: ManifestConfig) -> Object:
     return {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata}
 
 
-def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
-    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server."""
+def _workload_accounts(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
+    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server.
+
+    Accounts that the settings name are the customer's own.
+    """
     faults = []
     for identity in config.node_identities:
+        if {identity.name, ANY_IDENTITY} & set(settings.service_accounts):
+            continue
         names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
         for name in names:
             metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}

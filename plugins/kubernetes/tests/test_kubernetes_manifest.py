@@ -101,6 +101,9 @@ def test_every_identity_that_no_account_of_the_namespace_may_become_is_told() ->
     assert [fault.path for fault in caught.value.faults] == ["identity nodes", "identity jobs"]
     with pytest.raises(SpecError):
         manifest(attrs.evolve(CONFIG, node_identities=(bound("nodes", NAME),)))
+    theirs = {"kubernetes": {"service_accounts": {"nodes": "theirs"}}}
+    of_theirs = attrs.evolve(CONFIG, settings=theirs, node_identities=(bound("nodes", "elsewhere:x"),))
+    assert [obj["metadata"]["name"] for obj in of_kind("ServiceAccount", of_theirs)] == [NAME]
 
 
 def bound(name: str, account: str) -> Identity:
