@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anyscale_core.drivers.layers import WireAction
+from anyscale_core.models.order import OperatorState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,9 +30,10 @@ class DriverCalls:
 
 
 def render(
-    *, clusters: Mapping[str, int], nodes: Mapping[str, int], calls: Mapping[tuple[str, str, str], int], heartbeats: int
-) -> bytes:
-    """Return the metrics as text. ``clusters`` and ``nodes`` by phase."""
+    *, clusters: Mapping[str, int], nodes: Mapping[str, int], calls: Mapping[tuple[str, str, str], int], heartbeats: int,
+    operators: Mapping[str, OperatorState], orders: Mapping[str, int],
+) -> bytes:  # fmt: skip
+    """Return the metrics as text. ``clusters`` and ``nodes`` by phase; ``operators`` and their open ``orders`` by cloud."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -44,6 +46,16 @@ def render(
         for phase, count in sorted(nodes.items()):
             by_phase.add_metric([phase], count)
         yield by_phase
+        states = GaugeMetricFamily(
+            "anyscale_core_operators", "1 for the state of each cloud's operator.", labels=["cloud", "state"]
+        )
+        waiting = GaugeMetricFamily("anyscale_core_operator_orders", "Open orders by cloud.", labels=["cloud"])
+        for cloud, found in sorted(operators.items()):
+            for state in OperatorState:
+                states.add_metric([cloud, state.value], float(state is found))
+            waiting.add_metric([cloud], orders.get(cloud, 0))
+        yield states
+        yield waiting
         family = CounterMetricFamily(
             "anyscale_core_driver_calls", "Driver calls on the wire.", labels=["action", "provider", "outcome"]
         )

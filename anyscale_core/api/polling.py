@@ -1,7 +1,13 @@
-"""Operators' polls, held until there are orders. Holding costs a small object, no thread."""
+"""Operators' polls, held until there are orders. Holding costs a small object, no thread.
+
+An order that is recorded here is looked for at once, for the polls of its cloud alone. What another process has recorded is
+looked for when the store tells of it, and now and then.
+"""
 
 import asyncio
+import threading
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 
 import attrs
@@ -27,6 +33,9 @@ class HeldPoll:
     credential: Secret[str]
     poll: Poll
     answer: "asyncio.Future[Dispatch]"
+    is_looked_at: bool = False
+    is_rung: bool = False
+    """Whether there was a ring since its orders were last looked for."""
 
 
 class Polling:
@@ -35,50 +44,92 @@ class Polling:
     def __init__(self, plane: ControlPlane, run: Run) -> None:
         self._plane, self._run = plane, run
         self._hub = Hub()
-        self._held: dict[tuple[str, str], HeldPoll] = {}
-        plane.mailbox.on_order(self._hub.ring)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._held: dict[str, dict[str, HeldPoll]] = {}
+        """By cloud, then by replica."""
+        self._looks: set[asyncio.Task[None]] = set()
+        self._rings = 0
+        self._lock = threading.Lock()
+        plane.mailbox.on_order(self._ring)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to hold."""
+        self._loop = loop
         self._hub.open(loop)
 
     async def poll(self, credential: Secret[str], poll: Poll) -> Dispatch:
         """Return an operator's orders at once when there are any, else when there are or ``wait`` is over. Raises Refused."""
-        count = self._hub.count
+        count, rings = self._hub.count, self._rings
         orders: Dispatch = await self._run(self._plane.operators.poll, credential, poll)
         bearer = self._plane.operators.identify(credential)
-        key, wait = (bearer.cloud, bearer.replica), min(poll.wait, MAX_WAIT)
-        self._release(key, orders)  # who asks again does not wait for the answer before
+        wait = min(poll.wait, MAX_WAIT)
+        replicas = self._held.setdefault(bearer.cloud, {})
+        if bearer.replica in replicas:
+            _release(replicas[bearer.replica], orders)  # who asks again does not wait for the answer before
         if orders.slips or poll.leaving or wait <= timedelta() or not self._hub.is_open:
             return orders
         answer: asyncio.Future[Dispatch] = asyncio.get_running_loop().create_future()
-        held = self._held[key] = HeldPoll(cloud=bearer.cloud, credential=credential, poll=poll, answer=answer)
-        if self._hub.count != count:
-            self._hub.ring()  # something changed before this one could be looked at
+        held = HeldPoll(cloud=bearer.cloud, credential=credential, poll=poll, answer=answer)
+        replicas[bearer.replica] = held
+        if (self._hub.count, self._rings) != (count, rings):
+            self._look_soon(held)  # something changed before this one could be looked at
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 return await answer
         except TimeoutError:
             return attrs.evolve(orders, now=self._plane.clock.now())
         finally:
-            if self._held.get(key) is held:
-                del self._held[key]
+            if replicas.get(bearer.replica) is held:
+                del replicas[bearer.replica]
 
     async def watch(self) -> None:
-        """Let go of held polls as soon as there are orders for them; runs until it is cancelled."""
+        """Let go of held polls for which another process has orders; runs until it is cancelled."""
         while True:
             count, began = self._hub.count, time.perf_counter()
-            if self._held:
+            if any(self._held.values()):
                 await self._look_at_all()
             took = time.perf_counter() - began
-            await asyncio.sleep(max(PAUSE.total_seconds(), SHARE * took) if self._held else 0)
+            await asyncio.sleep(max(PAUSE.total_seconds(), SHARE * took))
             await self._hub.changed(count, LOOK)
 
     def release_all(self) -> None:
         """Answer every held poll: the service is about to end."""
         self._hub.close()
-        for key in tuple(self._held):
-            self._release(key, Dispatch(now=self._plane.clock.now(), leads=False))
+        with self._lock:
+            self._loop = None
+        for held in self._all():
+            _release(held, Dispatch(now=self._plane.clock.now(), leads=False))
+
+    # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def _ring(self, cloud: str) -> None:
+        if not cloud:
+            self._hub.ring()
+            return
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._rung, cloud)
+
+    # -- on the loop ---------------------------------------------------------------------------------------------------
+
+    def _rung(self, cloud: str) -> None:
+        self._rings += 1
+        for held in self._held.get(cloud, {}).values():
+            self._look_soon(held)
+
+    def _look_soon(self, held: HeldPoll) -> None:
+        held.is_rung = True
+        if not held.is_looked_at:
+            task = asyncio.create_task(self._attend(held))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    async def _attend(self, held: HeldPoll) -> None:
+        held.is_looked_at = True
+        while held.is_rung and not held.answer.done():
+            held.is_rung = False
+            await self._look_at(held)
+        held.is_looked_at = False
 
     async def _look_at_all(self) -> None:
         try:
@@ -86,7 +137,9 @@ class Polling:
         except Exception:
             log.exception("held polls could not be looked at; each is answered when its wait is over")
             return
-        await asyncio.gather(*(self._look_at(held) for held in [*self._held.values()] if held.cloud in waiting))
+        for held in self._all():
+            if held.cloud in waiting:
+                self._look_soon(held)
 
     async def _look_at(self, held: HeldPoll) -> None:
         try:
@@ -101,7 +154,10 @@ class Polling:
         if orders.slips and not held.answer.done():
             held.answer.set_result(orders)
 
-    def _release(self, key: tuple[str, str], orders: Dispatch) -> None:
-        held = self._held.get(key)
-        if held is not None and not held.answer.done():
-            held.answer.set_result(attrs.evolve(orders, slips=()))
+    def _all(self) -> Iterable[HeldPoll]:
+        return [held for replicas in self._held.values() for held in replicas.values()]
+
+
+def _release(held: HeldPoll, orders: Dispatch) -> None:
+    if not held.answer.done():
+        held.answer.set_result(attrs.evolve(orders, slips=()))

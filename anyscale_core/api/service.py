@@ -271,6 +271,8 @@ class Service:
             nodes=nodes,
             calls=self._calls.counts(),
             heartbeats=self._heartbeating.total,
+            operators=self.plane.operators.states(),
+            orders=self.plane.mailbox.waiting(),
         )
 
     def _cloud_view(self, status: CloudStatus) -> CloudView:

@@ -17,10 +17,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.engine import RowMapping
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane import queries as q
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.keys import KeyRing
 from anyscale_core.controlplane.store import Store
@@ -65,6 +66,20 @@ class Standing:
     action: str
 
 
+class Waiter:
+    """Somebody in this process who waits for an order's outcome. ``bell``: it is worth looking; ``done``: this is it."""
+
+    def __init__(self, id: str, action: str) -> None:
+        self.id = id
+        self.asks = not speech.is_write(action)
+        self.attempt = 0
+        """The one that is waited for; 0 while that is not known yet."""
+        self.is_given = False
+        """Whether an operator was told of it by this process."""
+        self.bell = threading.Event()
+        self.done: Done | None = None
+
+
 class Mailbox:
     """The orders of one plane. Threads may share it."""
 
@@ -72,8 +87,8 @@ class Mailbox:
         self._plane, self._store, self._keys, self._clock = plane, store, keys, clock
         self._lock = threading.Lock()
         self._releases = 0
-        self._listeners: list[Callable[[], None]] = []
-        self._waited: dict[str, threading.Event] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        self._waited: dict[str, Waiter] = {}
         """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
         self.idle: Callable[[timedelta], object] | None = None
         """What a caller does while it waits, instead of sleeping: tests let an operator work in the same thread."""
@@ -94,14 +109,15 @@ class Mailbox:
             raise _unreachable(action, why)
         said = json.dumps(speech.say_call(arguments), sort_keys=True)
         call = Call(cloud=cloud, action=action, lane=speech.lane_of(action, arguments), body=said)
-        id, told = self._claim(call.id)
+        waiter = self._claim(call)
         try:
-            standing = self._record(id, call, expires=deadline)
-            self._ring()
-            done = self._outcome(cloud, standing, told, deadline)
+            standing = self._record(waiter.id, call, expires=deadline)
+            waiter.attempt = standing.attempt
+            self._ring(cloud)
+            done = self._outcome(cloud, standing, waiter, deadline)
         finally:
             with self._lock:
-                del self._waited[id]
+                del self._waited[waiter.id]
         if done.error is not None:
             raise error_from(done.error)
         assert done.result is not None, "an outcome is a result or an error"
@@ -109,9 +125,8 @@ class Mailbox:
 
     def away(self, cloud: str) -> str:
         """Return why orders would reach nobody in a cloud; empty while its operator is there."""
-        o = t.operators.c
         with self._store.read() as connection:
-            row = connection.execute(select(o.state, o.seen_at, o.lease_until).where(o.cloud == cloud)).first()
+            row = connection.execute(q.OPERATOR, {"of_cloud": cloud}).first()
         if row is None or row.state == OperatorState.EXPECTED.value:
             return f"no operator of {cloud} has come yet (anyscale-core operator run)"
         if row.state == OperatorState.DISCONNECTED.value:
@@ -141,8 +156,8 @@ class Mailbox:
             doc = wire.unstructure(offerings)
             connection.execute(update(t.operators).where(o.cloud == cloud).values(catalogue=doc))
 
-    def on_order(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` (from any thread) whenever there may be something new for an operator."""
+    def on_order(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener(cloud)`` (from any thread) when there is something new for its operator; with "" for any of them."""
         self._listeners.append(listener)
 
     def release(self) -> None:
@@ -153,46 +168,50 @@ class Mailbox:
     def hear(self) -> None:
         """Another process may have recorded orders, or outcomes."""
         self._tell(tuple(self._waited))
-        self._ring()
+        self._ring("")
 
     # -- for the operators ---------------------------------------------------------------------------------------------
 
     def waiting(self, clouds: Collection[str] | None = None) -> dict[str, int]:
         """Return how many open orders each cloud has; clouds without any are left out."""
-        o, now = t.orders.c, self._clock.now()
-        open_now = select(o.cloud, func.count()).where(o.done_at.is_(None), o.expires_at > now).group_by(o.cloud)
         with self._store.read() as connection:
-            found = {row[0]: row[1] for row in connection.execute(open_now)}
+            found = {row[0]: row[1] for row in connection.execute(q.OPEN_COUNTS, {"now": self._clock.now()})}
         return {cloud: count for cloud, count in found.items() if clouds is None or cloud in clouds}
 
     def give(self, cloud: str, have: Collection[str]) -> tuple[OrderSlip, ...]:
         """Return a cloud's open orders but those that its operator has in hand, in their order, each signed."""
-        o, now = t.orders.c, self._clock.now()
-        query = select(t.orders).where(o.cloud == cloud, o.done_at.is_(None), o.expires_at > now).order_by(o.number)
+        now = self._clock.now()
         with self._store.read() as connection:
-            rows = [row for row in connection.execute(query).mappings() if f"{row['id']}/{row['attempt']}" not in have]
-        fresh = [row["number"] for row in rows if row["given_at"] is None]
+            found = connection.execute(q.OPEN_ORDERS, {"cloud": cloud, "now": now}).mappings()
+            rows = [row for row in found if f"{row['id']}/{row['attempt']}" not in have]
+        fresh = {
+            row["number"]: row["action"] for row in rows if row["given_at"] is None and not self._is_told_here(row)
+        }
         if fresh:
             # Before it goes out: an order that nobody was told of was certainly not carried out. One that was withdrawn
             # meanwhile is not given.
-            with self._writing(row["action"] for row in rows) as connection:
-                told = connection.execute(update(t.orders).where(o.number.in_(fresh)).values(given_at=now)).rowcount
-                if told != len(fresh):
-                    left = set(connection.scalars(select(o.number).where(o.number.in_(fresh))))
-                    rows = [row for row in rows if row["given_at"] is not None or row["number"] in left]
+            with self._writing(fresh.values()) as connection:
+                gone = [
+                    which for which in fresh if not connection.execute(q.GIVEN, {"which": which, "now": now}).rowcount
+                ]
+            rows = [row for row in rows if row["number"] not in gone]
         return tuple(self._slip(row) for row in rows)
 
     def done(self, cloud: str, outcomes: Iterable[Done]) -> None:
         """Record outcomes; those of attempts that nobody waits for any more, and those that are known, change nothing."""
-        o, now = t.orders.c, self._clock.now()
-        outcomes = tuple(outcomes)
+        now, written = self._clock.now(), list[Done]()
         # What is lost with the machine is performed again: its caller is lost with it.
         with self._store.telemetry() as connection:
             for one in outcomes:
-                doc = self._keys.seal(json.dumps(wire.unstructure_revealed(one)))
-                mine = (o.cloud == cloud) & (o.id == one.id) & (o.attempt == one.attempt) & o.done_at.is_(None)
-                connection.execute(update(t.orders).where(mine).values(done_at=now, outcome=doc))
-        self._tell(one.id for one in outcomes)
+                which = {"order": one.id, "of_attempt": one.attempt, "by_cloud": cloud}
+                if self._is_question(one):
+                    if connection.execute(q.ANSWERED, which).rowcount:
+                        self._hand_over([one])  # while its order is still seen: who looks finds the one or the other
+                    continue
+                said = self._keys.seal(json.dumps(wire.unstructure_revealed(one)))
+                if connection.execute(q.ANSWER, {**which, "now": now, "said": said}).rowcount:
+                    written.append(one)
+        self._hand_over(written)
 
     def forget(self, before: datetime) -> None:
         """Drop the orders that nobody can be waiting for."""
@@ -201,23 +220,49 @@ class Mailbox:
 
     # -- the mailbox's own ---------------------------------------------------------------------------------------------
 
-    def _claim(self, id: str) -> tuple[str, threading.Event]:
-        """Return the id, or one beside it while somebody waits for it (two calls at once have an answer each), and its bell."""
+    def _claim(self, call: Call) -> Waiter:
+        """Wait for a call's id, or for one beside it while somebody waits for it: two calls at once have an answer each."""
         with self._lock:
+            id = call.id
             ids = (id if number == 0 else f"{id}.{number}" for number in itertools.count())
-            free = next(one for one in ids if one not in self._waited)
-            told = self._waited[free] = threading.Event()
-            return free, told
+            waiter = Waiter(next(one for one in ids if one not in self._waited), call.action)
+            self._waited[waiter.id] = waiter
+            return waiter
 
-    def _ring(self) -> None:
+    def _ring(self, cloud: str) -> None:
         for listener in self._listeners:
-            listener()
+            listener(cloud)
+
+    def _is_question(self, one: Done) -> bool:
+        """Tell whether an outcome answers a question of this process: it is handed over, and not kept."""
+        with self._lock:
+            waiter = self._waited.get(one.id)
+            return waiter is not None and waiter.asks and waiter.attempt == one.attempt
+
+    def _is_told_here(self, row: RowMapping) -> bool:
+        """Note that a question of this process is given, where that is looked for; tell whether it is one."""
+        with self._lock:
+            waiter = self._waited.get(row["id"])
+            if waiter is None or not waiter.asks:
+                return False
+            waiter.is_given = True
+            return True
+
+    def _hand_over(self, outcomes: Iterable[Done]) -> None:
+        with self._lock:
+            for one in outcomes:
+                waiter = self._waited.get(one.id)
+                if waiter is None:
+                    continue
+                if waiter.attempt == one.attempt:
+                    waiter.done = one
+                waiter.bell.set()
 
     def _tell(self, ids: Iterable[str]) -> None:
         with self._lock:
             for id in ids:
                 if id in self._waited:
-                    self._waited[id].set()
+                    self._waited[id].bell.set()
 
     def _writing(self, actions: Iterable[str]) -> AbstractContextManager[Connection]:
         """Return a transaction that is durable when a write depends on it. Whoever asks a question is lost with the machine."""
@@ -226,9 +271,10 @@ class Mailbox:
     def _record(self, id: str, call: Call, *, expires: datetime) -> Standing:
         """Write an order down, or join the one that is open."""
         o, now = t.orders.c, self._clock.now()
-        attempt = 1
+        attempt, is_write = 1, speech.is_write(call.action)
         with self._writing([call.action]) as connection:
-            row = connection.execute(select(t.orders).where(o.id == id).with_for_update()).mappings().first()
+            by_id = select(t.orders).where(o.id == id).with_for_update()
+            row = connection.execute(by_id).mappings().first() if is_write else None  # each question is a new one
             if row is not None:
                 if row["done_at"] is None and row["expires_at"] > now:
                     longer = max(expires, row["expires_at"])
@@ -240,16 +286,18 @@ class Mailbox:
                 "id": id, "attempt": attempt, "cloud": call.cloud, "lane": call.lane, "action": call.action,
                 "body": self._keys.seal(call.body), "expires_at": expires,
             }  # fmt: skip
-            connection.execute(insert(t.orders).values(**values))
+            connection.execute(q.ADD_ORDER, values)
         return Standing(id=id, attempt=attempt, action=call.action)
 
-    def _outcome(self, cloud: str, order: Standing, told: threading.Event, deadline: datetime) -> Done:
+    def _outcome(self, cloud: str, order: Standing, waiter: Waiter, deadline: datetime) -> Done:
         began = looked = self._clock.now()
         releases = self._releases
         while True:
-            self._wait(told, min(LOOK, deadline - LAST_LOOK - self._clock.now()))
-            told.clear()
-            row = self._look(order)
+            self._wait(waiter.bell, min(LOOK, deadline - LAST_LOOK - self._clock.now()))
+            waiter.bell.clear()
+            row = None if waiter.done is not None else self._look(order)
+            if waiter.done is not None:
+                return waiter.done
             if row is None:
                 raise _unreachable(order.action, "the order was withdrawn before anybody had heard of it")
             if row["done_at"] is not None:
@@ -258,10 +306,12 @@ class Mailbox:
                 raise _ending(order)
             now = self._clock.now()
             if now >= deadline - LAST_LOOK:
-                self._wait(told, LAST_LOOK)
+                self._wait(waiter.bell, LAST_LOOK)
                 row = self._look(order)
+                if waiter.done is not None:
+                    return waiter.done
                 return self._read(row) if row is not None and row["done_at"] is not None else self._give_up(order)
-            if row["given_at"] is None and now - looked >= LOOK:
+            if row["given_at"] is None and not waiter.is_given and now - looked >= LOOK:
                 seconds = f"{UNCLAIMED.total_seconds():g} s"
                 why = self.away(cloud) or (f"no operator took it within {seconds}" if now - began >= UNCLAIMED else "")
                 if why and self._withdraw(order):
@@ -269,10 +319,8 @@ class Mailbox:
             looked = now
 
     def _look(self, order: Standing) -> RowMapping | None:
-        o = t.orders.c
         with self._store.read() as connection:
-            query = select(t.orders).where(o.id == order.id, o.attempt >= order.attempt)
-            return connection.execute(query).mappings().first()
+            return connection.execute(q.ORDER, {"order": order.id, "of_attempt": order.attempt}).mappings().first()
 
     def _read(self, row: RowMapping) -> Done:
         if not speech.is_write(row["action"]):
@@ -294,11 +342,11 @@ class Mailbox:
             applied=Applied.UNKNOWN if is_unknown else Applied.NO,
         )  # fmt: skip
 
-    def _wait(self, told: threading.Event, most: timedelta) -> None:
+    def _wait(self, bell: threading.Event, most: timedelta) -> None:
         if self.idle is not None:
             self.idle(most)
         else:
-            told.wait(max(0.0, most.total_seconds()))
+            bell.wait(max(0.0, most.total_seconds()))
 
     def _slip(self, row: RowMapping) -> OrderSlip:
         order = Order(

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from anyscale_core.clock import Clock
+from anyscale_core.controlplane import queries as q
 from anyscale_core.controlplane import schema as t
 from anyscale_core.controlplane.clouds import Clouds
 from anyscale_core.controlplane.credentials import unproven
@@ -20,7 +21,7 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Fault, Refused, SpecError, UnknownName
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec
+from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.ids import CloudName, PlaneId
 from anyscale_core.models.order import (
     OPERATOR_AUDIENCE,
@@ -104,6 +105,13 @@ class Operators:
             health=None if row["health"] is None else wire.structure(row["health"], Health),
         )  # fmt: skip
 
+    def states(self) -> dict[str, OperatorState]:
+        """Return the states of the operators of all clouds; one is known from the first token or look on."""
+        o = t.operators.c
+        with self._store.read() as connection:
+            found = connection.execute(select(o.cloud, o.state).join(t.clouds, t.clouds.c.name == o.cloud)).all()
+        return {row.cloud: OperatorState(row.state) for row in found}
+
     # -- for operators -------------------------------------------------------------------------------------------------
 
     def login(self, login: Login) -> Session:
@@ -128,7 +136,7 @@ class Operators:
             expires_at=expires,
             owner=Owner(plane=self._plane, cloud=CloudName(spec.name)),
             region=spec.region,
-            providers={slot: spec.provider_of(slot) for slot in SLOTS},
+            providers=spec.providers,
             order_certificate=self._keys.order_certificate(now=now),
             hold=min(HOLD, self._settings.timing.operator_silence / 2),
             report_interval=REPORT_INTERVAL,
@@ -189,6 +197,7 @@ class Operators:
                 if connection.execute(update(t.operators).where(o.cloud == name, silent).values(**values)).rowcount:
                     text = f"the operator of {name} is not heard of any more; what runs there runs on"
                     _say(connection, now, "cloud.disconnected", "WARNING", text, cloud=name)
+                    _write_down(connection, now, "control plane", "operator.disconnected", name)
         return len(names)
 
     # -- the operators' own --------------------------------------------------------------------------------------------
@@ -262,7 +271,8 @@ class Operators:
             return True
         o = t.operators.c
         with self._store.telemetry() as connection:
-            row = connection.execute(_row_of(bearer.cloud).with_for_update()).mappings().first()
+            mine = {"of_cloud": bearer.cloud}
+            row = connection.execute(q.OPERATOR.with_for_update(), mine).mappings().first()
             if row is None or row["epoch"] != bearer.epoch:
                 raise self._revoked(bearer.cloud)
             is_held = row["lease_until"] is not None and row["lease_until"] > now
@@ -274,6 +284,7 @@ class Operators:
                 values |= {"state": OperatorState.CONNECTED.value, "since": now}
                 text = f"the operator of {bearer.cloud} is here"
                 _say(connection, now, "cloud.connected", "INFO", text, cloud=bearer.cloud)
+                _write_down(connection, now, f"operator {bearer.replica}", "operator.connected", bearer.cloud)
                 touch_cloud(connection, bearer.cloud, now)
             connection.execute(update(t.operators).where(o.cloud == bearer.cloud).values(**values))
         return True
@@ -301,7 +312,7 @@ class Operators:
 
     def _row(self, cloud: str) -> RowMapping:
         with self._store.read() as connection:
-            row = connection.execute(_row_of(cloud)).mappings().first()
+            row = connection.execute(q.OPERATOR, {"of_cloud": cloud}).mappings().first()
         if row is not None:
             return row
         values = {
@@ -324,9 +335,10 @@ class Operators:
         )  # fmt: skip
 
 
-def _row_of(cloud: str) -> Select[Any]:
-    return select(t.operators).where(t.operators.c.cloud == cloud)
-
-
 def _say(connection: Connection, at: datetime, kind: str, level: str, message: str, *, cloud: str) -> None:
     add_event(connection, Event(at=at, kind=kind, level=level, message=message, fields={"cloud": cloud}))
+
+
+def _write_down(connection: Connection, at: datetime, actor: str, action: str, cloud: str) -> None:
+    record = AuditRecord(at=at, actor=actor, action=action, subject=cloud, outcome="allowed")
+    connection.execute(insert(t.audit).values(**attrs.asdict(record)))

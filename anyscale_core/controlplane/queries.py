@@ -1,11 +1,11 @@
 """The statements of every turn, built once: to build one with SQLAlchemy takes longer than SQLite takes to answer it."""
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from anyscale_core.controlplane import schema as t
 from anyscale_core.models.phases import NODE_ENDED
 
-_c, _n, _s = t.clusters.c, t.nodes.c, t.node_status.c
+_c, _n, _s, _o, _op = t.clusters.c, t.nodes.c, t.node_status.c, t.orders.c, t.operators.c
 
 CLUSTER = select(t.clusters).where(_c.id == bindparam("cluster"))
 NODES = select(_n.doc).where(_n.cluster_id == bindparam("cluster"))
@@ -49,3 +49,16 @@ FENCE = (
     .values(version=_c.version + 1)
 )
 """Touches the row of a live lease, and locks it for the transaction."""
+
+_is_open = _o.done_at.is_(None) & (_o.expires_at > bindparam("now"))
+_is_attempt = (_o.id == bindparam("order")) & (_o.attempt == bindparam("of_attempt"))
+_is_answered = _is_attempt & (_o.cloud == bindparam("by_cloud")) & _o.done_at.is_(None)
+OPEN_COUNTS = select(_o.cloud, func.count()).where(_is_open).group_by(_o.cloud)
+OPEN_ORDERS = select(t.orders).where(_o.cloud == bindparam("cloud"), _is_open).order_by(_o.number)
+ADD_ORDER = insert(t.orders)
+ORDER = select(t.orders).where(_o.id == bindparam("order"), _o.attempt >= bindparam("of_attempt"))
+GIVEN = update(t.orders).where(_o.number == bindparam("which")).values(given_at=bindparam("now"))
+ANSWER = update(t.orders).where(_is_answered).values(done_at=bindparam("now"), outcome=bindparam("said"))
+ANSWERED = delete(t.orders).where(_is_answered)
+"""Who has asked a question is told its answer in this process: nobody else needs it."""
+OPERATOR = select(t.operators).where(_op.cloud == bindparam("of_cloud"))

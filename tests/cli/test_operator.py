@@ -23,7 +23,7 @@ def render(config):
 @pytest.fixture
 def cloud(tmp_path: Path) -> str:
     path = tmp_path / "cloud.yaml"
-    path.write_text("{name: far, provider: fake, region: fake-1}")
+    path.write_text("{name: far, provider: fake, region: fake-1, mode: operator}")
     return str(path)
 
 
@@ -43,7 +43,7 @@ def test_a_cloud_is_registered_its_operator_expected_and_a_token_minted_and_revo
     cli: Cli, town: Town, cloud: str, tmp_path: Path
 ) -> None:
     assert cli("operator", "list").text == "no cloud is in pull mode\n"
-    registered = cli("operator", "register", "-f", cloud)
+    registered = cli("cloud", "register", "-f", cloud)
     assert registered.code == 0, registered.err
     assert cli("operator", "list").text.splitlines()[1].split()[:2] == ["far", "EXPECTED"]
     (view,) = cli("operator", "list", "--json").document["clouds"]
@@ -68,7 +68,7 @@ def test_a_cloud_that_is_not_in_pull_mode_has_no_token(cli: Cli, town: Town) -> 
 def test_faults_of_a_cloud_and_of_settings_name_their_lines(cli: Cli, town: Town, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: far\nprovider: fake\nregoin: x\n")
-    done = cli("operator", "register", "-f", str(bad))
+    done = cli("cloud", "register", "-f", str(bad))
     assert done.code == 2
     assert "line 3" in done.err
     assert "regoin" in done.err
@@ -83,7 +83,7 @@ def test_faults_of_a_cloud_and_of_settings_name_their_lines(cli: Cli, town: Town
 def test_a_manifest_is_what_the_providers_renderer_makes_of_it(
     cli: Cli, town: Town, cloud: str, tmp_path: Path
 ) -> None:
-    cli("operator", "register", "-f", cloud)
+    cli("cloud", "register", "-f", cloud)
     settings = tmp_path / "settings.yaml"
     settings.write_text("fake: {key: 1}")
     words = ["operator", "manifest", "--cloud", "far", "--image", "registry.example/op:1", "--settings", str(settings)]
@@ -98,7 +98,7 @@ def test_a_manifest_is_what_the_providers_renderer_makes_of_it(
 
 
 def test_a_provider_without_a_renderer_is_told_so(cli: Cli, town: Town, cloud: str) -> None:
-    cli("operator", "register", "-f", cloud)
+    cli("cloud", "register", "-f", cloud)
     done = cli("operator", "manifest", "--cloud", "far", "--image", "x")
     assert done.code == 2
     assert "'fake' renders no manifest" in done.err

@@ -149,6 +149,10 @@ def test_the_state_of_a_cloud_and_the_health_of_its_parts_are_shown_to_people(fa
         assert [(check.id, check.status.value) for check in health.checks] == [
             (slot, "passed") for slot in ("cluster", "identity", "networking", "storage")
         ]
+        told = client.metrics()
+        assert f'anyscale_core_operators{{cloud="{CLOUD}",state="CONNECTED"}} 1.0' in told
+        assert f'anyscale_core_operators{{cloud="{CLOUD}",state="DISCONNECTED"}} 0.0' in told
+        assert f'anyscale_core_operator_orders{{cloud="{CLOUD}"}} 0.0' in told
         assert client.revoke_operator(CLOUD).state is OperatorState.CONNECTED
     assert eventually(lambda: "refuses" in far.operator.vitals.trouble or "Refused" in far.operator.vitals.trouble)
     assert "revoked" in far.operator.vitals.why_not_ready()

@@ -60,6 +60,13 @@ def test_while_the_operator_is_away_nodes_live_on_and_when_it_returns_nothing_is
     assert world.creates() == creates
     told = [event.kind for event in world.plane.events() if event.kind.startswith("cloud.")]
     assert told == ["cloud.connected", "cloud.unreadable", "cloud.disconnected", "cloud.connected"]
+    audited = [record.action for record in world.plane.store.audit() if record.action != "operator.login"]
+    assert [action for action in audited if action.startswith("operator.")] == [
+        "operator.connected", "operator.disconnected", "operator.connected",
+    ]  # fmt: skip
+    assert {record.subject for record in world.plane.store.audit() if record.action == "operator.disconnected"} == {
+        CLOUD
+    }
 
 
 def test_a_wish_is_recorded_while_the_operator_is_away_and_met_when_it_is_back(pull: Pull) -> None:

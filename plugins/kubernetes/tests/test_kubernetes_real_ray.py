@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,8 @@ import pytest
 import urllib3
 import yaml
 from anyscale_conformance.simulators.kubernetes import Cluster, NodeSpec, Servers, Settings
-from moto.server import ThreadedMotoServer
+from anyscale_kubernetes.kit_stages import store_keys
+from anyscale_kubernetes.kit_store import store_url
 
 from anyscale_core.clock import SystemClock
 
@@ -47,12 +47,9 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def store() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def store() -> str:
+    """An S3-compatible store that takes signed requests alone, from the control plane and the nodes alike."""
+    return store_url()
 
 
 @pytest.fixture
@@ -62,9 +59,8 @@ def cluster() -> Iterator[Cluster]:
     with Servers() as servers:
         cluster = servers.start(clock=SystemClock(), settings=settings)
         cluster.make_namespace(NAMESPACE)
-        keys = {"access_key_id": b64encode(b"key").decode(), "secret_access_key": b64encode(b"secret").decode()}
         cluster.plant({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "namespace": NAMESPACE}, "data": keys,
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "namespace": NAMESPACE}, "data": store_keys(),
         })  # fmt: skip
         annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
         cluster.plant({
@@ -142,11 +138,11 @@ def test_an_operator_that_its_manifest_installed_runs_a_job_with_no_more_than_it
     jwks = http.request("GET", f"{cluster.url}/openid/v1/jwks").json()
     # The control plane knows the cluster's keys and nothing that opens it.
     known = {"namespace": NAMESPACE, "issuer": Settings().issuer, "jwks": jwks}
-    cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": known}}
+    cloud = {"name": "k8s", "provider": "kubernetes", "mode": "operator", "settings": {"kubernetes": known}}
     (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
     (home / "settings.yaml").write_text(yaml.safe_dump({"kubernetes": settings_of(home, store)}))
     try:
-        cli("operator", "register", "-f", str(home / "cloud.yaml"))
+        cli("cloud", "register", "-f", str(home / "cloud.yaml"))
         rendered = cli(
             "operator", "manifest", "--cloud", "k8s", "--image", "example.invalid/operator:1", "--namespace", NAMESPACE,
             "--settings", str(home / "settings.yaml"),

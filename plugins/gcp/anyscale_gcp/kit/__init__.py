@@ -144,6 +144,9 @@ class GcpKit(Kit):
         return {
             Hand.OFFER: self._offer,
             Hand.SELL_OUT: lambda machine, zone="": project.sell_out(machine, zone=zone),
+            Hand.OVERBOOK: lambda machine: project.fail_late(
+                "ZONE_RESOURCE_POOL_EXHAUSTED", f"The zone does not have enough resources for {machine}.", times=100
+            ),
             Hand.RESTOCK: project.restock,
             Hand.LIMIT: lambda count: project.limit("INSTANCES", float(count), region=REGION),
             Hand.STOP: lambda name: project.stop(self._called(name)),
