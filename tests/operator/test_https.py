@@ -170,7 +170,10 @@ def test_an_operators_process_is_small_listens_to_its_port_alone_and_reaches_its
     (alive,) = cloud.cluster.list(cloud.owner, deadline=cloud.deadline())
     assert cloud.cluster.delete([alive.id], owner=cloud.owner, deadline=cloud.deadline())
     eventually(lambda: cloud.cluster.list(cloud.owner, deadline=cloud.deadline()) == (), within=20)
-    assert psutil.Process(process.popen.pid).memory_info().rss <= RESIDENT
+    itself = psutil.Process(process.popen.pid)
+    assert itself.memory_info().rss <= RESIDENT
+    listening = [one.laddr.port for one in itself.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert listening == [process.port]
     process.popen.send_signal(signal.SIGTERM)
     assert process.popen.wait(30) == 0
     plane = int(service.serving.connection.url.rpartition(":")[2])

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
-import psutil
 import pytest
 import yaml
 from anyscale_conformance.simulators.kubernetes import Cluster, Servers, Settings
@@ -143,8 +142,6 @@ def test_with_all_denied_but_its_control_plane_and_its_api_server_an_operator_do
         process = site.operator("one", denied)
         eventually(site.is_connected, within=40)
         live(site)
-        sockets_of = psutil.Process(process.popen.pid).net_connections("inet")
-        assert [one.laddr.port for one in sockets_of if one.status == psutil.CONN_LISTEN] == [process.port]
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(30) == 0, process.log.read_text()
     print(f"denied by {'a network namespace' if denied else 'nobody, watched alone'}")
