@@ -295,6 +295,11 @@ CATEGORIES: Sequence[type[CloudError]] = (
 _BY_CATEGORY = {category.category: category for category in CATEGORIES}
 
 
+def told(error: CloudError | None) -> Mapping[str, Any] | None:
+    """Return what an error tells, or None for none: values that hold errors are equal when these are."""
+    return None if error is None else error.record()
+
+
 def error_from(record: Mapping[str, Any]) -> CloudError:
     """Return the error that ``CloudError.record`` told of; a category that is not known here becomes Unclassified."""
     vendor, after = record.get("vendor"), record.get("retry_after_s")

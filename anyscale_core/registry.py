@@ -13,6 +13,7 @@ import pluggy
 from anyscale_core import CONTRACT_VERSION, hookspecs
 from anyscale_core.drivers.base import Driver, DriverConfig
 from anyscale_core.drivers.cluster import ClusterDriver
+from anyscale_core.drivers.composed import ComposedIdentity
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
@@ -83,6 +84,28 @@ class Registry:
             known = ", ".join(sorted(provider.settings)) or "none"
             raise PluginError(name, f"unknown settings {', '.join(unknown)}; it knows {known}")
         return _built(name, slot, factory, config)
+
+    def drivers(self, providers: Mapping[str, str], config: Callable[[str], DriverConfig]) -> dict[str, Driver]:
+        """Build the drivers of a cloud, by slot; ``providers``: slot to provider, ``config``: provider to what it is built from.
+
+        Machines prove themselves by ``prover``, whoever makes the identities. Raises as ``driver``.
+        """
+        built = {slot: self.driver(name, slot, config(name)) for slot, name in providers.items()}
+        prover = self.prover(providers)
+        if prover != providers["identity"]:
+            identities, machines = built["identity"], self.driver(prover, "identity", config(prover))
+            assert isinstance(identities, IdentityDriver)
+            assert isinstance(machines, IdentityDriver)
+            built["identity"] = ComposedIdentity(identities, machines)
+        return built
+
+    def prover(self, providers: Mapping[str, str]) -> str:
+        """Return the provider by which the machines of a cloud prove themselves: the one that runs them, if it can tell them.
+
+        ``providers``: slot to provider. Raises as ``provider``.
+        """
+        runs = providers["cluster"]
+        return runs if self.provider(runs).identity is not None else providers["identity"]
 
     def _add(self, item: Found) -> None:
         earlier = self._found.get(item.name)

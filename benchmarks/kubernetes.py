@@ -1,16 +1,23 @@
 """Pods from the order to all reported running, beside one apply for each and one watch; on the simulated API server.
 
-SkyPilot's provisioner is not measured beside it.
+Ours, the floor and SkyPilot's provisioner are each a process of its own, at one server; SkyPilot has an environment of its own,
+made at its first use below the user's cache. Where it cannot be driven, the row says why.
 """
 
+import json
+import os
+import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import yaml
 from anyscale_conformance.simulators.kubernetes import Cluster, NodeSpec, Servers
 from anyscale_conformance.simulators.kubernetes import Settings as Simulated
@@ -26,6 +33,7 @@ from anyscale_core.clock import SystemClock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import InstanceState
+from benchmarks.peers import environment
 from benchmarks.rows import Row, row
 
 SIZES = (100, 1_000)
@@ -33,55 +41,68 @@ BATCH = 100
 """So many instances are one create, as the engine groups them."""
 LIMIT_S = 600
 CLOCK = SystemClock()
+SKYPILOT = "skypilot[kubernetes]==0.14.1"
+COLUMNS = (("", "s", "s"), ("-requests", "requests", "requests"), ("-memory", "mb", "MB"))
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """What a run took: seconds from the order, peak memory, requests on the wire."""
+
+    s: float
+    mb: float
+    requests: int
 
 
 def kubernetes(rounds: int) -> Iterator[Row]:
-    """Measure both sizes, ours and the floor in turns, each in a cluster of its own; seconds, and requests on the wire."""
+    """Measure both sizes, ours and the floor in turns, SkyPilot once, each in a cluster of its own."""
+    skypilot = environment("skypilot-kubernetes", (SKYPILOT,))
     with tempfile.TemporaryDirectory() as folder, Servers() as servers:
-        _floor(servers, Path(folder), 1)  # the SDK is loaded, and the server warm
         for size in SIZES:
-            pairs = [(_ours(servers, Path(folder), size), _floor(servers, Path(folder), size)) for _ in range(rounds)]
-            ours, floor = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-            seconds = [each[0] for each in ours], [each[0] for each in floor]
-            yield row(f"kubernetes-{size}", "s", *seconds, f"{size} Pods from order to all reported running")
-            requests = [each[1] for each in ours], [each[1] for each in floor]
-            yield row(f"kubernetes-{size}-requests", "requests", *requests, "floor: one apply a Pod and one watch")
+            costs: dict[str, list[Cost]] = {"ours": [], "floor": []}
+            for _ in range(rounds):
+                for who, found in costs.items():
+                    found.append(
+                        _run(servers, Path(folder), size, [sys.executable, "-m", "benchmarks.kubernetes", who])
+                    )
+            peer = _peer(servers, Path(folder), size, skypilot)
+            for suffix, what, unit in COLUMNS:
+                ours, floor = ([float(getattr(cost, what)) for cost in costs[who]] for who in ("ours", "floor"))
+                told = peer if isinstance(peer, str) else f"{getattr(peer, what):.4g}"
+                yield row(f"kubernetes-{size}{suffix}", unit, ours, floor, f"skypilot {told}")
 
 
-def _ours(servers: Servers, folder: Path, size: int) -> tuple[float, float]:
-    cluster, config = _land(servers, folder)
-    driver = KubernetesCluster(config)
-    specs = [specified(f"node-{number}") for number in range(size)]
+def ours(job: Mapping[str, Any]) -> float:
+    """Return the seconds from the order to all reported running."""
+    driver = KubernetesCluster(_config(job))
+    specs = [specified(f"node-{number}") for number in range(job["size"])]
     began = time.monotonic()
-    for place in range(0, size, BATCH):
+    for place in range(0, len(specs), BATCH):
         driver.create(specs[place : place + BATCH], token=Token(f"t{place}"), deadline=_soon())
     while True:
         shown = driver.list(OWNER, deadline=_soon())
-        if sum(instance.state is InstanceState.RUNNING for instance in shown) == size:
+        if sum(instance.state is InstanceState.RUNNING for instance in shown) == len(specs):
             break
         time.sleep(0.05)
     took = time.monotonic() - began
     driver.close()
-    return took, _asked(cluster)
+    return took
 
 
-def _floor(servers: Servers, folder: Path, size: int) -> tuple[float, float]:
-    cluster, config = _land(servers, folder)
-    settings = read_settings(config)
+def floor(job: Mapping[str, Any]) -> float:
+    """Return the same of one apply for each Pod and one watch, over as many connections."""
+    settings = read_settings(_config(job))
     api, type = Api(settings, CLOCK), read_types(TYPES, subject="types")["1CPU-1GB"]
     order = Order(token=Token("t"), fingerprint="f", secret="none")
-    keys = {f"node-{number}": "" for number in range(size)}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "none", "namespace": "default"}, "data": keys}
-    cluster.plant(secret)  # a Pod waits for what it mounts
-    pods = [render(specified(f"node-{number}"), type, order, settings) for number in range(size)]
+    pods = [render(specified(f"node-{number}"), type, order, settings) for number in range(job["size"])]
     began = time.monotonic()
     with ThreadPoolExecutor(settings.connections + 1) as pool:
-        watching = pool.submit(_watch, api, size)
+        watching = pool.submit(_watch, api, len(pods))
         list(pool.map(lambda pod: api.apply(POD, pod, manager="floor", deadline=_soon()), pods))
         watching.result()
     took = time.monotonic() - began
     api.close()
-    return took, _asked(cluster)
+    return took
 
 
 def _watch(api: Api, size: int) -> None:
@@ -93,24 +114,68 @@ def _watch(api: Api, size: int) -> None:
             return
 
 
-def _land(servers: Servers, folder: Path) -> tuple[Cluster, DriverConfig]:
-    nodes: Sequence[NodeSpec] = tuple(
+def _peer(servers: Servers, folder: Path, size: int, interpreter: str) -> Cost | str:
+    """Return what SkyPilot took, or why it took nothing."""
+    if not interpreter.startswith("/"):
+        return f"not driven: {interpreter}"
+    # Without -P a module beside the script would stand in for the SDK of its name.
+    script = str(Path(__file__).with_name("kubernetes_peers.py"))
+    try:
+        return _run(servers, folder, size, [interpreter, "-P", script])
+    except subprocess.TimeoutExpired:
+        return f"not done within {LIMIT_S} s"
+    except subprocess.CalledProcessError as error:
+        return f"failed: {(str(error.stderr).strip().splitlines() or ['?'])[-1][:120]}"
+
+
+def _run(servers: Servers, folder: Path, size: int, words: Sequence[str]) -> Cost:
+    """Run one of them in a cluster of its own."""
+    cluster = _land(servers, size)
+    try:
+        kubeconfig = folder / "kubeconfig"
+        known = cluster.kubeconfig(cluster.admin_token, namespace="default")
+        kubeconfig.write_text(yaml.safe_dump(known))
+        container = {
+            "name": "ray", "image": "ray:1", "command": ["sleep", "3600"],
+            "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+        }  # fmt: skip
+        job = {
+            "kubeconfig": str(kubeconfig), "namespace": "default", "context": known["current-context"], "size": size,
+            "pod": {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [container]}},
+        }  # fmt: skip
+        done = subprocess.run(
+            [*words, json.dumps(job)], env={**os.environ, "HOME": str(folder)}, capture_output=True, text=True, check=True,
+            timeout=LIMIT_S,
+        )  # fmt: skip
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        return Cost(s=found["s"], mb=found["mb"], requests=len(cluster.requests))
+    finally:
+        cluster.close()
+
+
+def _land(servers: Servers, size: int) -> Cluster:
+    nodes = tuple(
         NodeSpec(name=f"node-{number}", capacity={"cpu": "600", "memory": "2Ti", "pods": "1000"}) for number in range(3)
     )
-    cluster = servers.start(clock=CLOCK, settings=Simulated(nodes=tuple(nodes)))
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig(cluster.admin_token, namespace="default")))
+    cluster = servers.start(clock=CLOCK, settings=Simulated(nodes=nodes))
+    keys = {f"node-{number}": "" for number in range(size)}
+    # A Pod of the floor waits for what it mounts.
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "none", "namespace": "default"}, "data": keys}
+    cluster.plant(secret)
+    return cluster
+
+
+def _config(job: Mapping[str, Any]) -> DriverConfig:
     settings: dict[str, Any] = {
-        "kubeconfig": str(kubeconfig), "image": "ray:1", "instance_types": TYPES, "sight": "watch",
+        "kubeconfig": job["kubeconfig"], "image": "ray:1", "instance_types": TYPES, "sight": "watch",
     }  # fmt: skip
-    return cluster, DriverConfig(owner=OWNER, home=folder, settings=settings, clock=CLOCK)
-
-
-def _asked(cluster: Cluster) -> float:
-    asked = float(len(cluster.requests))
-    cluster.close()
-    return asked
+    return DriverConfig(owner=OWNER, home=Path(job["kubeconfig"]).parent, settings=settings, clock=CLOCK)
 
 
 def _soon() -> datetime:
     return CLOCK.now() + timedelta(seconds=LIMIT_S)
+
+
+if __name__ == "__main__":
+    took = {"ours": ours, "floor": floor}[sys.argv[1]](json.loads(sys.argv[2]))
+    print(json.dumps({"s": took, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

@@ -12,6 +12,7 @@ import attrs
 from anyscale_core.errors import Fault
 from anyscale_core.models.cloud import CloudMode
 from anyscale_core.models.cluster import ClusterSpec, MarketType
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import ClusterId, JobId, NodeId
 from anyscale_core.models.instance import NodeKind
 from anyscale_core.models.job import JobSpec
@@ -91,6 +92,8 @@ class ClusterView:
     observed_generation: int
     created_at: datetime
     created_by: str = ""
+    identity: str = ""
+    """The mapped identity that its nodes run as; empty: the one that the cloud's clusters share."""
     running_at: datetime | None = None
     ended_at: datetime | None = None
     end_cause: EndCause = EndCause.NONE
@@ -176,6 +179,8 @@ class CloudView:
     registered: bool = True
     """False: a provider's default cloud that no cluster has used yet, or one that is gone."""
     resources: tuple[ResourceView, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    """Those that are made, of what its nodes run as; its own first."""
     missing: tuple[str, ...] = ()
     ends: bool = False
 

@@ -23,7 +23,7 @@ from anyscale_core.controlplane.foundations import CloudStatus
 from anyscale_core.controlplane.plane import ClusterAccess, ClusterStatus, PlanPreview
 from anyscale_core.controlplane.quotas import QuotaStatus
 from anyscale_core.controlplane.rows import AuditRecord, Event
-from anyscale_core.models.cloud import SLOTS, CloudSpec
+from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.instance import Instance
 from anyscale_core.models.job import Job
 from anyscale_core.models.order import OperatorView
@@ -47,6 +47,7 @@ def cluster_view(status: ClusterStatus, instances: Iterable[Instance] = ()) -> C
         observed_generation=record.observed_generation,
         created_at=record.created_at,
         created_by=record.created_by,
+        identity=record.identity,
         running_at=record.running_at,
         ended_at=record.ended_at,
         end_cause=record.end_cause,
@@ -166,8 +167,9 @@ def cloud_status_view(status: CloudStatus, operator: OperatorView | None = None)
     """Return a registered cloud with what there is of it, and its operator when it is of that mode."""
     resources = tuple(ResourceView(**attrs.asdict(resource)) for resource in status.resources)
     return attrs.evolve(
-        cloud_view(status.spec, operator), resources=resources, missing=status.missing, ends=status.ends
-    )
+        cloud_view(status.spec, operator), resources=resources, identities=status.identities, missing=status.missing,
+        ends=status.ends,
+    )  # fmt: skip
 
 
 def cloud_view(spec: CloudSpec, operator: OperatorView | None = None) -> CloudView:
@@ -178,7 +180,7 @@ def cloud_view(spec: CloudSpec, operator: OperatorView | None = None) -> CloudVi
         provider=spec.provider,
         region=spec.region,
         mode=spec.mode,
-        slots={slot: spec.provider_of(slot) for slot in SLOTS},
+        slots=spec.providers,
         settings=settings,
         operator=operator,
     )

@@ -1,10 +1,15 @@
 """What the command reads from and writes to a cloud's bucket, with the rights that the control plane grants."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from anyscale_core.errors import CoreError
 from anyscale_core.models.storage import StoreAccess
+
+OWN = ("AWS_", "AZURE_", "GOOGLE_")
+"""How the variables begin by which people tell obstore of their own accounts."""
 
 
 class BucketError(CoreError):
@@ -24,7 +29,8 @@ class Store:
             options["client_options"] = {"allow_http": True}
         self.url = access.url
         try:
-            self._store: Any = from_url(access.url, **options)
+            with _nothing_else(access):
+                self._store: Any = from_url(access.url, **options)
         except Exception as error:  # obstore has no common base for its errors
             raise self._failed("opened", error) from error
 
@@ -66,3 +72,14 @@ class Store:
 
     def _failed(self, done: str, error: Exception) -> BucketError:
         return BucketError(f"{self.url} could not be {done}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _nothing_else(access: StoreAccess) -> Iterator[None]:
+    """Hide a person's own variables where credentials are handed out: obstore would put some of them before those."""
+    names = [name for name in os.environ if name.startswith(OWN)] if access.expires_at is not None else []
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -4,9 +4,12 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyscale_core.cli.output import Exit, Output
+
+if TYPE_CHECKING:
+    from anyscale_core.models.identity import Binding
 
 SETTINGS = "a provider's name and its keys: {kubernetes: {namespace: ray}}"
 
@@ -48,6 +51,11 @@ def arguments(parser: argparse.ArgumentParser, common: Any) -> None:
     manifest.add_argument("--health-port", type=int, default=8081, help="(default: %(default)s)")
     manifest.add_argument("--identity", default="", metavar="PROVIDER", help="prove by an identity: no token is minted")
     manifest.add_argument("--settings", metavar="FILE", help=f"{SETTINGS}; YAML or JSON")
+    for option, what in (("account-annotation", "account"), ("pod-label", "Pods")):
+        manifest.add_argument(
+            f"--{option}", action="append", default=[], metavar="KEY=VALUE",
+            help=f"put on the operator's {what}: what binds it to the identity that it calls its cloud by",
+        )  # fmt: skip
 
 
 def _cloud(parser: argparse.ArgumentParser) -> None:
@@ -109,24 +117,44 @@ def _manifest(args: argparse.Namespace, output: Output) -> int:
     from anyscale_core.errors import UnknownName
     from anyscale_core.models.manifest import ENTRY_POINTS, ManifestConfig
 
-    settings = _settings(args.settings)
+    settings, binding = _settings(args.settings), _binding(args)
     client = background.connect(args.home, say=output.note).client
     view = next((view for view in client.clouds() if view.name == args.cloud), None)
     if view is None:
         raise UnknownName(f"no cloud {args.cloud!r}; register it first (anyscale-core cloud register)")
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if view.provider not in points:
+    provider = view.slots["cluster"]
+    if provider not in points:
         known = ", ".join(sorted(points)) or "none"
-        raise UnknownName(f"provider {view.provider!r} renders no manifest; those that do: {known}")
+        raise UnknownName(f"provider {provider!r} renders no manifest; those that do: {known}")
     token = client.operator_token(args.cloud)
     config = ManifestConfig(
-        cloud=view.name, provider=view.provider, url=token.url, ca_pem=token.ca_pem, image=args.image,
+        cloud=view.name, provider=provider, url=token.url, ca_pem=token.ca_pem, image=args.image,
         namespace=args.namespace, replicas=args.replicas, health_port=args.health_port,
-        token=None if args.identity else token.token, identity=args.identity, settings=settings,
+        token=None if args.identity else token.token, identity=args.identity, settings=settings, binding=binding,
+        node_identities=view.identities if view.slots["identity"] != provider else (),
     )  # fmt: skip
-    objects = list(points[view.provider].load()(config))
+    objects = list(points[provider].load()(config))
     output.answer({"apiVersion": "v1", "kind": "List", "items": objects}, _yaml(objects).rstrip())
     return Exit.OK
+
+
+def _binding(args: argparse.Namespace) -> "Binding":
+    """Return what is put on the operator's account and Pods. Raises SpecError naming every word that is no KEY=VALUE."""
+    from anyscale_core.errors import Fault, SpecError
+    from anyscale_core.models.identity import Binding
+
+    given = {"account-annotation": args.account_annotation, "pod-label": args.pod_label}
+    faults = [
+        Fault(path=option, message=f"{word!r} is not KEY=VALUE")
+        for option, words in given.items()
+        for word in words
+        if not all(word.partition("=")[::2])
+    ]
+    if faults:
+        raise SpecError(faults, subject="operator manifest")
+    pairs = {option: dict(word.split("=", 1) for word in words) for option, words in given.items()}
+    return Binding(account=pairs["account-annotation"], workload=pairs["pod-label"])
 
 
 def _settings(source: str | None) -> Mapping[str, Mapping[str, Any]]:

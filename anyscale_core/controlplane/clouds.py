@@ -23,7 +23,7 @@ from anyscale_core.drivers.cluster import ClusterDriver
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.drivers.storage import StorageDriver
-from anyscale_core.errors import CloudError, NameTaken, PluginError, SpecError, UnknownName
+from anyscale_core.errors import CloudError, NameTaken, NotFound, PluginError, SpecError, UnknownName
 from anyscale_core.errors import Fault as SpecFault
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec, NodeIdentity
@@ -34,6 +34,7 @@ from anyscale_core.models.networking import Network, NetworkSpec
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec
+from anyscale_core.planning import identities
 from anyscale_core.registry import Registry
 
 R = TypeVar("R", Network, Bucket, Identity)
@@ -43,6 +44,7 @@ KNOWN_TTL = timedelta(seconds=5)
 """How long a cloud is taken to be the one that was registered: another process may have taken it down, and made it anew."""
 SHARED = ("network", "bucket", "identity")
 """The kinds of things that the clusters of a cloud share, in the order in which they are made."""
+MAPPED = "identity:"
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,16 @@ log = structlog.get_logger(__name__)
 def mint(prefix: str) -> str:
     """Return a new id: 20 hex digits of randomness behind its prefix."""
     return f"{prefix}_{secrets.token_hex(10)}"
+
+
+def mapped_kind(name: str) -> str:
+    """Return the kind under which an identity that a rule names is recorded."""
+    return f"{MAPPED}{name}"
+
+
+def kinds_of(spec: CloudSpec) -> tuple[str, ...]:
+    """Return the kinds of all that is made for a cloud's clusters, in the order in which they are made."""
+    return (*SHARED, *map(mapped_kind, identities.mapped(spec)))
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +107,7 @@ class Cloud:
         self.spec, self._store, self._clock, self._timing = spec, store, clock, settings.timing
         self.owner = Owner(plane=plane, cloud=CloudName(spec.name))
         self._registry, self._mailbox, self._keys = registry, mailbox, keys
-        drivers = {slot: self._build(slot, settings, wrap) for slot in SLOTS}
+        drivers = {slot: wrap(driver, spec.name) for slot, driver in self._build(settings).items()}
         self.cluster = _typed(drivers["cluster"], ClusterDriver)  # type: ignore[type-abstract]
         self.identity = _typed(drivers["identity"], IdentityDriver)  # type: ignore[type-abstract]
         self.storage = _typed(drivers["storage"], StorageDriver)  # type: ignore[type-abstract]
@@ -105,6 +117,7 @@ class Cloud:
         self.is_settled = False
         """Whether the last list that was looked through showed every node's instance running; a create ends that."""
         self._shared: Shared | None = None
+        self._mapped: dict[str, Identity] = {}
         self._catalogue: tuple[datetime, tuple[Offering, ...]] | None = None
         self._quotas: AccountLimits | None = None
 
@@ -130,6 +143,16 @@ class Cloud:
     def has_volumes(self) -> bool:
         """Return whether its cluster driver can keep a folder when an instance goes."""
         return self._registry.provider(self.spec.provider_of("cluster")).capabilities.has("cluster.volumes")
+
+    @property
+    def is_composed(self) -> bool:
+        """Return whether its nodes run as identities that another provider makes than the one that runs them."""
+        return self.spec.provider_of("identity") != self.spec.provider_of("cluster")
+
+    @property
+    def prover(self) -> str:
+        """Return the provider by which its nodes prove themselves."""
+        return self._registry.prover(self.spec.providers)
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -181,16 +204,37 @@ class Cloud:
             self._shared = Shared(**{kind: self.make(kind) for kind in SHARED})
         return self._shared
 
+    def identity_of(self, name: str) -> Identity:
+        """Return a mapped identity, made or adopted on first use; the one that clusters share for an empty name."""
+        if not name:
+            return self.shared().identity
+        if name not in self._mapped:
+            self._mapped[name] = self.make(mapped_kind(name))
+        return self._mapped[name]
+
     def make(self, kind: str) -> Any:
         """Make or adopt one of the things that clusters share, or return it when it was: recorded, then called."""
         match kind:
             case "network":
-                return self._ensure(kind, Network, self._network)
+                return self._ensure(kind, Network, self.spec.network, self._network)
             case "bucket":
-                return self._ensure(kind, Bucket, self._bucket)
+                return self._ensure(kind, Bucket, self.spec.bucket, self._bucket)
             case "identity":
-                return self._ensure(kind, Identity, self._identity)
-        raise ValueError(f"clusters share no {kind!r}")
+                own = self.spec.node_identity or NodeIdentity()
+                return self._ensure(kind, Identity, own, functools.partial(self._identity, own))
+        name = kind.removeprefix(MAPPED)
+        wanted = identities.mapped(self.spec).get(name)
+        if wanted is None:
+            return self._once_mapped(kind, name)
+        return self._ensure(kind, Identity, wanted, functools.partial(self._identity, wanted))
+
+    def _once_mapped(self, kind: str, name: str) -> Identity:
+        """Return the identity of a rule that is no more: clusters keep what they began with. Raises NotFound."""
+        doc = self._store.made(self.spec.name, kind)
+        if doc is None:
+            why = f"no rule of cloud {self.spec.name} names the identity {name!r} any more, and it was never made"
+            raise NotFound(why, reason="REFERENCE", resource=name, hint="put the rule back, or take the cluster down")
+        return wire.structure(doc, Identity)
 
     def unmake(self, kind: str, name: str) -> Deletion:
         """Begin to delete one of the things that clusters share; one that was adopted is let go of."""
@@ -199,20 +243,24 @@ class Cloud:
                 return self.networking.delete(name, owner=self.owner, deadline=self.deadline())
             case "bucket":
                 return self.storage.delete(name, owner=self.owner, deadline=self.deadline())
-            case "identity":
-                return self.identity.delete(name, owner=self.owner, deadline=self.deadline())
-        raise ValueError(f"clusters share no {kind!r}")
+        return self.identity.delete(name, owner=self.owner, deadline=self.deadline())
 
-    def made(self) -> tuple[Bucket, Identity] | None:
-        """Return the cloud's bucket and identity as recorded; None while one of them was never made. Makes nothing."""
-        bucket, identity = (self._store.made(self.spec.name, kind) for kind in ("bucket", "identity"))
+    def made(self, identity: str = "") -> tuple[Bucket, Identity] | None:
+        """Return the cloud's bucket and an identity as recorded; None while one of them was never made. Makes nothing."""
+        kinds = ("bucket", mapped_kind(identity) if identity else "identity")
+        bucket, identity = (self._store.made(self.spec.name, kind) for kind in kinds)
         if bucket is None or identity is None:
             return None
         return wire.structure(bucket, Bucket), wire.structure(identity, Identity)
 
-    def _ensure(self, kind: str, cls: type[R], create: Callable[[str, Token], R]) -> R:
+    def _ensure(
+        self,
+        kind: str,
+        cls: type[R],
+        given: NetworkSpec | BucketSpec | NodeIdentity | None,
+        create: Callable[[str, Token], R],
+    ) -> R:
         suffix = self.owner.plane.removeprefix("pln_")[:10]
-        given = {"network": self.spec.network, "bucket": self.spec.bucket, "identity": self.spec.node_identity}[kind]
         name = (given.name if given is not None else None) or f"{self.spec.name}-{suffix}"
         name, token, doc = self._store.cloud_resource(self.spec.name, kind, name=name, token=Token(mint("tok")))
         if doc is not None:
@@ -233,8 +281,7 @@ class Cloud:
             attrs.evolve(spec, owner=self.owner), owner=self.owner, token=token, deadline=self.deadline()
         )
 
-    def _identity(self, name: str, token: Token) -> Identity:
-        wanted = self.spec.node_identity or NodeIdentity()
+    def _identity(self, wanted: NodeIdentity, name: str, token: Token) -> Identity:
         spec = IdentitySpec(name=name, owner=self.owner, adopt=wanted.adopt, subjects=wanted.subjects)
         return self.identity.create(spec, token=token, deadline=self.deadline())
 
@@ -242,15 +289,18 @@ class Cloud:
         for driver in (self.cluster, self.identity, self.storage, self.networking):
             driver.close()
 
-    def _build(self, slot: str, settings: Settings, wrap: Callable[[Driver, str], Driver]) -> Driver:
-        name = self.spec.provider_of(slot)
+    def _build(self, settings: Settings) -> Mapping[str, Driver]:
         if self.spec.mode is CloudMode.OPERATOR:
-            return wrap(
-                REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock), self.spec.name
-            )
-        config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
-        config = attrs.evolve(config, identity_token=self._identity_token)
-        return wrap(self._registry.driver(name, slot, config), self.spec.name)
+            return {
+                slot: REMOTE[slot](self._mailbox, cloud=self.spec.name, provider=name, clock=self._clock)
+                for slot, name in self.spec.providers.items()
+            }
+
+        def config(name: str) -> DriverConfig:
+            config = config_of(self.spec, name, owner=self.owner, home=settings.home, clock=self._clock)
+            return attrs.evolve(config, identity_token=self._identity_token)
+
+        return self._registry.drivers(self.spec.providers, config)
 
     def _identity_token(self, audience: str) -> Secret[str]:
         return self._keys.identity_token(self.owner.plane, audience, now=self._clock.now())
@@ -356,6 +406,7 @@ class Clouds:
                 known = ", ".join(sorted(provider.settings)) or "none"
                 faults.append(SpecFault(path=f"settings.{name}.{key}", message=f"unknown setting; known: {known}"))
         faults += self._operator_faults(spec)
+        faults += identities.faults_of(spec)
         if faults:
             raise SpecError(dict.fromkeys(faults), subject=f"cloud {spec.name!r}")
 

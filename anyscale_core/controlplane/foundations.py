@@ -17,11 +17,13 @@ from sqlalchemy import delete, select, update
 
 from anyscale_core.clock import Clock
 from anyscale_core.controlplane import schema as t
-from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds
+from anyscale_core.controlplane.clouds import SHARED, Cloud, Clouds, kinds_of, mapped_kind
 from anyscale_core.controlplane.mailbox import Mailbox
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Conflict, CoreError, Fault, NameTaken, NotFound, SpecError
-from anyscale_core.models.cloud import CloudMode, CloudSpec
+from anyscale_core.models import wire
+from anyscale_core.models.cloud import CloudMode, CloudSpec, Unmapped
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.instance import Deletion, InstanceState
 from anyscale_core.models.networking import Check, CheckStatus
 
@@ -53,9 +55,13 @@ class Resource:
 
 @attrs.frozen(kw_only=True)
 class CloudStatus:
-    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down."""
+    """A cloud and what there is of it. ``missing``: kinds that are not made yet; ``ends``: it is being taken down.
+
+    ``identities``: those that are made, of what its nodes run as; its own first.
+    """
 
     spec: CloudSpec
+    identities: tuple[Identity, ...] = ()
     resources: tuple[Resource, ...] = ()
     missing: tuple[str, ...] = SHARED
     ends: bool = False
@@ -68,7 +74,7 @@ class Foundations:
         self._store, self._clouds, self._mailbox, self._clock = store, clouds, mailbox, clock
 
     def register(self, spec: CloudSpec) -> bool:
-        """Record a cloud; return whether it is new. Said again with an equal spec, nothing changes.
+        """Record a cloud; return whether it is new. Of one that is there, the identity rules may change and nothing else.
 
         Raises SpecError with all faults, NameTaken for a cloud of that name with another spec, or that is being taken down.
         """
@@ -76,8 +82,11 @@ class Foundations:
         try:
             self._store.add_cloud(spec, now=self._clock.now())
         except NameTaken:
-            if self._store.cloud(spec.name) != spec or self._ends(spec.name):
+            known = self._store.cloud(spec.name)
+            if known is None or self._ends(spec.name) or _without_rules(known) != _without_rules(spec):
                 raise
+            if known != spec:
+                self._change(spec)
             return False
         return True
 
@@ -90,10 +99,13 @@ class Foundations:
             )
             ends = connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name))
         docs = {row["kind"]: row for row in rows}
-        wanted = SHARED if spec.mode is CloudMode.DIRECT else _BEFORE_THE_OPERATOR
+        kinds = list(dict.fromkeys((*kinds_of(spec), *sorted(docs))))
+        wanted = [kind for kind in kinds_of(spec) if spec.mode is CloudMode.DIRECT or kind != "network"]
+        made = [docs[kind]["doc"] for kind in kinds if kind.startswith("identity") and kind in docs]
         return CloudStatus(
             spec=spec,
-            resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in SHARED if kind in docs),
+            identities=tuple(wire.structure(doc, Identity) for doc in made if doc is not None),
+            resources=tuple(_resource(kind, docs[kind]["name"], docs[kind]["doc"]) for kind in kinds if kind in docs),
             missing=tuple(kind for kind in wanted if kind not in docs or docs[kind]["doc"] is None),
             ends=ends is not None,
         )
@@ -138,9 +150,11 @@ class Foundations:
         if "network" in made and not away:
             checks += _network(self._clouds.get(name), made["network"])
         with self._clouds.direct(name) as cloud:
-            for kind, look in (("bucket", _bucket), ("identity", _identity)):
-                if kind in made:
-                    checks += look(cloud, made[kind])
+            for kind, thing in made.items():
+                if kind == "bucket":
+                    checks += _bucket(cloud, thing)
+                elif kind != "network":
+                    checks += _identity(cloud, kind, thing)
         return tuple(checks)
 
     def take_down(self, name: str, *, data: Data) -> CloudStatus | None:
@@ -155,7 +169,7 @@ class Foundations:
             return self.status(name)
         status = self.status(name)
         if status.resources:
-            resource = next(one for kind in _END_ORDER for one in status.resources if one.kind == kind)
+            resource = min(status.resources, key=_end_order)
             if self._unmake(status.spec, resource, data) is not Deletion.GOING:
                 self._forget(name, resource.kind)
             return self.status(name)
@@ -165,6 +179,22 @@ class Foundations:
             connection.execute(delete(t.clouds).where(t.clouds.c.name == name))
         self._clouds.forget(name)
         return None
+
+    def _change(self, spec: CloudSpec) -> None:
+        """Record other identity rules. Raises SpecError for an identity that was made, and would have to be another."""
+        faults = []
+        for index, rule in enumerate(spec.identity_rules):
+            doc = self._store.made(spec.name, mapped_kind(rule.identity.name or ""))
+            if doc is None:
+                continue
+            there = wire.structure(doc, Identity)
+            if there.adopted != (rule.identity.adopt is not None) or set(there.subjects) != set(rule.identity.subjects):
+                why = f"{there.name!r} was made otherwise; give the identity another name"
+                faults.append(Fault(path=f"identity_rules[{index}].identity", message=why))
+        if faults:
+            raise SpecError(faults, subject=f"cloud {spec.name!r}")
+        self._store.change_cloud(spec, now=self._clock.now())
+        self._clouds.forget(spec.name)
 
     def _was_never_reached(self, name: str) -> bool:
         """Tell whether no operator has ever come: then there is nothing that only an operator could have made."""
@@ -183,7 +213,7 @@ class Foundations:
         if resource.kind == "network":
             return self._clouds.get(spec.name).unmake(resource.kind, resource.name)
         with self._clouds.direct(spec.name) as cloud:
-            if resource.kind == "identity" or resource.adopted:
+            if resource.kind != "bucket" or resource.adopted:
                 return cloud.unmake(resource.kind, resource.name)
             return self._unmake_bucket(cloud, resource, data)
 
@@ -229,9 +259,13 @@ class Foundations:
             return connection.scalar(select(t.clouds.c.ends_at).where(t.clouds.c.name == name)) is not None
 
 
-_BEFORE_THE_OPERATOR = ("bucket", "identity")
-_END_ORDER = ("network", "identity", "bucket")
-"""The identity before the bucket: its grants on the bucket go with it."""
+def _without_rules(spec: CloudSpec) -> CloudSpec:
+    return attrs.evolve(spec, identity_rules=(), unmapped=Unmapped.CLOUD_DEFAULT)
+
+
+def _end_order(resource: Resource) -> tuple[bool, bool]:
+    """The network first, and identities before the bucket: their grants on it go with them."""
+    return resource.kind == "bucket", resource.kind != "network"
 
 
 def _resource(kind: str, name: str, doc: Any) -> Resource:
@@ -287,10 +321,11 @@ def _network(cloud: Cloud, name: str) -> Iterator[Check]:
         yield Check(id="network", status=CheckStatus.FAILED, detail=str(error), remedy=error.hint)
 
 
-def _identity(cloud: Cloud, name: str) -> Iterator[Check]:
-    yield _tried(
-        "identity.get", lambda: cloud.identity.get(name, owner=cloud.owner, deadline=cloud.deadline()).principal
-    )
+def _identity(cloud: Cloud, kind: str, name: str) -> Iterator[Check]:
+    def principal() -> str:
+        return cloud.identity.get(name, owner=cloud.owner, deadline=cloud.deadline()).principal
+
+    yield _tried(kind.replace("identity", "identity.get", 1), principal)
 
 
 def _bucket(cloud: Cloud, name: str) -> Iterator[Check]:

@@ -42,13 +42,17 @@ class Grants:
     def access(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess:
         """Return an access to a prefix of the cloud's bucket (the cluster's own by default). Raises CloudError."""
         prefix = prefix or cluster_prefix(record.id)
-        grant = self._fresh(record.id, access, prefix)
-        if grant is None:
-            cloud = self._clouds.get(record.cloud)
-            grant = granted(cloud, prefix, access, token=Token(f"grant-{record.id}-{access.value}-{prefix}"))
-            if record.phase not in CLUSTER_ENDED:
-                self._kept.setdefault(record.id, {})[access, prefix] = grant
+        grant = self._kept.get(record.id, {}).get((access, prefix))
+        if grant is None or not self._is_fresh(grant.store):
+            grant = self._asked(record, access, prefix)
         return grant.store
+
+    def handed(self, record: ClusterRecord, access: Access) -> StoreAccess:
+        """Return an access to the cluster's prefix for a person, who runs as nobody of the cloud's. Raises CloudError."""
+        grant = self._kept.get(record.id, {}).get((access, cluster_prefix(record.id)))
+        if grant is None or not self._is_fresh(grant.handed):
+            grant = self._asked(record, access, cluster_prefix(record.id))
+        return grant.handed
 
     def known(self, record: ClusterRecord, access: Access, prefix: str = "") -> StoreAccess | None:
         """Return what ``ensure`` has got; None while it has not. Calls nothing."""
@@ -70,31 +74,39 @@ class Grants:
         """Drop what is kept of a cluster that has ended."""
         self._kept.pop(cluster_id, None)
 
-    def _fresh(self, cluster_id: ClusterId, access: Access, prefix: str) -> Grant | None:
-        grant = self._kept.get(cluster_id, {}).get((access, prefix))
-        if grant is None or grant.store.expires_at is None:
-            return grant
-        return grant if self._clock.now() < grant.store.expires_at - FADES else None
+    def _asked(self, record: ClusterRecord, access: Access, prefix: str) -> Grant:
+        cloud = self._clouds.get(record.cloud)
+        token = Token(f"grant-{record.id}-{access.value}-{prefix}")
+        grant = granted(cloud, prefix, access, identity=record.identity, token=token)
+        if record.phase not in CLUSTER_ENDED:
+            self._kept.setdefault(record.id, {})[access, prefix] = grant
+        return grant
+
+    def _is_fresh(self, store: StoreAccess) -> bool:
+        return store.expires_at is None or self._clock.now() < store.expires_at - FADES
 
 
-def granted(cloud: Cloud, prefix: str, access: Access, *, token: Token) -> Grant:
-    """Ask a cloud for a grant to what all its clusters run as."""
-    shared = cloud.shared()
+def granted(cloud: Cloud, prefix: str, access: Access, *, identity: str = "", token: Token) -> Grant:
+    """Ask a cloud for a grant to an identity: a mapped one, or what its clusters share for an empty name."""
+    bucket, holder = cloud.shared().bucket, cloud.identity_of(identity)
     return cloud.storage.grant(
-        shared.bucket.name, prefix, identity=shared.identity.name, access=access, owner=cloud.owner, token=token,
+        bucket.name,
+        prefix,
+        identity=holder.name,
+        access=access,
+        owner=cloud.owner,
+        token=token,
         deadline=cloud.deadline(),
-    )  # fmt: skip
+    )
 
 
-def revoked(cloud: Cloud, prefix: str) -> Deletion:
+def revoked(cloud: Cloud, prefix: str, *, identity: str = "") -> Deletion:
     """Take away what was granted at a prefix; a cloud that never made its bucket and identity has granted nothing."""
-    made = cloud.made()
+    made = cloud.made(identity)
     if made is None:
         return Deletion.ALREADY_ABSENT
-    bucket, identity = made
-    return cloud.storage.revoke(
-        bucket.name, prefix, identity=identity.name, owner=cloud.owner, deadline=cloud.deadline()
-    )
+    bucket, holder = made
+    return cloud.storage.revoke(bucket.name, prefix, identity=holder.name, owner=cloud.owner, deadline=cloud.deadline())
 
 
 def _needed(record: ClusterRecord) -> Iterator[tuple[Access, str]]:

@@ -98,7 +98,6 @@ class Heartbeats:
         """Return what a node's instance is started with; equal for equal records, so that creates can be repeated."""
         claims = {"sub": node.id, "cluster": record.id, "name": node.name}
         cloud = self._clouds.get(record.cloud)
-        provider = cloud.spec.provider_of("identity")
         return Bootstrap(
             url=self._settings.url,
             ca_pem=self._keys.ca_pem,
@@ -106,8 +105,8 @@ class Heartbeats:
             join_token=self._keys.sign(
                 JOIN, claims, issued=node.created_at, expires=node.created_at + self._settings.join_ttl
             ),
-            identity_provider=provider,
-            identity_settings=dict(cloud.spec.settings.get(provider, {})),
+            identity_provider=cloud.prover,
+            identity_settings=dict(cloud.spec.settings.get(cloud.prover, {})),
         )
 
     def ray_token(self, cluster_id: ClusterId) -> Secret[str]:
@@ -157,7 +156,7 @@ class Heartbeats:
 
     def _prove(self, record: ClusterRecord, node: NodeRecord, registration: Registration) -> None:
         cloud = self._clouds.get(record.cloud)
-        if registration.proof.provider != cloud.spec.provider_of("identity"):
+        if registration.proof.provider != cloud.prover:
             raise Refused("unproven", f"the proof is of {registration.proof.provider!r}, not of this cloud's provider")
         deadline = min(cloud.deadline(), self._clock.now() + PROVING)
         try:

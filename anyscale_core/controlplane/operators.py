@@ -21,7 +21,7 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import CloudError, Fault, Refused, SpecError, UnknownName
 from anyscale_core.models import wire
-from anyscale_core.models.cloud import SLOTS, CloudMode, CloudSpec
+from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.ids import CloudName, PlaneId
 from anyscale_core.models.order import (
     OPERATOR_AUDIENCE,
@@ -136,7 +136,7 @@ class Operators:
             expires_at=expires,
             owner=Owner(plane=self._plane, cloud=CloudName(spec.name)),
             region=spec.region,
-            providers={slot: spec.provider_of(slot) for slot in SLOTS},
+            providers=spec.providers,
             order_certificate=self._keys.order_certificate(now=now),
             hold=min(HOLD, self._settings.timing.operator_silence / 2),
             report_interval=REPORT_INTERVAL,

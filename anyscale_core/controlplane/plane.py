@@ -32,7 +32,7 @@ from anyscale_core.drivers.base import Driver
 from anyscale_core.drivers.layers import DeadlineLayer, Record, Trace, WireAction, layered, standard
 from anyscale_core.errors import CloudError, Fault, LeaseLost, SpecError, UnknownName
 from anyscale_core.models.actions import CreateNodes, Plan
-from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.cloud import CloudSpec, Workload, WorkloadType
 from anyscale_core.models.cluster import ClusterSpec, nearest
 from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import ClusterId, JobId, NodeId, PlaneId, Token
@@ -55,6 +55,7 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import StoreAccess
 from anyscale_core.planning import shapes
 from anyscale_core.planning.diff import diff
+from anyscale_core.planning.identities import identity_for
 from anyscale_core.planning.quotas import least, never
 from anyscale_core.registry import Registry
 
@@ -129,8 +130,10 @@ class ControlPlane:
         self.id = PlaneId(self.store.meta("plane", mint("pln")))
         self.holder = f"{socket.gethostname()}-{os.getpid()}-{mint('hld')[-6:]}"
         if settings.database is not None:
-            share(settings.home / "keys", self.store.meta, now=self.clock.now())
-        self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
+            share(settings.home / "keys", self.store.meta, now=self.clock.now(), issuer_key=settings.issuer_key)
+        self.keys = KeyRing(
+            settings.home / "keys", now=self.clock.now(), issuer=settings.issuer, issuer_key=settings.issuer_key
+        )
         self.mailbox = Mailbox(plane=self.id, store=self.store, keys=self.keys, clock=self.clock)
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,
@@ -224,9 +227,12 @@ class ControlPlane:
         live = self._live(spec.name)
         self._check_quotas(spec, live, actor)
         if live is None:
+            purpose = WorkloadType.WORKSPACE if job is None else WorkloadType.JOB
+            workload = Workload(user=actor, project=spec.project, type=purpose)
             record = ClusterRecord(
                 id=ClusterId(mint("clu")), name=spec.name, cloud=spec.cloud, spec=spec, generation=1, goal=Goal.RUN,
                 created_at=now, created_by=actor, phase_since=now,
+                identity=identity_for(self.clouds.spec(spec.cloud), workload),
             )  # fmt: skip
             self.store.add_cluster(record, [self._job(record.id, job, now)] if job is not None else [])
             self._audit(actor, "cluster.create", spec.name)
@@ -342,14 +348,14 @@ class ControlPlane:
         """Return how to read a cluster's prefix in its bucket, also after its end. Raises UnknownName."""
         record = self._required(name)
         self._audit(actor, "cluster.logs", name)
-        return self.grants.access(record, Access.READ)
+        return self.grants.handed(record, Access.READ)
 
     def upload(self, cloud_name: str, *, actor: str) -> StoreAccess:
         """Return how to write working directories into a cloud's bucket. Raises UnknownName, CloudError."""
         cloud = self.clouds.get(cloud_name)
         grant = granted(cloud, PACKAGES, Access.WRITE, token=Token(f"grant-{cloud_name}-packages"))
         self._audit(actor, "cloud.upload", cloud_name)
-        return grant.store
+        return grant.handed
 
     def events(self, name: str | None = None, *, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """Return events in order; of one cluster, or of all. Raises UnknownName."""

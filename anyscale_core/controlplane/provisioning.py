@@ -18,13 +18,9 @@ from anyscale_core.controlplane.settings import Settings
 from anyscale_core.controlplane.store import Store
 from anyscale_core.errors import (
     Applied,
-    CapacityUnavailable,
     CloudError,
     LeaseLost,
     NotFound,
-    QuotaExceeded,
-    Retry,
-    Scope,
 )
 from anyscale_core.models.actions import (
     Action,
@@ -45,6 +41,7 @@ from anyscale_core.models.actions import (
     Withdraw,
 )
 from anyscale_core.models.cluster import HeadRecovery
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId, Token
 from anyscale_core.models.instance import Created, Deletion, InstanceSpec, NodeKind, Outcome
 from anyscale_core.models.networking import EndpointSpec, EndpointState
@@ -59,19 +56,12 @@ from anyscale_core.models.phases import (
     JobPhase,
     NodePhase,
 )
-from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, Shortage, VolumeRecord
+from anyscale_core.models.records import ClusterRecord, EndpointRecord, Goal, Launch, NodeRecord, VolumeRecord
 from anyscale_core.planning import shapes
+from anyscale_core.planning.shortages import may_pass, shortage_of
 
 LOUD = frozenset({NodePhase.LOST, NodePhase.FAILED, NodePhase.SUSPECT})
 
-SHORTAGE_TTL = {
-    # How long a refusal is believed, by how far it reaches. Source: Karpenter's Azure provider, scope and TTL.
-    Scope.SUBNET: timedelta(minutes=10),
-    Scope.ZONE: timedelta(minutes=10),
-    Scope.REGION: timedelta(minutes=30),
-    Scope.ACCOUNT: timedelta(minutes=10),
-}
-DEFAULT_SHORTAGE = timedelta(minutes=3)
 MAX_BACKOFF = timedelta(seconds=30)
 STALE = frozenset({"TOKEN_MISMATCH", "TOKEN_SPENT"})
 """Refusals that are about an old token (the spec has changed since it was minted, say), not about what is asked for."""
@@ -149,6 +139,8 @@ class Work:
             case MoveNode():
                 fields = {} if action.instance_id is None else {"instance_id": InstanceId(action.instance_id)}
                 self._move(connection, action.node_id, action.to, action.reason, **fields)
+                if action.failure is not None:
+                    self._remember_shortage(connection, self._node(action.node_id), action.failure)
             case DrainNode():
                 node = self._node(action.node_id)
                 to = node.phase if node.phase is NodePhase.DRAINING else NodePhase.DRAINING
@@ -250,8 +242,8 @@ class Work:
         known = {node.id: node for node in self.record.nodes}
         nodes = [known[node_id] for node_id in self._launch(token).node_ids if node_id in known]
         try:
-            shared = self.cloud.shared()
-            specs = [self._spec(node, network=shared.network.name, identity=shared.identity.name) for node in nodes]
+            network, identity = self.cloud.shared().network, self.cloud.identity_of(self.record.identity)
+            specs = [self._spec(node, network=network.name, identity=identity) for node in nodes]
             self.cloud.is_settled = False
             outcomes = self.cloud.cluster.create(specs, token=token, deadline=self.cloud.deadline())
         except CloudError as error:
@@ -273,7 +265,7 @@ class Work:
             id = outcome.instance.id
             self._move(connection, node.id, NodePhase.LAUNCHING, "the cloud accepted it", instance_id=id)
             return
-        if _may_pass(outcome.error):
+        if may_pass(outcome.error):
             return  # stays RECORDED: the call is repeated with its token
         refused.append(outcome.error)
         self._move(connection, node.id, NodePhase.FAILED, str(outcome.error))
@@ -281,7 +273,7 @@ class Work:
     def _create_failed(self, token: Token, error: CloudError) -> None:
         nodes = [node for node in self.record.nodes if node.launch == token and node.phase is NodePhase.RECORDED]
         with self._transaction() as connection:
-            if _may_pass(error):
+            if may_pass(error):
                 launch = self._launch(token)
                 wait = max(error.retry_after or timedelta(), timedelta(seconds=0.5) * 2 ** min(launch.attempts - 1, 8))
                 retry_at = self.clock.now() + min(wait, max(MAX_BACKOFF, error.retry_after or timedelta()))
@@ -296,7 +288,7 @@ class Work:
                 self._remember_shortage(connection, nodes[0], error)
             self._close_if_answered(connection, token)
 
-    def _spec(self, node: NodeRecord, *, network: str, identity: str) -> InstanceSpec:
+    def _spec(self, node: NodeRecord, *, network: str, identity: Identity) -> InstanceSpec:
         spec = self.record.spec
         shape = spec.head_node if node.group == shapes.HEAD_GROUP else spec.group(node.group)
         volume = self.record.volume
@@ -313,7 +305,8 @@ class Work:
             resources=node.resources,
             labels=node.labels,
             network=network,
-            identity=identity,
+            identity=identity.name,
+            bound_identity=identity if self.cloud.is_composed else None,
             volume=volume.name if node.kind is NodeKind.HEAD and volume is not None else None,
             bootstrap=self.heartbeats.bootstrap(self.record, node),
             advanced_instance_config=shape.advanced_instance_config if shape is not None else {},
@@ -322,18 +315,7 @@ class Work:
 
     def _remember_shortage(self, connection: Connection, node: NodeRecord, error: CloudError) -> None:
         """Do not ask for the same again for a while: how long and how widely depends on how far the error reaches."""
-        elsewhere = isinstance(error, CapacityUnavailable | QuotaExceeded) or error.retry is Retry.ELSEWHERE
-        ttl = SHORTAGE_TTL.get(error.scope, DEFAULT_SHORTAGE) if elsewhere else DEFAULT_SHORTAGE
-        wide = error.scope in (Scope.REGION, Scope.ACCOUNT, Scope.GLOBAL)
-        shortage = Shortage(
-            instance_type=node.instance_type,
-            zone="" if wide or not elsewhere else node.zone,
-            market_type=node.market_type if elsewhere else None,
-            until=self.clock.now() + max(ttl, error.retry_after or timedelta()),
-            reason=str(error),
-            fatal=not elsewhere,
-        )
-        db.add_shortage(connection, self.record.cloud, shortage)
+        db.add_shortage(connection, self.record.cloud, shortage_of(node, error, now=self.clock.now()))
         self._say("create.refused", f"{node.group}: {error}", level="WARNING", fields=error.record())
 
     def _delete(self, node_ids: Sequence[NodeId]) -> None:
@@ -461,7 +443,7 @@ class Work:
 
     def _revoke(self) -> None:
         try:
-            answer = revoked(self.cloud, cluster_prefix(self.record.id))
+            answer = revoked(self.cloud, cluster_prefix(self.record.id), identity=self.record.identity)
         except CloudError as error:
             with self._transaction():
                 self._say("grant.retry", f"the grants will be taken away again: {error}", "WARNING")
@@ -556,8 +538,3 @@ class Work:
                 fields=fields or {},
             )
         )
-
-
-def _may_pass(error: CloudError) -> bool:
-    """Tell whether repeating the same call with its token may still succeed, or has to tell what became of it."""
-    return error.retry in (Retry.SAME, Retry.WITH_TOKEN)

@@ -172,6 +172,7 @@ def record_of(
         end_reason=row["end_reason"],
         created_at=row["created_at"],
         created_by=row["created_by"],
+        identity=row["identity"],
         nodes=nodes,
         launches=launches,
         jobs=jobs,

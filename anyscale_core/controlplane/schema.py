@@ -36,6 +36,7 @@ clouds = Table(
     Column("name", String(63), primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("changed_at", Instant),  # its spec, since it was registered
     Column("ends_at", Instant),  # since when it is being taken down
 )
 
@@ -43,7 +44,7 @@ cloud_resources = Table(
     "cloud_resources",
     metadata,
     Column("cloud", String(63), primary_key=True),
-    Column("kind", String(16), primary_key=True),  # network | bucket | identity
+    Column("kind", String(80), primary_key=True),  # network | bucket | identity | identity:NAME
     Column("name", String(128), nullable=False),
     Column("token", String(64), nullable=False),
     Column("doc", JSON),  # what the driver returned; null until it did
@@ -65,6 +66,7 @@ clusters = Table(
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(128), nullable=False),
     Column("project", String(63), nullable=False, server_default=""),  # empty: none
+    Column("identity", String(63), nullable=False, server_default=""),  # what its nodes run as; empty: the cloud's own
     # the status
     Column("phase", String(16), nullable=False),
     Column("status", JSON, nullable=False),

@@ -55,7 +55,7 @@ from anyscale_core.models.records import (
 if TYPE_CHECKING:
     from anyscale_core.controlplane.postgres import Listener
 
-MIGRATION = "0005"
+MIGRATION = "0006"
 """The newest migration; the store is brought up to it when it is opened."""
 
 
@@ -156,10 +156,11 @@ class Store:
         return None if doc is None else wire.structure(doc, CloudSpec)
 
     def cloud_since(self, name: str) -> datetime | None:
-        """Return when the cloud of that name was registered; None when there is none."""
+        """Return since when the cloud of that name is as it is; None when there is none."""
+        since = func.coalesce(t.clouds.c.changed_at, t.clouds.c.created_at)
         with self._reader.connect() as connection:
-            since: datetime | None = connection.scalar(select(t.clouds.c.created_at).where(t.clouds.c.name == name))
-            return since
+            found: datetime | None = connection.scalar(select(since).where(t.clouds.c.name == name))
+            return found
 
     def clouds(self) -> tuple[CloudSpec, ...]:
         with self._reader.connect() as connection:
@@ -174,6 +175,16 @@ class Store:
                 connection.execute(insert(t.clouds).values(**values))
         except IntegrityError:
             raise NameTaken(f"a cloud {spec.name!r} exists already") from None
+
+    def change_cloud(self, spec: CloudSpec, *, now: datetime) -> None:
+        """Record a cloud's spec anew, unless it is being taken down."""
+        c = t.clouds.c
+        with self.write() as connection:
+            connection.execute(
+                update(t.clouds)
+                .where(c.name == spec.name, c.ends_at.is_(None))
+                .values(spec=wire.unstructure_revealed(spec), changed_at=now)
+            )
 
     def cloud_resource(self, cloud: str, kind: str, *, name: str, token: Token) -> tuple[str, Token, Any]:
         """Return the recorded (name, token, doc) of a cloud's resource, recording the ones given if there is none."""
@@ -212,7 +223,7 @@ class Store:
             "id": record.id, "name": record.name, "cloud": record.cloud, "spec": wire.unstructure(record.spec),
             "generation": record.generation, "goal": record.goal.value, "end_cause": "", "end_reason": "",
             "created_at": record.created_at, "created_by": record.created_by, "phase": record.phase.value,
-            "project": record.spec.project or "",
+            "project": record.spec.project or "", "identity": record.identity,
             "status": wire.unstructure(Status.of(record)), "due_at": record.created_at,
         }  # fmt: skip
         try:

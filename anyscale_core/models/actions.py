@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from anyscale_core.errors import CloudError, told
 from anyscale_core.models.ids import JobId, NodeId, Token
 from anyscale_core.models.instance import NodeKind, Offering
 from anyscale_core.models.node import DrainMode
@@ -15,13 +16,14 @@ from anyscale_core.models.records import EndCause
 
 @attrs.frozen(kw_only=True)
 class MoveNode:
-    """Record a node's new phase. ``instance_id`` when it became known."""
+    """Record a node's new phase. ``instance_id`` when it became known; ``failure``: what the cloud has not got for it."""
 
     node_id: NodeId
     name: str
     to: NodePhase
     reason: str = ""
     instance_id: str | None = None
+    failure: CloudError | None = attrs.field(default=None, eq=told)
 
 
 @attrs.frozen(kw_only=True)

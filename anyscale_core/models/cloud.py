@@ -33,6 +33,49 @@ class NodeIdentity:
     subjects: tuple[str, ...] = ()
 
 
+class WorkloadType(enum.Enum):
+    """What a cluster is for, as rules tell clusters apart."""
+
+    JOB = "job"
+    """It was made with a job."""
+    WORKSPACE = "workspace"
+
+
+@attrs.frozen(kw_only=True)
+class Workload:
+    """Who wants a cluster, and what for: what identity rules are about."""
+
+    user: str
+    project: str | None = None
+    type: WorkloadType = WorkloadType.WORKSPACE
+
+    def labels(self) -> Mapping[str, str]:
+        """Return it as selectors see it; without a project there is no such label."""
+        labels = {"user": self.user, "workload-type": self.type.value}
+        return labels if self.project is None else labels | {"project": self.project}
+
+
+@attrs.frozen(kw_only=True)
+class IdentityRule:
+    """Clusters that fit run as ``identity``, which needs a name.
+
+    ``selector``: a Kubernetes label selector over ``workload-type`` (job, workspace), ``project`` and ``user``; an empty one
+    fits everything.
+    """
+
+    selector: str
+    identity: NodeIdentity
+
+
+class Unmapped(enum.Enum):
+    """What becomes of a cluster that no rule fits."""
+
+    CLOUD_DEFAULT = "CLOUD_DEFAULT"
+    """It runs as the cloud's own identity."""
+    FAIL = "FAIL"
+    """It is refused."""
+
+
 @attrs.frozen(kw_only=True)
 class OperatorIdentity:
     """Who a cloud's operator has to be, to be let in by its proof: ``provider`` verifies it by its part of the settings.
@@ -53,6 +96,7 @@ class CloudSpec:
 
     ``settings`` are the provider's own keys by provider name (``{"aws": {"role_arn": ...}}``); each plugin checks its
     part. ``network``, ``bucket`` and the nodes' identity are made for the cloud's clusters to share, or adopted.
+    ``identity_rules`` give some of them identities of their own: the first that fits a cluster wins.
     """
 
     name: str
@@ -67,7 +111,14 @@ class CloudSpec:
     network: NetworkSpec | None = None
     bucket: BucketSpec | None = None
     node_identity: NodeIdentity | None = None
+    identity_rules: tuple[IdentityRule, ...] = ()
+    unmapped: Unmapped = Unmapped.CLOUD_DEFAULT
     settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """The name of the provider that fills each slot."""
+        return {slot: self.provider_of(slot) for slot in SLOTS}
 
     def provider_of(self, slot: str) -> str:
         """Return the name of the provider that fills ``slot``."""

@@ -9,6 +9,9 @@ import attrs
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 
+DISCOVERY_PATH, JWKS_PATH = "/.well-known/openid-configuration", "/.well-known/jwks.json"
+"""Where the description and the keys of an OIDC issuer are, below its URL."""
+
 
 @attrs.frozen(kw_only=True)
 class IdentitySpec:
@@ -25,14 +28,31 @@ class IdentitySpec:
 
 
 @attrs.frozen(kw_only=True)
+class Binding:
+    """What makes a workload that runs elsewhere one of an identity's: its driver mints it, that of the cluster puts it on.
+
+    ``account``: annotations of the account that the workload runs as, which one of the identity's ``subjects`` names (a
+    ServiceAccount). ``workload``: labels of the workload itself (a Pod).
+    """
+
+    account: Mapping[str, str] = attrs.field(factory=dict)
+    workload: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
 class Identity:
-    """An identity as the cloud shows it. ``principal`` is the vendor's id to grant things to."""
+    """An identity as the cloud shows it. ``principal`` is the vendor's id to grant things to.
+
+    ``binding`` is for those that have ``subjects``: what lets a workload of theirs find and become the identity.
+    """
 
     name: str
     owner: Owner
     principal: str
     adopted: bool = False
     subjects: tuple[str, ...] = ()
+    # Not hashed: mappings cannot be.
+    binding: Binding = attrs.field(factory=Binding, hash=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 
-from anyscale_core.errors import CloudError
+from anyscale_core.errors import CloudError, told
 from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.resources import Resources
@@ -51,7 +52,8 @@ class InstanceSpec:
     """One instance that is wanted. ``name`` is minted by the core, unique per owner, at most 63 characters of a DNS label.
 
     ``zones``: acceptable zones in order of preference, empty for any. ``resources`` and ``labels`` are what Ray on it will
-    be told. ``network``, ``identity`` are the names of what the cloud's other drivers made. ``volume`` names a folder on the
+    be told. ``network``, ``identity`` are the names of what the cloud's other drivers made; ``bound_identity`` is that
+    identity itself where another provider made it, with the account to run as and its binding. ``volume`` names a folder on the
     instance (handed to the agent as ``--volume``) that outlives it: made with the first instance that names it, attached to
     the next, which gets the address of the one before if that is free. One instance at a time has it.
     """
@@ -69,6 +71,7 @@ class InstanceSpec:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     network: str | None = None
     identity: str | None = None
+    bound_identity: Identity | None = None
     volume: str | None = None
     bootstrap: Bootstrap | None = None
     advanced_instance_config: Mapping[str, Any] = attrs.field(factory=dict)
@@ -109,6 +112,8 @@ class Instance:
     notice: Notice | None = None
     reason: str = ""
     """Why it does not run, in the cloud's words."""
+    failure: CloudError | None = attrs.field(default=None, eq=told)
+    """Of one that was accepted and will never run: what its create would have raised, had the cloud known it then."""
     tags: Mapping[str, str] = attrs.field(factory=dict)
 
 

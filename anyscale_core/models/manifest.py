@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 
+from anyscale_core.models.identity import Binding, Identity
 from anyscale_core.models.secret import Secret
 
 ENTRY_POINTS = "anyscale_core.manifests"
@@ -15,7 +16,9 @@ ENTRY_POINTS = "anyscale_core.manifests"
 class ManifestConfig:
     """One operator's installation. ``settings``: each provider's keys, by its name, as ``--settings`` takes them.
 
-    ``token`` is for a Secret of its own; None when the operator proves itself by ``identity`` (a provider).
+    ``token`` is for a Secret of its own; None when the operator proves itself by ``identity`` (a provider). ``binding`` makes the
+    operator one of an identity's workloads, by which it calls the cloud; ``node_identities`` are what nodes run as, where
+    another provider made them.
     """
 
     cloud: str
@@ -28,4 +31,6 @@ class ManifestConfig:
     health_port: int = 8081
     token: Secret[str] | None = None
     identity: str = ""
+    binding: Binding = attrs.field(factory=Binding)
+    node_identities: tuple[Identity, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)

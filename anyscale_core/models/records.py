@@ -140,6 +140,8 @@ class ClusterRecord:
     goal: Goal
     created_at: datetime
     created_by: str = ""
+    identity: str = ""
+    """The name of the mapped identity that its nodes run as; empty: the one that the cloud's clusters share."""
     end_cause: EndCause = EndCause.NONE
     end_reason: str = ""
     # written by the reconciler

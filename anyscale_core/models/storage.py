@@ -55,13 +55,23 @@ class StoreAccess:
 
 @attrs.frozen(kw_only=True)
 class Grant:
-    """A right of one identity on one prefix of one bucket, and how to use it."""
+    """A right of one identity on one prefix of one bucket, and how to use it.
+
+    ``elsewhere``: the same right for who does not run as the identity (a person at the command line), good for a while. None:
+    ``store`` does for them too.
+    """
 
     bucket: str
     prefix: str
     identity: str
     access: Access
     store: StoreAccess
+    elsewhere: StoreAccess | None = None
+
+    @property
+    def handed(self) -> StoreAccess:
+        """What a person is handed."""
+        return self.elsewhere or self.store
 
 
 class UrlMethod(enum.Enum):

@@ -1,7 +1,8 @@
 """The one cattrs converter: strict JSON in, plain JSON out.
 
 Rules of the wire: unknown fields are refused; nothing is coerced (``"3"`` is not 3, ``true`` is not 1); instants are ISO 8601
-with an offset; a duration ``x`` travels as ``x_s`` in seconds; enums by value; secrets only through ``unstructure_revealed``.
+with an offset; a duration ``x`` travels as ``x_s`` in seconds; enums by value; errors by their record; secrets only
+through ``unstructure_revealed``.
 """
 
 import copy
@@ -22,7 +23,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from anyscale_core.errors import Fault, SpecError
+from anyscale_core.errors import CloudError, Fault, SpecError, error_from
 from anyscale_core.models import quota
 from anyscale_core.models.cluster import ClusterSpec, contradictions, nearest
 from anyscale_core.models.secret import Secret
@@ -269,6 +270,12 @@ def _build(*, reveal: bool, detailed: bool) -> cattrs.Converter:
     converter.register_unstructure_hook(datetime, lambda value: value.isoformat())
     converter.register_structure_hook(timedelta, lambda value, _: timedelta(seconds=_float(value, _)))
     converter.register_unstructure_hook(timedelta, lambda value: value.total_seconds())
+
+    def is_error(cls: Any) -> bool:
+        return isinstance(cls, type) and issubclass(cls, CloudError)
+
+    converter.register_structure_hook_func(is_error, _mapping_expected(lambda value, _: error_from(value)))
+    converter.register_unstructure_hook_func(is_error, lambda error: error.record())
 
     def is_secret(cls: Any) -> bool:
         return cls is Secret or get_origin(cls) is Secret

@@ -144,14 +144,8 @@ class Builder:
     def drivers(self, session: Session) -> Mapping[str, Driver]:
         """Return the cloud's drivers by slot, behind the layers that every driver has. Raises UnknownName, PluginError."""
         layers = standard(self.clock, self.clock.sleep)
-        return {
-            slot: layered(
-                self.registry.driver(name, slot, self._config(name, session.owner, session.region)),
-                *layers,
-                cloud=session.owner.cloud,
-            )
-            for slot, name in session.providers.items()
-        }
+        built = self.registry.drivers(session.providers, lambda name: self._config(name, session.owner, session.region))
+        return {slot: layered(driver, *layers, cloud=session.owner.cloud) for slot, driver in built.items()}
 
     def _config(self, provider: str, owner: Owner, region: str) -> DriverConfig:
         settings = self.options.settings.get(provider, {})
@@ -198,4 +192,6 @@ class _Json(logging.Formatter):
 def _log_json() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Of the providers' SDKs the warnings alone: at INFO some of them log every request.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("anyscale_core").setLevel(logging.INFO)

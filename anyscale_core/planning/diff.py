@@ -28,6 +28,7 @@ from anyscale_core.models.records import ClusterRecord, EndCause, Goal, NodeReco
 from anyscale_core.planning import candidates, demand, liveness, quotas, rebuild, shapes, teardown
 from anyscale_core.planning.liveness import View
 from anyscale_core.planning.renewal import renewal
+from anyscale_core.planning.shortages import shortage_of
 
 
 def diff(desired: ClusterRecord, observed: Observed, *, now: datetime, timing: Timing) -> Plan:
@@ -161,9 +162,14 @@ class _Diff:
             verdict = liveness.judge(node, self.views[node.id], now=self.now, timing=self.timing)
             self.sweeps += [verdict.sweep_from] if verdict.sweep_from else []
             self.looks += [verdict.look_at] if verdict.look_at else []
-            if verdict.move is not None:
-                self.actions.append(verdict.move)
-                self.nodes[index] = attrs.evolve(node, phase=verdict.move.to, reason=verdict.move.reason)
+            move = verdict.move
+            if move is None:
+                continue
+            self.actions.append(move)
+            self.nodes[index] = attrs.evolve(node, phase=move.to, reason=move.reason)
+            if move.failure is not None:
+                short = shortage_of(node, move.failure, now=self.now)
+                self.observed = attrs.evolve(self.observed, shortages=(*self.observed.shortages, short))
 
     def _repeat_creates(self) -> None:
         for launch in self.desired.launches:

@@ -4,11 +4,13 @@ from datetime import datetime
 
 import attrs
 
+from anyscale_core.errors import CloudError
 from anyscale_core.models.actions import MoveNode
 from anyscale_core.models.instance import Instance, InstanceState, NodeKind
 from anyscale_core.models.node import DrainAnswer, DrainMode, HeadReport, RayStatus
 from anyscale_core.models.phases import NodePhase
 from anyscale_core.models.records import NodeRecord, NodeStatus, Timing
+from anyscale_core.planning.shortages import may_pass
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +51,7 @@ def judge(node: NodeRecord, view: View, *, now: datetime, timing: Timing) -> Ver
         return Verdict()
     gone = absence(node, view, timing=timing)
     if gone:
-        return _move(node, NodePhase.LOST, gone)
+        return _move(node, NodePhase.LOST, gone, failure=_failure(view))
     match node.phase:
         case NodePhase.LAUNCHING:
             return _launching(node, view, now=now, timing=timing)
@@ -73,6 +75,12 @@ def absence(node: NodeRecord, view: View, *, timing: Timing) -> str:
     if view.swept_at is not None and view.swept_at >= node.phase_since + timing.list_window:
         return "its instance is gone from the cloud"
     return ""
+
+
+def _failure(view: View) -> CloudError | None:
+    """Return why the cloud could not make what it had accepted; None when its agent was heard, or asking again may do."""
+    failure = view.instance.failure if view.instance is not None and view.status is None else None
+    return None if failure is None or may_pass(failure) else failure
 
 
 def silence_ends(status: NodeStatus, view: View, timing: Timing) -> datetime:
@@ -184,5 +192,13 @@ def _draining(node: NodeRecord, view: View) -> Verdict:
     return Verdict()
 
 
-def _move(node: NodeRecord, to: NodePhase, reason: str, *, sweep_from: datetime | None = None) -> Verdict:
-    return Verdict(move=MoveNode(node_id=node.id, name=node.name, to=to, reason=reason), sweep_from=sweep_from)
+def _move(
+    node: NodeRecord,
+    to: NodePhase,
+    reason: str,
+    *,
+    sweep_from: datetime | None = None,
+    failure: CloudError | None = None,
+) -> Verdict:
+    move = MoveNode(node_id=node.id, name=node.name, to=to, reason=reason, failure=failure)
+    return Verdict(move=move, sweep_from=sweep_from)

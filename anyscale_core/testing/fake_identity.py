@@ -9,7 +9,7 @@ from typing import Any
 
 from anyscale_core.drivers.identity import IdentityDriver
 from anyscale_core.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from anyscale_core.models.identity import Credentials, Identity, IdentitySpec, Permission, Principal, Proof
+from anyscale_core.models.identity import Binding, Credentials, Identity, IdentitySpec, Permission, Principal, Proof
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
@@ -98,12 +98,14 @@ class FakeIdentityDriver(FakeDriver, IdentityDriver):
             raise name_taken("identity", spec.name, identities[spec.name].owner, spec.owner)
         if spec.adopt is not None and ("identity", spec.adopt) not in self._cloud.foreign:
             raise NotFound(f"no identity {spec.adopt!r} to adopt", reason="REFERENCE", hint="name one that exists")
+        principal = spec.adopt or f"fake:{self._cloud.account}:identity/{spec.name}"
         identities[spec.name] = Identity(
             name=spec.name,
             owner=spec.owner,
-            principal=spec.adopt or f"fake:{self._cloud.account}:identity/{spec.name}",
+            principal=principal,
             adopted=spec.adopt is not None,
             subjects=spec.subjects,
+            binding=Binding(account={"fake.example/identity": principal}) if spec.subjects else Binding(),
         )
         made.append(spec.name)
         return identities[spec.name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from anyscale_core.errors import Conflict, Fault, SpecError
+from anyscale_core.errors import CapacityUnavailable, CloudError, Conflict, Fault, Scope, SpecError
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.identity import Access, Identity
 from anyscale_core.models.ids import InstanceId, Token
@@ -66,12 +66,14 @@ class Machine:
     stopped: bool = False
     notice: Notice | None = None
     reason: str = ""
+    failure: CloudError | None = None
+    """What it shows instead of running, from when it would have run."""
 
     def state(self, now: datetime) -> InstanceState:
         """Return what the cloud says of it."""
         if self.goes_at is not None:
             return InstanceState.DELETING
-        if self.stopped:
+        if self.stopped or (self.failure is not None and now >= self.runs_at):
             return InstanceState.STOPPED
         return InstanceState.RUNNING if now >= self.runs_at else InstanceState.PENDING
 
@@ -90,7 +92,8 @@ class Machine:
             address="" if state is InstanceState.PENDING else self.address,
             created_at=self.created_at,
             notice=self.notice,
-            reason=self.reason,
+            reason=self.reason if state is not InstanceState.PENDING else "",
+            failure=self.failure if state is InstanceState.STOPPED else None,
             tags=self.tags,
         )
 
@@ -185,6 +188,7 @@ class FakeCloud(Wire):
         """How much of each limit is in use."""
         self._named: dict[tuple[str, str, str], InstanceId] = {}
         self._shortages: list[Shortage] = []
+        self._overbooked: set[str] = set()
         self._lag = timedelta()
         self._past: list[Machine] = []
         self._tokens: dict[tuple[str, ...], tuple[object, list[str]]] = {}
@@ -195,6 +199,17 @@ class FakeCloud(Wire):
     def preempt(self, name: str) -> None:
         """Take an instance back, as the spot market does: it is gone at once, without a word."""
         self.kill(name)
+
+    def fail(self, name: str, failure: CloudError) -> None:
+        """Let an instance that was accepted never run: it stays, stopped, and shows why. Raises KeyError as ``kill`` does."""
+        with self.lock:
+            machine = self.machine(name)
+            machine.reason, machine.failure, machine.runs_at = str(failure), failure, self.clock.now()
+
+    def overbook(self, instance_type: str) -> None:
+        """Accept instances of a type that there are none of: each is seen to fail when it should run."""
+        with self.lock:
+            self._overbooked.add(instance_type)
 
     def kill(self, name: str, remains: Remains = Remains.NOTHING, reason: str = "") -> None:
         """End an instance behind everybody's back. Raises KeyError when none of that name exists."""
@@ -335,6 +350,11 @@ class FakeCloud(Wire):
 
     def add(self, machine: Machine) -> None:
         """Let a machine be, and count it sold."""
+        if machine.spec.instance_type in self._overbooked:
+            machine.failure = CapacityUnavailable(
+                f"there is no {machine.spec.instance_type} after all", reason="SKU", scope=Scope.ZONE
+            )
+            machine.reason = str(machine.failure)
         self.machines[machine.id] = machine
         self._named[key_of(machine.spec.owner, machine.spec.name)] = machine.id
         for metric, amount in machine.takes.items():

@@ -175,6 +175,9 @@ PROMISES: Mapping[str, str] = {
     ),
     "C-CAP-02": "A spent quota raises QuotaExceeded with metric, limit and use.",
     "C-CAP-03": "The catalogue lists what is sold also while it is not to be had.",
+    "C-CAP-04": (
+        "An instance that was accepted and will never run is shown as STOPPED, with the error that tells what there is none of."
+    ),
     "C-SPOT-01": "An instance that the cloud takes back shows a notice while it still runs.",
     "C-QUI-01": "At rest nothing is written, and an hour costs a bounded number of reads.",
     "I-ROL-01": (

@@ -44,6 +44,8 @@ class Hand(enum.Enum):
 
     SELL_OUT = "sell_out"
     """``(instance_type, zone=None)``: there are none to be had, in that zone or anywhere."""
+    OVERBOOK = "overbook"
+    """``(instance_type)``: the cloud accepts such instances, and finds out only then that there are none to be had."""
     RESTOCK = "restock"
     """``()``: everything is to be had again."""
     LIMIT = "limit"

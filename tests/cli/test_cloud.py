@@ -46,6 +46,20 @@ def test_a_failure_at_any_step_takes_back_what_was_made(verb: str, cli: Cli, tow
     assert [cloud["name"] for cloud in listed if cloud["registered"]] == []
 
 
+@pytest.mark.parametrize("verb", ["storage.create", "identity.create", "storage.get", "identity.get"])
+def test_a_failure_at_any_step_of_a_cloud_in_pull_mode_takes_back_what_was_made_without_its_operator(
+    verb: str, cli: Cli, town: Town, here: str
+) -> None:
+    Path(here).write_text(f"{SPEC}mode: operator\n")
+    town.cloud.refuse(verb, PermissionDenied("not allowed", reason="POLICY", hint="grant it"), count=1)
+    assert cli("cloud", "setup", "-f", here).code == 1
+    assert kinds(town) == []
+    done = cli("cloud", "setup", "-f", here)
+    assert done.code == 0, done.err
+    assert kinds(town) == ["bucket", "identity"]
+    assert "anyscale-core operator manifest --cloud here" in done.err
+
+
 def test_a_failure_leaves_a_cloud_that_was_there_before(cli: Cli, town: Town, here: str) -> None:
     assert cli("cloud", "register", "-f", here).code == 0
     town.cloud.refuse("identity.create", PermissionDenied("not allowed", reason="POLICY", hint="grant it"), count=1)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from anyscale_core.errors import CapacityUnavailable, Scope, Transient
 from anyscale_core.models.cluster import MarketType, WorkerGroup
 from anyscale_core.models.node import GangStrategy
 from anyscale_core.models.phases import ClusterPhase, NodePhase
@@ -132,6 +133,34 @@ def test_a_stockout_that_the_catalogue_does_not_know_of_is_remembered_and_gone_a
     world.up(a_spec("demo", workers(min_nodes=1, market_type=MarketType.PREFER_SPOT)))
     assert [node.market_type for node in world.ready()] == [MarketType.ON_DEMAND]
     assert world.kinds().count("create.refused") >= 1
+
+
+def test_an_instance_that_fails_after_it_was_accepted_is_asked_for_elsewhere(world: World) -> None:
+    """Some clouds find out late: they accept, and tell of the stockout in the state of what never runs."""
+    spot = workers(min_nodes=1, market_type=MarketType.PREFER_SPOT)
+    world.plane.apply(a_spec("demo", spot), actor="tester")
+    world.until(lambda: [node.phase for node in world.nodes(group="workers")] == [NodePhase.LAUNCHING])
+    first = world.nodes(group="workers")[0]
+    world.cloud.fail(
+        first.name, CapacityUnavailable("no spot", reason="SKU", scope=Scope.ZONE, resource=first.instance_type)
+    )
+    world.until(lambda: len(world.ready()) == 1)
+    (second,) = world.ready()
+    bought = [(node.instance_type, node.zone, node.market_type) for node in (first, second)]
+    assert bought[0] != bought[1]
+    assert world.kinds().count("create.refused") == 1
+    world.until(lambda: [item.name for item in world.cloud.inventory("instance") if item.name == first.name] == [])
+
+
+def test_an_instance_that_fails_for_a_passing_reason_is_asked_for_again(world: World) -> None:
+    world.plane.apply(a_spec("demo", workers(min_nodes=1)), actor="tester")
+    world.until(lambda: [node.phase for node in world.nodes(group="workers")] == [NodePhase.LAUNCHING])
+    first = world.nodes(group="workers")[0]
+    world.cloud.fail(first.name, Transient("an internal error", reason="SERVER"))
+    world.until(lambda: len(world.ready()) == 1)
+    (second,) = world.ready()
+    assert (second.instance_type, second.zone) == (first.instance_type, first.zone)
+    assert "create.refused" not in world.kinds()
 
 
 def test_spot_alone_waits_for_spot_and_says_why(world: World) -> None:

@@ -1,6 +1,7 @@
 """A cloud's own life: set up, looked over, taken down; killed anywhere, it goes on."""
 
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from anyscale_core.controlplane.clouds import KNOWN_TTL
 from anyscale_core.controlplane.foundations import Data
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.errors import NameTaken, PermissionDenied, SpecError, UnknownName
-from anyscale_core.models.cloud import CloudSpec, NodeIdentity
+from anyscale_core.models.cloud import CloudSpec, IdentityRule, NodeIdentity, Unmapped
+from anyscale_core.models.identity import Access
 from anyscale_core.models.ids import Token
+from anyscale_core.models.job import JobSpec
 from anyscale_core.models.networking import CheckStatus
-from anyscale_core.models.phases import ClusterPhase
+from anyscale_core.models.phases import ClusterPhase, NodePhase
 from anyscale_core.registry import Registry
 from anyscale_core.testing import FakeCloud, FakeProvider, ManualClock
 from anyscale_core.testing.builders import a_spec, an_instance_spec, workers
@@ -22,6 +25,14 @@ from tests.controlplane.watched import Killed
 from tests.controlplane.world import World
 
 HERE = CloudSpec(name="here", provider="fake", region="fake-1")
+MAPPED = attrs.evolve(
+    HERE,
+    identity_rules=(
+        IdentityRule(selector="project=nlp, workload-type=job", identity=NodeIdentity(name="nlp-jobs")),
+        IdentityRule(selector="user in (ann@example.com, bob@example.com)", identity=NodeIdentity(name="research")),
+        IdentityRule(selector="project=nlp", identity=NodeIdentity(name="research")),
+    ),
+)
 
 
 @pytest.fixture
@@ -182,11 +193,111 @@ def test_instances_that_nobody_knows_of_go_with_the_cloud(world: World) -> None:
     assert world.cloud.inventory() == ()
 
 
+# -- identities by rule ------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_runs_as_the_identity_of_the_first_rule_that_fits_it(world: World) -> None:
+    set_up(world, MAPPED)
+    wanted = {
+        "job": "nlp-jobs", "nlp": "research", "anns": "research", "others": "",
+    }  # fmt: skip
+    apply = world.plane.apply
+    apply(a_spec("job", cloud="here", project="nlp"), actor="eve@example.com", job=JobSpec(entrypoint="true"))
+    apply(a_spec("nlp", cloud="here", project="nlp"), actor="eve@example.com")
+    apply(a_spec("anns", cloud="here"), actor="ann@example.com")
+    apply(a_spec("others", cloud="here"), actor="eve@example.com")
+    assert {name: world.record(name).identity for name in wanted} == wanted
+    world.until(lambda: all(world.nodes(name, NodePhase.READY) for name in wanted))
+    own = next(one.name for one in world.plane.foundations.status("here").resources if one.kind == "identity")
+    runs_as = {machine.spec.name: machine.spec.identity for machine in world.cloud.running()}
+    assert {name: runs_as[world.head(name).name] for name in wanted} == {
+        key: value or own for key, value in wanted.items()
+    }
+    granted = {(grant.identity, grant.prefix) for grant in world.cloud.grants.values() if grant.access is Access.WRITE}
+    assert granted >= {(wanted[name] or own, f"clusters/{world.record(name).id}/") for name in wanted}
+
+
+def test_what_a_mapped_identity_was_granted_goes_with_the_cluster_and_the_identity_with_the_cloud(world: World) -> None:
+    set_up(world, MAPPED)
+    assert sorted(item.name for item in world.cloud.inventory("identity") if "here" not in item.name) == [
+        "nlp-jobs", "research",
+    ]  # fmt: skip
+    world.plane.apply(a_spec("demo", cloud="here"), actor="ann@example.com")
+    world.until(lambda: world.phase() is ClusterPhase.RUNNING)
+    world.plane.terminate("demo", actor="tester")
+    world.until(lambda: world.phase() is ClusterPhase.TERMINATED)
+    assert world.cloud.grants == {}
+    assert {check.status for check in world.plane.foundations.verify("here") if "identity" in check.id} == {
+        CheckStatus.PASSED
+    }
+    take_down(world, data=Data.DELETE)
+    assert world.cloud.inventory() == ()
+
+
+def test_a_cluster_that_no_rule_fits_is_refused_where_the_cloud_says_so_and_nothing_is_made(world: World) -> None:
+    set_up(world, attrs.evolve(MAPPED, unmapped=Unmapped.FAIL))
+    before = world.cloud.inventory()
+    with pytest.raises(SpecError, match=r"no identity of cloud here is for user=eve, workload-type=workspace"):
+        world.plane.apply(a_spec("demo", cloud="here"), actor="eve")
+    world.run(steps=30)
+    assert world.cloud.inventory() == before
+    with pytest.raises(UnknownName):
+        world.record()
+
+
+def test_rules_may_change_and_a_cluster_keeps_the_identity_that_it_began_with(world: World) -> None:
+    set_up(world, MAPPED)
+    world.plane.apply(a_spec("old", workers(max_nodes=2), cloud="here"), actor="ann@example.com")
+    world.until(lambda: world.phase("old") is ClusterPhase.RUNNING)
+    rules = (IdentityRule(selector="user=ann@example.com", identity=NodeIdentity(name="ann")),)
+    assert not world.plane.register_cloud(attrs.evolve(HERE, identity_rules=rules), actor="admin")
+    assert world.plane.foundations.status("here").missing == ("identity:ann",)
+    world.plane.apply(a_spec("new", cloud="here"), actor="ann@example.com")
+    world.plane.apply(a_spec("old", workers(min_nodes=1, max_nodes=2), cloud="here"), actor="ann@example.com")
+    world.until(lambda: len(world.ready("old")) == 1 and world.phase("new") is ClusterPhase.RUNNING)
+    runs_as = {machine.spec.name: machine.spec.identity for machine in world.cloud.running()}
+    assert (runs_as[world.ready("old")[0].name], runs_as[world.head("new").name]) == ("research", "ann")
+    for name in ("old", "new"):
+        world.plane.terminate(name, actor="admin")
+    world.until(lambda: {world.phase(name) for name in ("old", "new")} == {ClusterPhase.TERMINATED})
+    assert world.cloud.grants == {}
+    take_down(world, data=Data.DELETE)
+    assert world.cloud.inventory() == ()
+
+
+def test_a_change_of_rules_that_would_need_another_identity_of_the_same_name_is_refused(world: World) -> None:
+    set_up(world, MAPPED)
+    world.cloud.exists("identity", "arn:research")
+    rule = IdentityRule(selector="", identity=NodeIdentity(name="research", adopt="arn:research"))
+    with pytest.raises(SpecError, match=r"identity_rules\[0\].identity: 'research' was made otherwise"):
+        world.plane.register_cloud(attrs.evolve(HERE, identity_rules=(rule,)), actor="admin")
+    assert world.plane.foundations.status("here").spec == MAPPED
+
+
+def test_every_fault_of_the_rules_is_told_at_once(world: World) -> None:
+    bad = attrs.evolve(
+        HERE, node_identity=NodeIdentity(name="own"),
+        identity_rules=(
+            IdentityRule(selector="team=x, user in y", identity=NodeIdentity(name="a")),
+            IdentityRule(selector="team=x", identity=NodeIdentity()),
+            IdentityRule(selector="", identity=NodeIdentity(name="own")),
+            IdentityRule(selector="user=x", identity=NodeIdentity(name="b")),
+            IdentityRule(selector="user=y", identity=NodeIdentity(name="b", adopt="arn:b")),
+        ),
+    )  # fmt: skip
+    with pytest.raises(SpecError) as caught:
+        world.plane.register_cloud(bad, actor="admin")
+    assert [fault.path for fault in caught.value.faults] == [
+        "identity_rules[0].selector", "identity_rules[1].selector", "identity_rules[1].identity.name",
+        "identity_rules[2].identity.name", "identity_rules[4].identity",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_at_any_call_of_setup_or_delete_the_same_words_again_end_as_undisturbed(
     side: str, tmp_path: Path
 ) -> None:
-    struck = 0
+    struck, made = 0, ["bucket", "identity", "identity", "identity", "network"]
     for nth in count(1):
         world = World.new(tmp_path / f"{nth}", cloud=FakeCloud(ManualClock()))
 
@@ -195,16 +306,17 @@ def test_killed_at_any_call_of_setup_or_delete_the_same_words_again_end_as_undis
 
         hook = world.cloud.before if side == "before" else world.cloud.after
         rule = hook("*", die, nth=nth)
-        for story in (set_up, take_down):
+        stories = (partial(set_up, world, MAPPED), partial(take_down, world))
+        for story in stories:
             try:
-                story(world)
+                story()
             except Killed:
                 struck += 1
                 world.restart()
-                story(world)
+                story()
             kinds = sorted(item.kind for item in world.cloud.inventory())
-            assert kinds == (["bucket", "identity", "network"] if story is set_up else []), f"killed {side} call {nth}"
+            assert kinds == (made if story is stories[0] else []), f"killed {side} call {nth}"
         world.plane.close()
         if not rule.fired:
             break
-    assert struck >= 8
+    assert struck >= 12

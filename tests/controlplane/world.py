@@ -22,7 +22,10 @@ STEP = timedelta(seconds=1)
 
 @attrs.define
 class World:
-    """``home`` outlives the plane in it: ``restart`` is a control plane killed and started again."""
+    """``home`` outlives the plane in it: ``restart`` is a control plane killed and started again.
+
+    ``providers``: the names that the one fake cloud goes by, so that a cloud can be composed of several.
+    """
 
     home: Path
     clock: ManualClock
@@ -31,22 +34,24 @@ class World:
     agents: FakeAgents
     timing: Timing
     database: str | None = None
+    providers: tuple[str, ...] = ("fake",)
 
     @classmethod
     def new(
-        cls, home: Path, *, database: str | None = None, cloud: FakeCloud | None = None, **timing: timedelta
-    ) -> "World":
+        cls, home: Path, *, database: str | None = None, cloud: FakeCloud | None = None,
+        providers: tuple[str, ...] = ("fake",), **timing: timedelta,
+    ) -> "World":  # fmt: skip
         cloud = cloud or FakeCloud(ManualClock())
         clock = cloud.clock
         times = attrs.evolve(Timing(), **timing)  # type: ignore[arg-type]
-        plane = _plane(home, clock, cloud, times, database)
+        plane = _plane(home, clock, cloud, times, database, providers)
         agents = FakeAgents(cloud, plane, ray_start=timedelta(seconds=5))
-        return cls(home, clock, cloud, plane, agents, times, database)
+        return cls(home, clock, cloud, plane, agents, times, database, providers)
 
     def restart(self) -> None:
         """Drop the plane without a word, as SIGKILL would, and open another on the same store."""
         self.plane.close()
-        self.plane = _plane(self.home, self.clock, self.cloud, self.timing, self.database)
+        self.plane = plane_on(self)
         self.plane.store.break_leases(now=self.clock.now())
         self.agents.plane = self.plane
 
@@ -109,10 +114,12 @@ class World:
 
 def plane_on(world: World) -> ControlPlane:
     """Return another control plane on the same store, as a second process would open it."""
-    return _plane(world.home, world.clock, world.cloud, world.timing, world.database)
+    return _plane(world.home, world.clock, world.cloud, world.timing, world.database, world.providers)
 
 
-def _plane(home: Path, clock: ManualClock, cloud: FakeCloud, timing: Timing, database: str | None) -> ControlPlane:
-    registry = Registry.of(FakeProvider(cloud).provider())
+def _plane(
+    home: Path, clock: ManualClock, cloud: FakeCloud, timing: Timing, database: str | None, providers: tuple[str, ...]
+) -> ControlPlane:
+    registry = Registry.of(*(FakeProvider(cloud, name).provider() for name in providers))
     settings = Settings(home=home, timing=timing, url="https://plane.test", database=database)
     return ControlPlane(settings, registry=registry, clock=clock)

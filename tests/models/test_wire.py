@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import anyscale_core.models
-from anyscale_core.errors import Fault, SpecError
+from anyscale_core.errors import CapacityUnavailable, CloudError, Fault, QuotaExceeded, Scope, SpecError, Vendor
 from anyscale_core.models import wire
 from anyscale_core.models.actions import Plan
 from anyscale_core.models.cloud import CloudSpec
@@ -25,9 +25,12 @@ from anyscale_core.models.job import JobSpec
 from anyscale_core.models.node import HeadReport, NodeDrain, Orders, RayNode
 from anyscale_core.models.quota import QuotaSpec
 from anyscale_core.models.secret import Secret
+from anyscale_core.models.selector import Selector, Term
 
 NOT_FOR_THE_WIRE = {
-    NotCreated: "it carries an exception; what travels of it is CloudError.record()",
+    NotCreated: "an outcome travels with its error beside it; see drivers/speech.py",
+    Selector: "its text travels",
+    Term: "its text travels",
     Plan: "it is printed, never read back",
 }
 
@@ -43,6 +46,11 @@ INSTANTS = st.integers(0, 4 * 10**9).map(lambda seconds: datetime.fromtimestamp(
 st.register_type_strategy(float, FINITE)
 st.register_type_strategy(timedelta, DURATIONS)
 st.register_type_strategy(datetime, INSTANTS)
+ERRORS = st.builds(
+    CapacityUnavailable, st.text(max_size=5), reason=st.sampled_from(["ZONE", "SKU"]), scope=st.sampled_from(Scope),
+    retry_after=st.none() | DURATIONS, vendor=st.none() | st.builds(Vendor, provider=st.text(max_size=3)),
+) | st.builds(QuotaExceeded, st.text(max_size=5), metric=st.text(max_size=5), limit=st.none() | FINITE)  # fmt: skip
+st.register_type_strategy(CloudError, ERRORS)
 st.register_type_strategy(Secret, st.text(max_size=5).map(Secret))
 
 

@@ -6,7 +6,7 @@ import attrs
 
 from anyscale_conformance.checks.cluster import until_running
 from anyscale_conformance.context import Context
-from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error, expect_no_error
+from anyscale_conformance.expect import CheckFailed, expect, expect_equal, expect_error, expect_no_error, expect_one
 from anyscale_conformance.rules import Hand, check
 from anyscale_core.errors import CapacityUnavailable, QuotaExceeded, Retry, Scope
 from anyscale_core.models.cluster import MarketType
@@ -82,6 +82,26 @@ def the_catalogue_hides_nothing(ctx: Context) -> None:
         expect_equal(
             attrs.evolve(offering, available=was.available), was, "what else the catalogue says of the sold out"
         )
+
+
+@check("C-CAP-04", slots=("cluster",), uses=(Hand.OVERBOOK,))
+def a_late_stockout_is_told(ctx: Context) -> None:
+    """Lets the cloud accept what it has none of; the instance never runs, shows the stockout as an error, and can be deleted."""
+    it = ctx.subject("cluster")
+    spec = it.spec()
+    ctx.hand(Hand.OVERBOOK)(spec.instance_type)
+    instance = it.create(spec)
+    expect_equal(instance.failure, None, "the failure of an instance that the cloud has just accepted")
+    ctx.eventually(
+        lambda: it.get(instance.id).state is InstanceState.STOPPED, "an instance that never ran to be STOPPED"
+    )
+    for shown in (it.get(instance.id), expect_one(it.listed(), "instances in the list, one of which never ran,")):
+        told = isinstance(shown.failure, CapacityUnavailable)
+        expect(told, f"the failure of an instance that was sold out after all is {shown.failure!r}")
+        _expect_useful(shown.failure)
+        expect(shown.reason, "an instance that never ran is shown without a reason")
+    it.delete_for_good(instance.id)
+    expect_equal(ctx.inventory("instance"), (), "the instances after one that never ran was deleted")
 
 
 @check("C-SPOT-01", slots=("cluster",), needs=("cluster.spot", "cluster.notices"), uses=(Hand.ANNOUNCE, Hand.KILL))

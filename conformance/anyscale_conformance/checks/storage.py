@@ -190,14 +190,14 @@ def _theirs_is_not_ours_to_revoke(ctx: Context, who: str) -> None:
 
 def _can_be_handed_out(ctx: Context, made: Grant) -> None:
     """Fail the check unless a node can be given the grant's store: of that prefix, good for a while, secret where it is."""
-    store = made.store
-    place = unquote(store.url).rstrip("/")
-    expect(place.endswith(f"/{made.prefix.rstrip('/')}"), f"the store of a grant on {made.prefix!r} is at {place}")
-    end = store.expires_at
-    expect(end is None or end > ctx.clock.now(), f"the store of a grant that was just made is good until {end}")
-    for option, value in store.options.items():
-        expect(isinstance(value, Secret), f"the store option {option!r} of a grant is a {type(value).__name__}")
-        expect(not value.reveal() or value.reveal() not in repr(made), f"the repr of a grant shows {option!r}")
+    for store in (made.store, *((made.elsewhere,) if made.elsewhere else ())):
+        place = unquote(store.url).rstrip("/")
+        expect(place.endswith(f"/{made.prefix.rstrip('/')}"), f"the store of a grant on {made.prefix!r} is at {place}")
+        end = store.expires_at
+        expect(end is None or end > ctx.clock.now(), f"the store of a grant that was just made is good until {end}")
+        for option, value in store.options.items():
+            expect(isinstance(value, Secret), f"the store option {option!r} of a grant is a {type(value).__name__}")
+            expect(not value.reveal() or value.reveal() not in repr(made), f"the repr of a grant shows {option!r}")
 
 
 @check("S-GRT-02", slots=("storage",), needs=("storage.grants",))

@@ -199,6 +199,7 @@ class ReferenceKit(Kit):
 
         return {
             Hand.SELL_OUT: cloud.exhaust,
+            Hand.OVERBOOK: cloud.overbook,
             Hand.RESTOCK: cloud.restock,
             Hand.LIMIT: lambda count: cloud.limits.update(instances=float(count)),
             Hand.KILL: cloud.kill,

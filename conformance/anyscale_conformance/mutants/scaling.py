@@ -334,6 +334,13 @@ class SoldOutIsContagious(ReferenceKit):
             return (attrs.evolve(offering, available=offering.zone not in zones) for offering in found)
 
 
+@mutant("An instance that the cloud could not make after all shows its words alone.", caught_by=("C-CAP-04",))
+class SwallowsLateFailures(ReferenceKit):
+    class Cluster(FakeClusterDriver):
+        def list(self, owner: Owner, *, deadline: datetime) -> tuple[Instance, ...]:
+            return tuple(attrs.evolve(each, failure=None) for each in super().list(owner, deadline=deadline))
+
+
 @mutant("A list shows no notices.", caught_by=("C-SPOT-01",))
 class LosesNotices(ReferenceKit):
     class Cluster(FakeClusterDriver):

@@ -1,8 +1,9 @@
 """The one door to AWS's SDK: sessions, clients, timeouts and credentials. botocore is loaded by the first call.
 
-A cloud has one session: the control plane's own credentials or, with ``role_arn``, those of the customer's role, assumed with
-its ExternalId and renewed before they end. SDK retries are off: the core counts attempts on the wire. A client has the timeout
-that it was made with, so there are some for each service: a call gets the longest that its deadline leaves room for.
+A cloud has one session, which its drivers share: the control plane's own credentials or, with ``role_arn``, those of the
+customer's role, assumed with its ExternalId and renewed before they end. SDK retries are off: the core counts attempts on the
+wire. A client has the timeout that it was made with, so there are some for each service: a call gets the longest that its
+deadline leaves room for.
 """
 
 import functools
@@ -10,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import attrs
 
 from anyscale_aws.config import Settings
 from anyscale_aws.errors import check_deadline, translated
+from anyscale_aws.operations import OPERATIONS
 from anyscale_core.clock import Clock
 from anyscale_core.errors import Applied, DeadlineExceeded, Transient
 
@@ -44,8 +47,27 @@ class RoleCredentials:
 class Aws:
     """AWS as the drivers of one cloud use it. Threads may share it."""
 
+    _SHARED: ClassVar["WeakValueDictionary[tuple[object, ...], Aws]"] = WeakValueDictionary()
+    _SHARING: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def shared(cls, settings: Settings, region: str, clock: Clock, sessions: Sessions | None = None) -> "Aws":
+        """Return the one of a cloud: its drivers have one session, one set of credentials and the same connections.
+
+        It is closed when each of those that it was returned to has closed it.
+        """
+        key = (settings.role_arn, settings.external_id, settings.endpoint_url, region, id(clock), sessions)
+        with cls._SHARING:
+            found = cls._SHARED.get(key)
+            if found is None:
+                found = cls._SHARED[key] = cls(settings, region, clock, sessions)
+            else:
+                found._users += 1
+            return found
+
     def __init__(self, settings: Settings, region: str, clock: Clock, sessions: Sessions | None = None) -> None:
         self.settings, self.region, self.clock = settings, region, clock
+        self._users = 1
         self._sessions = sessions or new_session
         self._lock = threading.RLock()
         self._session: Any = None
@@ -159,7 +181,13 @@ class Aws:
             return self._clients[key]
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once nobody else uses them."""
+        with self._SHARING:
+            self._users -= 1
+            if self._users > 0:
+                return
+            for key in [key for key, each in self._SHARED.items() if each is self]:
+                del self._SHARED[key]
         with self._lock:
             for client in self._clients.values():
                 client.close()
@@ -211,9 +239,43 @@ class Aws:
 @functools.cache
 def _loader() -> Any:
     """Return botocore's reader of its service models: what it has read serves every session of the process."""
-    from botocore.loaders import create_loader
+    from botocore.loaders import Loader
 
-    return create_loader()
+    class Models(Loader):  # type: ignore[misc]
+        """Reads of each service what this plugin uses of it."""
+
+        def load_service_model(self, service_name: str, type_name: str, api_version: str | None = None) -> Any:
+            found = super().load_service_model(service_name, type_name, api_version)
+            used = OPERATIONS.get(service_name)
+            if used is not None and type_name == "service-2" and len(found["operations"]) > len(used):
+                _cut(found, used)
+            return found
+
+    return Models()
+
+
+def _cut(model: dict[str, Any], used: frozenset[str]) -> None:
+    """Take out of a service's model whatever these operations do not need."""
+    model["operations"] = {name: each for name, each in model["operations"].items() if name in used}
+    shapes, kept = model["shapes"], {}
+    names = list(_shape_names(model["operations"]))
+    while names:
+        name = names.pop()
+        if name not in kept:
+            kept[name] = shapes[name]
+            names += _shape_names(shapes[name])
+    model["shapes"] = kept
+
+
+def _shape_names(node: Any) -> Iterator[str]:
+    """Yield the names of the shapes that a part of a model refers to."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("shape"), str):
+            yield node["shape"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _shape_names(each)
 
 
 def new_session() -> Any:

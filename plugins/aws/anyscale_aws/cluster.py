@@ -87,7 +87,7 @@ class AwsCluster(ClusterDriver):
     def __init__(self, config: DriverConfig, sessions: Sessions | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._aws = Aws(self._settings, region_of(config), config.clock, sessions)
+        self._aws = Aws.shared(self._settings, region_of(config), config.clock, sessions)
         self._catalogue = Catalogue(self._settings, self._aws.region)
         self._busy = Busy()
         self._networks: dict[tuple[str, str, str], Network] = {}
@@ -424,7 +424,9 @@ def _refuse(group: Group, error: CloudError, outcomes: dict[int, Outcome]) -> No
 
 
 def _everywhere(error: CapacityUnavailable) -> CapacityUnavailable:
-    """Return a stockout as one of every place that was allowed."""
+    """Return a stockout as one of every place that was allowed; one of addresses stays one of the network's subnets."""
+    if error.scope is Scope.SUBNET:
+        return error
     return CapacityUnavailable(
         error.message,
         reason="REGION" if error.reason == "ZONE" else error.reason,

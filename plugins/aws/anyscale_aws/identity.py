@@ -32,7 +32,7 @@ from anyscale_core.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from anyscale_core.models.identity import Credentials, Identity, IdentitySpec, Permission, Principal, Proof
+from anyscale_core.models.identity import Binding, Credentials, Identity, IdentitySpec, Permission, Principal, Proof
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import Owner
@@ -41,6 +41,8 @@ from anyscale_core.models.secret import Secret
 PAGE = 1000
 DURATION = timedelta(hours=1)
 SESSION = "anyscale-core-workload"
+ROLE_ARN = "eks.amazonaws.com/role-arn"
+"""What EKS reads on a ServiceAccount: https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
 _PROVEN: ContextVar[Mapping[str, str] | None] = ContextVar("proven", default=None)
 """The headers of the proof that is being verified, for the one request that carries them."""
 
@@ -70,7 +72,7 @@ class AwsIdentity(IdentityDriver):
         self._region = config.region or self._settings.region
         self._config = config
         self._sessions = sessions
-        self._aws = Aws(self._settings, self._region, config.clock, sessions)
+        self._aws = Aws.shared(self._settings, self._region, config.clock, sessions)
         self._busy = Busy()
 
     def create(self, spec: IdentitySpec, *, token: Token, deadline: datetime) -> Identity:
@@ -213,12 +215,16 @@ class AwsIdentity(IdentityDriver):
     def _show(self, found: Profile) -> Identity:
         path = found.path
         role = found.role
+        subjects = policies.subjects_of(role["AssumeRolePolicyDocument"]) if role is not None else ()
+        is_federated = any(subject.startswith(policies.OIDC) for subject in subjects)
         return Identity(
             name=path.name,
             owner=path.owner,
             principal=role["Arn"] if role is not None else f"{path}{found.name}",
             adopted=found.adopted,
-            subjects=policies.subjects_of(role["AssumeRolePolicyDocument"]) if role is not None else (),
+            subjects=subjects,
+            # EKS Pod Identity is told of an account by an association; the annotation would send its Pods the way of IRSA.
+            binding=Binding(account={ROLE_ARN: role["Arn"]}) if role is not None and is_federated else Binding(),
         )
 
     def _arn(self, found: Profile, deadline: datetime) -> str:

@@ -30,9 +30,12 @@ NOBODY = "anyscale-core-blank-"
 """Begins the words of a batch's script that each instance fills in for itself."""
 BLANK_NAME, BLANK_NODE, BLANK_TOKEN = (f"{NOBODY}{part}" for part in ("name", "node", "token"))
 REFUSED_FIELDS = frozenset(
-    {"MinCount", "MaxCount", "ClientToken", "UserData", "InstanceType", "TagSpecifications", "DryRun"}
-)
-"""Launch fields that are this plugin's own to set."""
+    {
+        "MinCount", "MaxCount", "ClientToken", "UserData", "InstanceType", "TagSpecifications", "DryRun",
+        "IamInstanceProfile",
+    }
+)  # fmt: skip
+"""Launch fields that are this plugin's own to set: a spec that chose its profile would take the rights of another."""
 
 PICK = """\
 #!/bin/sh

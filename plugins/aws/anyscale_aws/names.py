@@ -7,12 +7,19 @@ from anyscale_core.models.ids import CloudName, ClusterId, PlaneId
 from anyscale_core.models.owner import Owner
 
 ROOT = "anyscale-core"
+STEM = "ac-"
+"""What the names of roles, instance profiles and buckets begin with."""
 NONE = "-"
 
 
 def profile_name(owner: Owner, name: str) -> str:
     """Return what an identity's role and instance profile are called: unique in the account, at most 64 characters."""
-    return f"ac-{name[:40].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
+    return f"{STEM}{name[:40].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
+
+
+def bucket_name(owner: Owner, name: str) -> str:
+    """Return what a bucket is called in the world: all of AWS shares the names of buckets, which have at most 63 characters."""
+    return f"{STEM}{name[:36].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
 
 
 @attrs.frozen(kw_only=True)

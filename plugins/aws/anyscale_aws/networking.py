@@ -14,7 +14,7 @@ from anyscale_aws import checks, vpcs
 from anyscale_aws.busy import Busy
 from anyscale_aws.client import Aws, Sessions
 from anyscale_aws.config import read_settings, region_of
-from anyscale_aws.endpoints import Endpoints, Way
+from anyscale_aws.endpoints import Endpoints
 from anyscale_aws.errors import check_deadline
 from anyscale_aws.places import ADOPTED, TAG_MODE, WAY, subnets_of
 from anyscale_aws.tags import (
@@ -29,6 +29,7 @@ from anyscale_aws.tags import (
     mapping,
     owner_of,
 )
+from anyscale_aws.ways import Way
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.networking import NetworkingDriver
 from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
@@ -78,7 +79,7 @@ class AwsNetworking(NetworkingDriver):
     def __init__(self, config: DriverConfig, sessions: Sessions | None = None) -> None:
         self._settings = read_settings(config)
         self._clock = config.clock
-        self._aws = Aws(self._settings, region_of(config), config.clock, sessions)
+        self._aws = Aws.shared(self._settings, region_of(config), config.clock, sessions)
         self._busy = Busy()
         self._endpoints = Endpoints(self._aws, self._settings)
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,18 +16,24 @@ from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Offering
 from anyscale_core.models.resources import Resources
 
+PRICES = Path(__file__).with_name("prices.json")
+"""The table: list prices of one region, with their date; ``prices`` renews it."""
 STARTUP = timedelta(seconds=90)
 """From RunInstances until a node agent has started, as a rule."""
 FILTER_MAX = 200
 """Values that a filter of EC2 may have."""
 MIB = 1 << 20
-FAMILY = re.compile(r"[a-z]+")
+FAMILY = re.compile(r"p5|[a-z]+")
+"""What a type's class is told by: its letters; P5 has a quota of its own on the SPOT market."""
 
 CODES: Mapping[str, tuple[str, str]] = {
-    # class of instances -> its quota on demand and SPOT (AWS General Reference, "Amazon EC2 endpoints and quotas")
+    # Class of instances -> its quota on demand and SPOT (EC2 User Guide, "On-Demand Instance quotas", "Spot Instance quotas").
     "standard": ("L-1216C47A", "L-34B43A08"),
     "g": ("L-DB2E81BA", "L-3819A6DF"),
     "p": ("L-417A185B", "L-7212CCBC"),
+    "p5": ("L-417A185B", "L-C4BD4855"),
+    "hpc": ("L-F7808C92", "L-34B43A08"),
+    "u": ("L-43DA4232", "L-34B43A08"),
     "x": ("L-7295265B", "L-E3A00192"),
     "f": ("L-74FC7D96", "L-88CF9481"),
     "inf": ("L-1945791B", "L-B5D1601B"),
@@ -57,7 +63,7 @@ class InstanceType:
 @functools.cache
 def table() -> Mapping[str, InstanceType]:
     """Return the price table of the package, by type."""
-    document = json.loads((files("anyscale_aws") / "prices.json").read_text())
+    document = json.loads(PRICES.read_text())
     return {name: InstanceType(name=name, **fields) for name, fields in document["types"].items()}
 
 

@@ -10,12 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from anyscale_aws.config import Settings
-from anyscale_aws.names import ROOT
+from anyscale_aws.names import ROOT, STEM
+from anyscale_aws.policies import VERSION, compact
 from anyscale_core.models.identity import Permission
 from anyscale_core.models.owner import TAG_CLOUD, TAG_PLANE, Owner
 
 ANY = "any"
 """A resource of what only looks: everything, in the cloud's region."""
+POLICY_MAX = 6144
+"""Characters of a managed policy, blanks left out (IAM User Guide, "IAM and AWS STS quotas")."""
+NETWORK_CALLS = (
+    "CreateVpc CreateSubnet CreateInternetGateway CreateVpcEndpoint CreateSecurityGroup AuthorizeSecurityGroupIngress"
+)
+BALANCER_CALLS = "CreateLoadBalancer CreateTargetGroup CreateListener"
 # feature -> (action, resource, why). Resources are words of ``_resource``; a word after '+' is the kind of condition.
 NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "cluster.create": (
@@ -24,7 +31,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2:CreateTags", "launched+created RunInstances", "the owner's tags are part of the launch"),
         ("ec2:DescribeInstances", ANY, "what an earlier call with the token made; how much of a quota is taken"),
         ("ec2:DescribeSecurityGroups", ANY, "where the nodes of a network go"),
-        ("iam:PassRole", "roles+ec2", "instances run as an identity"),
+        ("iam:PassRole", "adoptable+ec2", "instances run as an identity"),
         ("servicequotas:ListServiceQuotas", ANY, "the limit that a launch ran into"),
     ),
     "cluster.get": (("ec2:DescribeInstances", ANY, "the instance"), ("ec2:DescribeSpotInstanceRequests", ANY, "its notice")),
@@ -47,24 +54,24 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("iam:TagInstanceProfile", "profiles", "its tags, in the creating call"),
         ("iam:CreateRole", "roles", "what workloads run as"),
         ("iam:TagRole", "roles", "its tags, in the creating call"),
-        ("iam:GetRole", "roles", "a role that an earlier call made, or that is adopted"),
+        ("iam:GetRole", "adoptable", "a role that an earlier call made, or that is adopted"),
         ("iam:AddRoleToInstanceProfile", "profiles", "the role goes into its profile"),
-        ("iam:PassRole", "roles+ec2", "the role goes into its profile"),
+        ("iam:PassRole", "adoptable+ec2", "the role goes into its profile"),
         ("iam:ListInstanceProfiles", "profiles", "what an earlier call with the token made"),
     ),
-    "identity.get": (("iam:GetInstanceProfile", "profiles", "the identity's record"),),
+    "identity.get": (("iam:GetInstanceProfile", "named_profiles", "the identity's record"),),
     "identity.list": (("iam:ListInstanceProfiles", "profiles", "the identities' records"),),
     "identity.delete": (
-        ("iam:GetInstanceProfile", "profiles", "the identity's record"),
-        ("iam:ListRolePolicies", "roles", "its grants"),
-        ("iam:DeleteRolePolicy", "roles", "its grants go first"),
+        ("iam:GetInstanceProfile", "named_profiles", "the identity's record"),
+        ("iam:ListRolePolicies", "named_roles", "its grants"),
+        ("iam:DeleteRolePolicy", "adoptable", "its grants go first"),
         ("iam:RemoveRoleFromInstanceProfile", "profiles", "the role leaves its profile"),
         ("iam:DeleteRole", "roles", "the role"),
         ("iam:DeleteInstanceProfile", "profiles", "the record goes last"),
     ),
     "identity.credentials": (
-        ("iam:GetInstanceProfile", "profiles", "the identity's record"),
-        ("sts:AssumeRole", "roles", "short-lived credentials of the identity"),
+        ("iam:GetInstanceProfile", "named_profiles", "the identity's record"),
+        ("sts:AssumeRole", "adoptable", "short-lived credentials of the identity"),
     ),
     "identity.prove": (),
     "identity.verify": (),
@@ -96,23 +103,23 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("s3:DeleteBucket", "buckets", "the empty bucket"),
         ("s3:PutBucketTagging", "buckets", "our tags are taken off an adopted bucket"),
         ("iam:ListInstanceProfiles", "profiles", "grants on it go along"),
-        ("iam:ListRolePolicies", "roles", "grants on it go along"),
-        ("iam:DeleteRolePolicy", "roles", "grants on it go along"),
+        ("iam:ListRolePolicies", "named_roles", "grants on it go along"),
+        ("iam:DeleteRolePolicy", "adoptable", "grants on it go along"),
     ),
     "storage.grant": (
         ("s3:GetBucketTagging", "buckets", "whose it is"),
         ("tag:GetResources", ANY, "adopted buckets have other names"),
-        ("iam:GetInstanceProfile", "profiles", "the identity"),
-        ("iam:ListRolePolicies", "roles", "what it has been granted"),
-        ("iam:PutRolePolicy", "roles", "the grant"),
-        ("sts:AssumeRole", "roles", "short-lived credentials for what was granted"),
+        ("iam:GetInstanceProfile", "named_profiles", "the identity"),
+        ("iam:ListRolePolicies", "named_roles", "what it has been granted"),
+        ("iam:PutRolePolicy", "adoptable", "the grant"),
+        ("sts:AssumeRole", "adoptable", "short-lived credentials for what was granted"),
     ),
     "storage.revoke": (
         ("s3:GetBucketTagging", "buckets", "whose it is"),
         ("tag:GetResources", ANY, "adopted buckets have other names"),
-        ("iam:GetInstanceProfile", "profiles", "the identity"),
-        ("iam:ListRolePolicies", "roles", "what it has been granted"),
-        ("iam:DeleteRolePolicy", "roles", "the grant"),
+        ("iam:GetInstanceProfile", "named_profiles", "the identity"),
+        ("iam:ListRolePolicies", "named_roles", "what it has been granted"),
+        ("iam:DeleteRolePolicy", "adoptable", "the grant"),
     ),
     "storage.signed_url": (
         ("s3:GetObject", "objects", "a URL does what its signer may"),
@@ -147,7 +154,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2:CreateSecurityGroup", "vpcs", "the group of the nodes, in an adopted network too"),
         ("ec2:AuthorizeSecurityGroupIngress", "groups+ours", "nodes reach each other"),
         ("ec2:AuthorizeSecurityGroupIngress", "rules+made", "nodes reach each other"),
-        ("ec2:CreateTags", "network+created", "the owner's tags are part of each creating call"),
+        ("ec2:CreateTags", f"network+created {NETWORK_CALLS}", "the owner's tags are part of each creating call"),
     ),
     "networking.get": (
         ("ec2:DescribeVpcs", ANY, "the network"),
@@ -204,7 +211,7 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("elasticloadbalancing:CreateListener", "balancers+ours", "what the balancer listens on"),
         ("elasticloadbalancing:RegisterTargets", "targets+ours", "the head"),
         ("elasticloadbalancing:DeregisterTargets", "targets+ours", "the head before"),
-        ("elasticloadbalancing:AddTags", "balanced", "the owner's tags are part of the creating call"),
+        ("elasticloadbalancing:AddTags", f"balanced+balanced {BALANCER_CALLS}", "the owner's tags are part of the creating call"),
     ),
     "networking.withdraw": (
         ("ec2:DescribeSecurityGroups", ANY, "what there is"),
@@ -228,6 +235,8 @@ NEEDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     ),
 }  # fmt: skip
 
+# "roles" are those that were made here, "adoptable" with those of the customer's that the settings name; "named" ones are
+# looked for by their names, and may not be there.
 KINDS = {
     "launched": ("instance", "volume", "network-interface", "spot-instances-request"), "instances": ("instance",),
     "vpcs": ("vpc",),
@@ -244,31 +253,55 @@ def permissions_for(features: Iterable[str], owner: Owner, settings: Settings, r
         Permission(action=action, resource=resource, feature=feature, reason=why, condition=condition)
         for feature in dict.fromkeys(features)
         for action, word, why in NEEDS.get(feature, ())
-        for resource, condition in _places(word, owner, region, account)
+        for resource, condition in _places(word, owner, region, account, settings)
     )
     return tuple(dict.fromkeys(found))
 
 
 def policy(permissions: Iterable[Permission], *, account: str) -> dict[str, Any]:
-    """Return an IAM policy of permissions, in which ``account`` is the customer's account."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """Return one IAM policy of permissions, in which ``account`` is the customer's account."""
+    return {"Version": VERSION, "Statement": _statements(permissions, account)}
+
+
+def policies(permissions: Iterable[Permission], *, account: str) -> tuple[dict[str, Any], ...]:
+    """Return the same as managed policies, none of which is longer than IAM takes; a role has room for ten of them."""
+    documents: list[dict[str, Any]] = []
+    for statement in _statements(permissions, account):
+        if documents and _length(_with(documents[-1], statement)) <= POLICY_MAX:
+            documents[-1] = _with(documents[-1], statement)
+        else:
+            documents.append({"Version": VERSION, "Statement": [statement]})
+    return tuple(documents)
+
+
+def _statements(permissions: Iterable[Permission], account: str) -> list[dict[str, Any]]:
+    """Return statements that allow each action on its resources, under its condition, and nothing beyond."""
+    allowed: dict[tuple[str, str], set[str]] = {}
     for each in permissions:
-        grouped.setdefault((each.resource.replace("${account}", account), each.condition), []).append(each.action)
-    statements: list[dict[str, Any]] = []
-    for (resource, condition), actions in grouped.items():
-        statement = {
-            "Effect": "Allow",
-            "Action": sorted(set(actions)),
-            "Resource": "*" if resource.startswith(ANY) else resource,
-        }
-        statements.append({**statement, **({"Condition": json.loads(condition)} if condition else {})})
-    return {"Version": "2012-10-17", "Statement": statements}
+        resource = "*" if each.resource.startswith(ANY) else each.resource.replace("${account}", account)
+        allowed.setdefault((resource, each.condition), set()).add(each.action)
+    resources: dict[tuple[frozenset[str], str], list[str]] = {}
+    for (resource, condition), actions in allowed.items():
+        resources.setdefault((frozenset(actions), condition), []).append(resource)
+    return [
+        {"Effect": "Allow", "Action": sorted(actions), "Resource": found if len(found) > 1 else found[0]}
+        | ({"Condition": json.loads(condition)} if condition else {})
+        for (actions, condition), found in resources.items()
+    ]
 
 
-def _places(word: str, owner: Owner, region: str, account: str) -> Iterator[tuple[str, str]]:
+def _with(document: Mapping[str, Any], statement: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "Statement": [*document["Statement"], statement]}
+
+
+def _length(document: Mapping[str, Any]) -> int:
+    return len(compact(document))
+
+
+def _places(word: str, owner: Owner, region: str, account: str, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the resources that a word stands for, with their condition."""
     word, _, kind = word.partition("+")
-    condition = _condition(kind, owner)
+    condition = _condition(kind, owner) if kind else ""
     here = f"arn:aws:ec2:{region}:{account}"
     elb = f"arn:aws:elasticloadbalancing:{region}:{account}"
     if word == ANY:
@@ -279,28 +312,38 @@ def _places(word: str, owner: Owner, region: str, account: str) -> Iterator[tupl
     elif word in KINDS:
         for each in KINDS[word]:
             yield f"{here}:{each}/*", condition
-    elif word in ("profiles", "roles"):
-        noun = "instance-profile" if word == "profiles" else "role"
-        yield f"arn:aws:iam::{account}:{noun}/{ROOT}/{owner.plane}/{owner.cloud}/*", condition
+    elif word in ("profiles", "named_profiles", "roles", "adoptable", "named_roles"):
+        noun = "instance-profile" if word.endswith("profiles") else "role"
+        stem = f"arn:aws:iam::{account}:{noun}/"
+        yield f"{stem}{ROOT}/{owner.plane}/{owner.cloud}/*", condition
+        if word in ("adoptable", "named_roles"):
+            yield from ((role, condition) for role in settings.adopted_roles)
+        if word.startswith("named"):
+            # What is not there has no path, and asking for it must not be refused: it is to be told as missing.
+            yield f"{stem}{STEM}*", condition
     elif word in ("balancers", "targets", "balanced"):
         nouns = {"balancers": ("loadbalancer/net/ac-*", "listener/net/ac-*"), "targets": ("targetgroup/ac-*",)}
         for noun in nouns.get(word, (*nouns["balancers"], *nouns["targets"])):
             yield f"{elb}:{noun}", condition
     else:
-        yield (
-            ("arn:aws:s3:::*/*" if word == "objects" else "arn:aws:s3:::*"),
-            json.dumps({"StringEquals": {"aws:ResourceAccount": account}}),
-        )
+        # S3 does not let a policy ask for a bucket's tags (but with ABAC): its names are what tells ours.
+        below = "/*" if word == "objects" else ""
+        own = json.dumps({"StringEquals": {"aws:ResourceAccount": account}})
+        yield from ((f"arn:aws:s3:::{name}{below}", own) for name in (f"{STEM}*", *settings.adopted_buckets))
 
 
 def _condition(kind: str, owner: Owner) -> str:
+    """Return the condition of a kind. ``created``: tags may be put on in these creating calls and at no other time, lest
+    somebody else's thing be made ours to delete.
+    """
     tags = {TAG_PLANE: owner.plane, TAG_CLOUD: owner.cloud}
     made = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
-    word, _, action = kind.partition(" ")
-    equals: dict[str, Any] = {
+    word, *calls = kind.split()
+    kinds: Mapping[str, dict[str, Any]] = {
         "made": made,
-        "created": {**made, **({"ec2:CreateAction": action} if action else {})},
+        "created": {**made, "ec2:CreateAction": calls},
+        "balanced": {**made, "elasticloadbalancing:CreateAction": calls},
         "ours": {f"aws:ResourceTag/{key}": value for key, value in tags.items()},
         "ec2": {"iam:PassedToService": "ec2.amazonaws.com"},
-    }.get(word, {})
-    return json.dumps({"StringEquals": equals}) if equals else ""
+    }
+    return json.dumps({"StringEquals": kinds[word]})

@@ -1,6 +1,6 @@
 """Where an instance may go: a zone of the default VPC, or a subnet with its security groups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ class Network:
     mode: NetworkMode
     spent: tuple[str, ...] = ()
     """Digests of the tokens of endpoints that were withdrawn, the last ones."""
+    rules: Sequence[Mapping[str, Any]] = ()
+    """Of its nodes' group, as EC2 shows them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +103,7 @@ def read_network(aws: Aws, owner: Owner, name: str, deadline: datetime) -> Netwo
     return Network(
         group=found[0]["GroupId"], vpc=found[0]["VpcId"], subnets=subnets_of(tags),
         mode=NetworkMode(tags.get(TAG_MODE, "private")), spent=tuple(tags.get(TAG_SPENT, "").split()),
+        rules=found[0]["IpPermissions"],
     )  # fmt: skip
 
 

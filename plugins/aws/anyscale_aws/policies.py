@@ -14,8 +14,9 @@ PODS = "pods.eks.amazonaws.com"
 """The service that EKS Pod Identity assumes roles as."""
 SERVICE_ACCOUNT = "system:serviceaccount:"
 OIDC = "oidc:"
-READS = ("s3:GetObject",)
-WRITES = (*READS, "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+READS = "s3:GetObject"
+WRITES = ("s3:*Object", "s3:*Multipart*")
+"""Get, put, delete, restore and replicate objects, and the parts of uploads: in few characters, of which a role has 10,240."""
 
 
 def trust(subjects: Sequence[str], *, assumed_by: str) -> dict[str, Any]:
@@ -61,13 +62,15 @@ def subjects_of(document: Any) -> tuple[str, ...]:
 
 
 def grant(bucket: str, prefix: str, access: Access) -> str:
-    """Return the policy of a grant, without a blank: a role has room for 10,240 characters of them."""
+    """Return the policy of a grant, in as few characters as can be: how many fit bounds the grants of a role."""
     below = _literal(prefix)
-    actions = WRITES if access is Access.WRITE else READS
     statements = [
-        {"Effect": "Allow", "Action": list(actions), "Resource": f"arn:aws:s3:::{bucket}/{below}*"},
         {
-            "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": f"arn:aws:s3:::{bucket}",
+            "Effect": "Allow", "Action": WRITES if access is Access.WRITE else READS,
+            "Resource": f"arn:aws:s3:::{bucket}/{below}*",
+        },
+        {
+            "Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{bucket}",
             "Condition": {"StringLike": {"s3:prefix": f"{below}*"}},
         },
     ]  # fmt: skip

@@ -25,6 +25,8 @@ ZONES = 3
 RANGE = ipaddress.IPv4Network("10.0.0.0/8")
 VPC_BITS, SUBNET_BITS = 16, 4
 """A VPC is a /16 unless the spec says otherwise; a subnet a sixteenth of it."""
+VPC_BITS_MAX = 24
+"""So that its subnets are no smaller than the /28 that a subnet may be."""
 ANYWHERE = "0.0.0.0/0"
 SUBNETS_MAX = 7
 """Subnets whose ids fit into one tag."""
@@ -44,14 +46,9 @@ class Plan:
         """Return the plan of a spec. Raises InvalidRequest for a range that is none."""
         if spec.cidr:
             try:
-                found = ipaddress.ip_network(spec.cidr)
+                ipaddress.IPv4Network(spec.cidr)
             except ValueError:
-                found = None
-            if not isinstance(found, ipaddress.IPv4Network) or not 16 <= found.prefixlen <= 24:
-                raise InvalidRequest(
-                    f"{spec.cidr!r} is not a range for a VPC", reason="FIELD", resource=spec.name,
-                    hint="give an IPv4 range from /16 to /24, such as 10.0.0.0/16",
-                )  # fmt: skip
+                raise _no_range(spec) from None
         if spec.subnets and spec.adopt is None:
             raise InvalidRequest(
                 "subnets are those of a VPC that is adopted",
@@ -93,7 +90,10 @@ def first_zones(aws: Aws, deadline: datetime) -> tuple[str, ...]:
 
 
 def range_of(plan: Plan, taken: Sequence[str]) -> str:
-    """Return the range of a new VPC. Raises Conflict(IN_USE) for one that overlaps another of ours."""
+    """Return the range of a new VPC.
+
+    Raises Conflict(IN_USE) for one that overlaps another of ours, InvalidRequest for one of a size that VPCs do not have.
+    """
     others = [ipaddress.IPv4Network(each) for each in taken]
     if plan.spec.cidr:
         wanted = ipaddress.IPv4Network(plan.spec.cidr)
@@ -103,6 +103,8 @@ def range_of(plan: Plan, taken: Sequence[str]) -> str:
                     f"{wanted} overlaps {other} of another network of this cloud", reason="IN_USE", resource=plan.spec.name,
                     hint="choose another range",
                 )  # fmt: skip
+        if not VPC_BITS <= wanted.prefixlen <= VPC_BITS_MAX:
+            raise _no_range(plan.spec)
         return str(wanted)
     choices = list(RANGE.subnets(new_prefix=VPC_BITS))
     first = int(digest(plan.owner.plane, plan.owner.cloud, plan.spec.name), 16) % len(choices)
@@ -113,6 +115,13 @@ def range_of(plan: Plan, taken: Sequence[str]) -> str:
     raise Conflict(
         f"all of {RANGE} is taken by networks of this cloud", reason="IN_USE", hint="give the network a range"
     )
+
+
+def _no_range(spec: NetworkSpec) -> InvalidRequest:
+    return InvalidRequest(
+        f"{spec.cidr!r} is not a range for a VPC", reason="FIELD", resource=spec.name,
+        hint="give an IPv4 range from /16 to /24, such as 10.0.0.0/16",
+    )  # fmt: skip
 
 
 def add(aws: Aws, plan: Plan, cidr: str, zones: Sequence[str], deadline: datetime) -> tuple[str, dict[str, str]]:

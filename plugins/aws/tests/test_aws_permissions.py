@@ -1,189 +1,196 @@
-"""The whole lifecycle with nothing but the policy of ``permissions()``, and without any one of its actions."""
+"""The whole lifecycle with nothing but the policy of ``permissions()``, and each call without each of its actions."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
-from anyscale_aws.client import new_session
-from anyscale_aws.cluster import AwsCluster
+from anyscale_aws.config import Settings
 from anyscale_aws.identity import AwsIdentity
-from anyscale_aws.networking import AwsNetworking
-from anyscale_aws.permissions import NEEDS, policy
-from anyscale_aws.storage import AwsStorage
-from anyscale_conformance.simulators.aws import Account, AwsSimulator
+from anyscale_aws.permissions import NEEDS, POLICY_MAX, permissions_for, policies, policy
+from anyscale_aws.policies import compact
+from anyscale_conformance.simulators.aws import AwsSimulator
+from botocore.exceptions import ClientError
+from obstore.exceptions import PermissionDeniedError
 
-from anyscale_core.drivers.base import DriverConfig
-from anyscale_core.errors import CloudError, PermissionDenied
-from anyscale_core.models.cluster import MarketType
-from anyscale_core.models.identity import Access, IdentitySpec
-from anyscale_core.models.ids import CloudName, ClusterId, NodeId, PlaneId, Token
-from anyscale_core.models.instance import Bootstrap, Created, InstanceSpec, NodeKind
-from anyscale_core.models.networking import EndpointSpec, NetworkMode, NetworkSpec
-from anyscale_core.models.owner import Owner
-from anyscale_core.models.secret import Secret
-from anyscale_core.models.storage import BucketSpec
+from anyscale_core.controlplane.foundations import Data
+from anyscale_core.controlplane.plane import ControlPlane
+from anyscale_core.controlplane.settings import Settings as Controls
+from anyscale_core.errors import PermissionDenied
+from anyscale_core.models.cloud import CloudSpec
+from anyscale_core.models.networking import CheckStatus
+from anyscale_core.models.phases import ClusterPhase
+from anyscale_core.testing.builders import a_spec, workers
 from anyscale_core.testing.clock import ManualClock
+from tests.conformance.aws import IMAGE, REGION, TYPE, the_code
+from tests.conformance.aws_cases import CASES, CLOUD, Town, an_upload_breaks_off, forbidden
 
-ACCOUNT, PLANE, REGION, IMAGE = "123456789012", "999999999999", "us-west-2", "ami-0123456789abcdef0"
-EXTERNAL_ID = "org-7"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/control-plane"
-CLOUD = Owner(plane=PlaneId("pln_1"), cloud=CloudName("aws"))
-OWNER = attrs.evolve(CLOUD, cluster=ClusterId("clu_1"))
-BOOTSTRAP = Bootstrap(
-    url="https://127.0.0.1:1", ca_pem="", node_id=NodeId("nod_1"), join_token=Secret("t"), identity_provider="aws"
-)
-IMPLIED = {"ec2:CreateTags", "iam:PassRole", "elasticloadbalancing:AddTags"}
-"""Actions that no request is called by: AWS asks for them along with others."""
-
-
-class Lifecycle:
-    """Everything that a cloud's drivers do, in a customer's account that trusts the control plane's."""
-
-    def __init__(self, simulator: AwsSimulator, home: Path) -> None:
-        self.clock = ManualClock()
-        self.account: Account = simulator.account(ACCOUNT, region=REGION, clock=self.clock)
-        self.account.images[IMAGE] = "x86_64"
-        key = simulator.issue(simulator.account(PLANE, region=REGION).administrator("plane"))
-        self.key = key
-        trust = {
-            "Statement": [{
-                "Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{PLANE}:root"}, "Action": "sts:AssumeRole",
-                "Condition": {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}},
-            }]
-        }  # fmt: skip
-        self.account.iam.create_role(
-            role_name="control-plane", assume_role_policy_document=json.dumps(trust), path="/", permissions_boundary=None,
-            description="", tags=[], max_session_duration="3600",
-        )  # fmt: skip
-        settings = {
-            "role_arn": ROLE, "external_id": EXTERNAL_ID, "endpoint_url": simulator.url, "image": IMAGE,
-            "zones": [f"{REGION}a"], "endpoint": "nlb", "instance_types": ["c7i.large"],
-        }  # fmt: skip
-        self.config = DriverConfig(owner=CLOUD, home=home, region=REGION, settings=settings, clock=self.clock)
-        self.permissions = AwsIdentity(self.config).permissions(NEEDS)
-        self.allow()
-
-    def allow(self, *, without: str = "") -> None:
-        """Let the control plane's role do what the permissions say, without one action."""
-        kept = [each for each in self.permissions if each.action != without]
-        self.account.iam.put_role_policy("control-plane", "all", json.dumps(policy(kept, account=ACCOUNT)))
-
-    def soon(self) -> datetime:
-        return self.clock.now() + timedelta(seconds=30)
-
-    def session(self) -> Any:
-        session = new_session()
-        session.set_credentials(self.key.id, self.key.secret)
-        return session
-
-    def steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        """Yield what a cloud does in its life, in order."""
-        cluster, identity = AwsCluster(self.config, self.session), AwsIdentity(self.config, self.session)
-        storage, networking = AwsStorage(self.config, self.session), AwsNetworking(self.config, self.session)
-        network = NetworkSpec(name="net", mode=NetworkMode.PUBLIC)
-        bucket = BucketSpec(name="bucket-of-pln-1", cors_origins=("https://console.test",))
-        spec = InstanceSpec(
-            name="head", node_id=NodeId("nod_1"), owner=OWNER, kind=NodeKind.HEAD, group="head", network="net",
-            instance_type="c7i.large", identity="work", bootstrap=BOOTSTRAP, market_type=MarketType.SPOT,
-        )  # fmt: skip
-        way = EndpointSpec(name="way", owner=OWNER, network="net", target_address="10.0.0.9", target_port=8443)
-        made: list[str] = []
-
-        def launch() -> None:
-            (outcome,) = cluster.create([spec], token=Token("t4"), deadline=self.soon())
-            if not isinstance(outcome, Created):
-                raise outcome.error
-            made.append(outcome.instance.id)
-
-        who: Mapping[str, Any] = {"owner": CLOUD}
-        yield "networking.create", lambda: networking.create(network, token=Token("t1"), deadline=self.soon(), **who)
-        identity_spec = IdentitySpec(name="work", owner=CLOUD)
-        yield "identity.create", lambda: identity.create(identity_spec, token=Token("t2"), deadline=self.soon())
-        yield "storage.create", lambda: storage.create(bucket, token=Token("t3"), deadline=self.soon(), **who)
-        yield (
-            "storage.grant",
-            lambda: storage.grant(
-                bucket.name, "a/", identity="work", access=Access.WRITE, token=Token("t5"), deadline=self.soon(), **who
-            ),
-        )
-        yield "cluster.create", launch
-        yield "cluster.list", lambda: cluster.list(CLOUD, deadline=self.soon())
-        yield "cluster.offerings", lambda: cluster.offerings(deadline=self.soon())
-        yield "cluster.quotas", lambda: cluster.quotas(deadline=self.soon())
-        yield "networking.expose", lambda: networking.expose(way, token=Token("t6"), deadline=self.soon())
-        moved = attrs.evolve(way, target_port=8444)
-        yield "networking.expose", lambda: networking.expose(moved, token=Token("t7"), deadline=self.soon())
-        yield "networking.list", lambda: networking.list(CLOUD, deadline=self.soon())
-        yield "networking.check", lambda: networking.check("net", deadline=self.soon(), **who)
-        yield "identity.list", lambda: identity.list(CLOUD, deadline=self.soon())
-        yield "identity.credentials", lambda: identity.credentials("work", deadline=self.soon(), **who)
-        yield "storage.list", lambda: storage.list(CLOUD, deadline=self.soon())
-        yield "networking.withdraw", lambda: networking.withdraw("way", owner=OWNER, deadline=self.soon())
-        yield "cluster.delete", lambda: cluster.delete(made, owner=OWNER, deadline=self.soon())  # type: ignore[arg-type]
-        yield "the instance has gone", lambda: self.clock.advance(timedelta(minutes=5))
-        yield "storage.revoke", lambda: storage.revoke(bucket.name, "a/", identity="work", deadline=self.soon(), **who)
-        yield "storage.delete", lambda: storage.delete(bucket.name, deadline=self.soon(), **who)
-        yield "identity.delete", lambda: identity.delete("work", deadline=self.soon(), **who)
-        yield "networking.delete", lambda: networking.delete("net", deadline=self.soon(), **who)
-
-    def left(self) -> list[str]:
-        """Return what is there of ours."""
-        self.account.settle()
-        ec2, iam = self.account.ec2, self.account.iam
-        ours = [id for id, tags in ec2.tags.items() if "anyscale-core-plane" in tags and id in {**ec2.vpcs, **ec2.enis}]
-        roles = [role.name for role in iam.roles.values() if role.name != "control-plane"]
-        profiles = [profile.name for profile in iam.instance_profiles.values()]
-        return [*ours, *roles, *profiles, *self.account.s3.buckets, *self.account.elb.load_balancers]
+ABORT = ("storage.objects", "s3:AbortMultipartUpload")
+"""Used when an upload has failed already."""
+DECLARED = permissions_for(NEEDS, CLOUD, Settings(), REGION)
+PAIRS = sorted({(each.feature, each.action) for each in DECLARED} - {ABORT})
+"""Every feature with every action that it declares."""
+LOOKING = ("Describe", "List", "Get")
+MANAGED_POLICIES_MAX = 10
+"""Of a role (IAM User Guide, "IAM and AWS STS quotas")."""
 
 
-@pytest.fixture
-def life(tmp_path: Path) -> Iterator[Lifecycle]:
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[AwsSimulator]:
     simulator = AwsSimulator()
-    yield Lifecycle(simulator, tmp_path)
+    yield simulator
     simulator.close()
 
 
-def test_the_declared_permissions_are_enough_for_a_whole_life_and_nothing_is_left(life: Lifecycle) -> None:
-    for name, step in life.steps():
-        try:
-            step()
-        except CloudError as error:
-            pytest.fail(f"{name}: {error}")
-    assert life.left() == []
+@pytest.fixture(scope="module")
+def town(simulator: AwsSimulator, tmp_path_factory: pytest.TempPathFactory) -> Town:
+    town = Town(simulator, 1, tmp_path_factory.mktemp("town"))
+    town.furnish()
+    return town
 
 
-def test_without_the_external_id_the_role_is_not_assumed(life: Lifecycle) -> None:
-    settings = {**life.config.settings, "external_id": "another"}
-    driver = AwsIdentity(attrs.evolve(life.config, settings=settings), life.session)
+class Plane:
+    """A control plane whose cloud is a town of its own, with nothing but the declared permissions."""
+
+    def __init__(self, simulator: AwsSimulator, home: Path) -> None:
+        clock = ManualClock()
+        self.control = ControlPlane(Controls(home=home / "plane"), clock=clock)
+        self.town = Town(
+            simulator, 2 + len(simulator.accounts), home, owner=attrs.evolve(CLOUD, plane=self.control.id), clock=clock
+        )
+
+    def set_up(self) -> None:
+        settings = dict(self.town.config().settings)
+        self.control.register_cloud(
+            CloudSpec(name="aws", provider="aws", region=REGION, settings={"aws": settings}), actor="test"
+        )
+        while self.control.set_up_cloud("aws", actor="test").missing:
+            continue
+
+    def take_down(self) -> None:
+        for _ in range(20):
+            if self.control.delete_cloud("aws", data=Data.DELETE, actor="test") is None:
+                return
+            self.town.wait()
+        raise AssertionError("the cloud does not go")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(200):
+            if condition():
+                return
+            self.town.wait(timedelta(seconds=5))
+            self.control.tick()
+        raise AssertionError([event.message for event in self.control.events()][-10:])
+
+
+@pytest.fixture
+def plane(simulator: AwsSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    plane = Plane(simulator, tmp_path)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", plane.town.plane.id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", plane.town.plane.secret)
+    yield plane
+    plane.control.close()
+
+
+@pytest.mark.parametrize(("feature", "action"), PAIRS)
+def test_without_an_action_the_call_that_needs_it_is_refused_by_its_name_and_leaves_nothing(
+    town: Town, feature: str, action: str
+) -> None:
+    tried = (forbidden(town, case, action) for case in CASES[feature])
+    assert any(error is not None for error in tried), f"{feature} does not need {action}, or no case of it is tried"
+
+
+def test_without_the_right_to_abort_an_upload_its_parts_are_left_to_the_buckets_own_rule(town: Town) -> None:
+    an_upload_breaks_off(town)
+    assert "upload" not in dict(town.inventory())
+    town.allow(without=ABORT[1])
+    with pytest.raises(PermissionDeniedError, match=ABORT[1]):
+        an_upload_breaks_off(town)
+    town.allow()
+    bucket = town.at.s3.buckets[town.bucket]
+    assert len(bucket.multiparts) == 1
+    rules = town.client("s3").get_bucket_lifecycle_configuration(Bucket=bucket.name)["Rules"]
+    assert rules[0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    bucket.multiparts.clear()
+
+
+def test_a_cloud_is_set_up_used_and_taken_down_with_the_declared_permissions_alone(plane: Plane) -> None:
+    before = plane.town.inventory()
+    plane.set_up()
+    failed = [check for check in plane.control.foundations.verify("aws") if check.status is CheckStatus.FAILED]
+    assert failed == []
+    plane.control.apply(a_spec("demo", workers(min_nodes=2, instance_type=TYPE), cloud="aws", head=TYPE), actor="test")
+    plane.until(lambda: plane.town.calls("RunInstances") > 0)
+    assert {"instance", "network", "identity", "bucket"} <= set(dict(plane.town.inventory()))
+    plane.control.terminate("demo", actor="test")
+    plane.until(lambda: plane.control.status("demo").record.phase is ClusterPhase.TERMINATED)
+    plane.take_down()
+    assert plane.town.inventory() == before
+
+
+@pytest.mark.parametrize("action", ["ec2:CreateSubnet", "s3:PutBucketPolicy", "iam:AddRoleToInstanceProfile"])
+def test_a_setup_that_lacks_an_action_in_its_middle_is_taken_back_whole(plane: Plane, action: str) -> None:
+    before = plane.town.inventory()
+    plane.town.allow(without=action)
+    with pytest.raises(PermissionDenied, match=action):
+        plane.set_up()
+    plane.take_down()
+    assert plane.town.inventory() == before
+
+
+def test_without_the_external_id_the_role_is_not_assumed(town: Town) -> None:
+    driver = AwsIdentity(town.config(external_id="another"), town.session)
     with pytest.raises(PermissionDenied):
-        driver.list(CLOUD, deadline=life.soon())
+        driver.list(CLOUD, deadline=town.soon())
 
 
-@pytest.mark.parametrize(
-    "action",
-    ["ec2:RunInstances", "ec2:CreateVpc", "iam:CreateRole", "s3:CreateBucket", "iam:PassRole", "ec2:CreateTags"],
-)
-def test_without_an_action_the_step_that_needs_it_is_refused_by_its_name(life: Lifecycle, action: str) -> None:
-    life.allow(without=action)
-    refused: list[PermissionDenied] = []
-    for _, step in life.steps():
-        try:
-            step()
-        except PermissionDenied as error:
-            refused.append(error)
-            break
-    assert refused, f"nothing needs {action}"
-    assert action in f"{refused[0].message} {refused[0].hint}"
-
-
-def test_no_action_is_a_wildcard_and_only_what_looks_is_for_everything(life: Lifecycle) -> None:
-    document = policy(life.permissions, account=ACCOUNT)
-    for statement in document["Statement"]:
+def test_no_action_is_a_wildcard_and_only_what_looks_is_for_everything(town: Town) -> None:
+    for statement in policy(town.permissions, account=town.at.id)["Statement"]:
         assert all("*" not in action for action in statement["Action"])
         if statement["Resource"] == "*":
-            looking = ("Describe", "List", "Get")
-            assert all(action.partition(":")[2].startswith(looking) for action in statement["Action"]), statement
+            assert all(action.partition(":")[2].startswith(LOOKING) for action in statement["Action"]), statement
+
+
+def test_the_policies_fit_into_a_role_and_allow_exactly_what_the_one_policy_does(town: Town) -> None:
+    whole, parts = policy(town.permissions, account=town.at.id), policies(town.permissions, account=town.at.id)
+    assert [statement for part in parts for statement in part["Statement"]] == whole["Statement"]
+    assert len(parts) <= MANAGED_POLICIES_MAX
+    assert max(len(compact(part)) for part in parts) <= POLICY_MAX
+
+
+def test_what_does_not_carry_the_clouds_tags_is_neither_changed_nor_made_nor_tagged(town: Town) -> None:
+    key = town.role_key()
+    admin, ec2, elb = town.client("ec2"), town.client("ec2", key), town.client("elbv2", key)
+    vpc = admin.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = admin.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+    group = admin.create_security_group(VpcId=vpc, GroupName="theirs", Description="theirs")["GroupId"]
+    launch = {"ImageId": IMAGE, "InstanceType": TYPE, "MinCount": 1, "MaxCount": 1, "SubnetId": subnet}
+    instance = admin.run_instances(**launch)["Instances"][0]
+    id, interface = instance["InstanceId"], instance["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    balancer = town.client("elbv2").create_load_balancer(Name="ac-theirs", Type="network", Subnets=[subnet])
+    arn = balancer["LoadBalancers"][0]["LoadBalancerArn"]
+    ours = [{"Key": key, "Value": value} for key, value in CLOUD.tags().items()]
+    refused: tuple[Callable[[], object], ...] = (
+        lambda: ec2.terminate_instances(InstanceIds=[id]),
+        lambda: ec2.modify_network_interface_attribute(NetworkInterfaceId=interface, Groups=[group]),
+        lambda: ec2.delete_subnet(SubnetId=subnet),
+        lambda: ec2.delete_security_group(GroupId=group),
+        lambda: ec2.delete_vpc(VpcId=vpc),
+        lambda: ec2.authorize_security_group_ingress(
+            GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1}]
+        ),
+        lambda: ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24"),
+        lambda: ec2.create_vpc(CidrBlock="10.8.0.0/16"),
+        lambda: ec2.run_instances(**launch),
+        lambda: ec2.create_tags(Resources=[vpc], Tags=ours),
+        lambda: ec2.create_tags(Resources=[id], Tags=ours),
+        lambda: elb.delete_load_balancer(LoadBalancerArn=arn),
+        lambda: elb.add_tags(ResourceArns=[arn], Tags=ours),
+    )
+    before = town.inventory()
+    for call in refused:
+        with pytest.raises(ClientError) as caught:
+            call()
+        assert the_code(caught.value) in ("UnauthorizedOperation", "AccessDenied")
+    assert town.inventory() == before

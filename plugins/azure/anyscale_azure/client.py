@@ -1,7 +1,8 @@
 """The connection to Azure: the one file that knows its SDKs, and loads each at the first call that needs it.
 
-Compute and storage accounts go through the generated SDKs; everything else through a pipeline of azure-mgmt-core with plain
-dicts. No policy of the pipeline repeats anything, no operation is waited for: the first answer is the answer.
+What is made and deleted of compute, and storage accounts, go through the generated SDKs; everything else, and every list, through
+a pipeline of azure-mgmt-core with plain dicts. No policy of the pipeline repeats anything, no operation is waited for: the first
+answer is the answer.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -83,8 +85,10 @@ class Azure:
             headers=dict(headers or {}),
         )
         with self._translated(f"{_type_of(path)}/{_verb(method)}", is_write=method not in ("GET", "HEAD"), path=path):
-            response = pipeline.send_request(request, **self._options(deadline))
-            return _answer(response, ARMErrorFormat)
+            answer = _answer(pipeline.send_request(request, **self._options(deadline)), ARMErrorFormat)
+        if method == "PUT" and not answer.body and body is not None:
+            return attrs.evolve(answer, body=begun(path, body))
+        return answer
 
     def pages(
         self, path: str, version: str, *, deadline: datetime, params: Mapping[str, str] | None = None
@@ -104,7 +108,7 @@ class Azure:
 
     @property
     def compute(self) -> "ComputeManagementClient":
-        """The client of Microsoft.Compute; what it makes is called through ``first`` and ``listed``."""
+        """The client of Microsoft.Compute; what it makes is called through ``first``."""
 
         def make() -> Any:
             from azure.mgmt.compute import ComputeManagementClient
@@ -142,22 +146,6 @@ class Azure:
         with self._translated(action, is_write=is_write, path=resource):
             act(*args, raw_response_hook=keep, **waiting, **kwargs, **self._options(deadline))
         return answers[0]
-
-    def listed(
-        self, action: str, act: Callable[..., Any], *args: Any, deadline: datetime, **kwargs: Any
-    ) -> tuple[dict[str, Any], ...]:
-        """Return all items of an SDK's list as plain dicts, page by page, each page with what is left of the time."""
-        items: list[dict[str, Any]] = []
-        seen: set[str] = set()
-        token: str | None = None
-        while True:
-            with self._translated(action, is_write=False, path=""):
-                pager = act(*args, **kwargs, **self._options(deadline)).by_page(continuation_token=token)
-                items += [item.as_dict() for item in next(pager)]
-            token = pager.continuation_token
-            if not token:
-                return tuple(items)
-            _check_new(token, seen, action)
 
     def match(self) -> dict[str, Any]:
         """Return what makes an operation of an SDK create and never change: If-None-Match: *."""
@@ -293,13 +281,9 @@ class Azure:
     def _sender(self) -> Any:
         """Return the transport that all clients share, with a pool as large as calls are made at once."""
         if self._transport is None:
-            import requests
             from azure.core.pipeline.transport import RequestsTransport
-            from requests.adapters import HTTPAdapter
 
-            session = requests.Session()
-            size = self.settings.max_calls_at_once
-            session.mount("https://", HTTPAdapter(max_retries=False, pool_maxsize=size))
+            session = new_session(self.settings.max_calls_at_once)
             self._transport = RequestsTransport(session=session, session_owner=False)
         return self._transport
 
@@ -345,6 +329,42 @@ class Azure:
         code, message = _innermost(error, headers)
         failure = attrs.evolve(asked, code=code, message=message, status=response.status_code, headers=headers)
         return translate(failure, self.clock.now())
+
+
+def begun(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a PUT makes as ARM would show it: not every resource provider shows it in its first answer."""
+    properties = {"provisioningState": "Creating", **body.get("properties", {})}
+    return {**body, "id": path, "name": path.rpartition("/")[2], "properties": properties}
+
+
+def new_session(size: int) -> Any:
+    """Return a session of requests that holds ``size`` connections and asks the environment once for each host.
+
+    requests itself asks it at every request, and would put what ~/.netrc says of a host in the place of our token.
+    """
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    @cache
+    def environment(host: str) -> Any:
+        return requests.Session().merge_environment_settings(host, {}, None, None, None)
+
+    class Session(requests.Session):
+        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+            parts = urlsplit(url)
+            found = environment(f"{parts.scheme}://{parts.netloc}")
+            verify = found["verify"] if verify is None or verify is True else verify
+            return {
+                "proxies": {**found["proxies"], **(proxies or {})},
+                "stream": stream,
+                "verify": verify,
+                "cert": cert,
+            }
+
+    session = Session()
+    session.trust_env = False
+    session.mount("https://", HTTPAdapter(max_retries=False, pool_maxsize=size))
+    return session
 
 
 def _credential(settings: Settings) -> Any:

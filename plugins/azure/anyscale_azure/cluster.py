@@ -10,7 +10,7 @@ import attrs
 
 from anyscale_azure import machines, offerings
 from anyscale_azure import tags as tagging
-from anyscale_azure.client import Azure
+from anyscale_azure.client import Azure, begun
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.identities import identity_path
 from anyscale_azure.machines import Look, Place
@@ -50,6 +50,8 @@ from anyscale_core.models.instance import (
 from anyscale_core.models.owner import TAG_NAME, Owner
 
 VM = "Microsoft.Compute/virtualMachines"
+VM_VERSION, SKUS_VERSION = "2025-04-01", "2021-07-01"
+"""The versions of Microsoft.Compute by which lists are read, as plain dicts: the SDK's models take milliseconds for a machine."""
 WHOLE_CALL = (Transient, Throttled, DeadlineExceeded, Unauthenticated, PermissionDenied, Unclassified)
 """Errors that strike the call, whichever item they came at: it is to be repeated with its token."""
 Machine = Mapping[str, Any]
@@ -77,10 +79,16 @@ class AzureCluster(ClusterDriver):
         places = {name: place_of(self._azure, name, owner, deadline) for name in {spec.network for spec in specs}}
         people = {name: identity_path(self._azure, name, owner, deadline) for name in {spec.identity for spec in specs}}
         looks = self._looks([vm for vm in before if tagging.stamped(vm.get("tags")).token == stamp.token], deadline)
+        standing: dict[str, list[Machine]] = {}
+        for vm in before:
+            standing.setdefault(_name(vm), []).append(vm)
         acts = [
-            partial(self._make, spec, stamp, places[spec.network], people[spec.identity], before, looks, deadline)
+            partial(
+                self._make, spec, stamp, places[spec.network], people[spec.identity], standing.get(spec.name, ()), looks,
+                deadline,
+            )
             for spec in specs
-        ]
+        ]  # fmt: skip
         try:
             return self._azure.at_once(acts)
         except CloudError as error:
@@ -126,32 +134,29 @@ class AzureCluster(ClusterDriver):
         return dict(zip(wanted, answers, strict=True))
 
     def offerings(self, *, deadline: datetime) -> tuple[Offering, ...]:
-        filter = f"location eq '{self._settings.location}'"
-        found = self._azure.listed(
-            "Microsoft.Compute/skus/read", self._azure.compute.resource_skus.list, filter=filter, deadline=deadline
-        )
+        path = f"{self._settings.subscription}/providers/Microsoft.Compute/skus"
+        only_here = {"$filter": f"location eq '{self._settings.location}'"}
+        found = self._azure.pages(path, SKUS_VERSION, deadline=deadline, params=only_here)
         return tuple(offerings.offered(found, self._settings))
 
     def quotas(self, *, deadline: datetime) -> tuple[Quota, ...]:
         where = self._settings.location
-        action = "Microsoft.Compute/locations/usages/read"
-        cores = self._azure.listed(action, self._azure.compute.usage.list, where, deadline=deadline)
-        path = f"{self._settings.subscription}/providers/Microsoft.Network/locations/{where}/usages"
-        addresses = self._azure.pages(path, VERSION, deadline=deadline)
+        usages = f"{self._settings.subscription}/providers/{{}}/locations/{where}/usages"
+        cores = self._azure.pages(usages.format("Microsoft.Compute"), VM_VERSION, deadline=deadline)
+        addresses = self._azure.pages(usages.format("Microsoft.Network"), VERSION, deadline=deadline)
         return tuple(offerings.quotas([*cores, *addresses], where))
 
     def close(self) -> None:
         self._azure.close()
 
     def _make(
-        self, spec: InstanceSpec, stamp: Stamp, place: Place, identity_id: str, before: Sequence[Machine],
+        self, spec: InstanceSpec, stamp: Stamp, place: Place, identity_id: str, there: Sequence[Machine],
         looks: Mapping[str, Look], deadline: datetime,
     ) -> Outcome:  # fmt: skip
-        """Make one item, or return the one that an earlier call with the token has made."""
+        """Make one item, or return the one that an earlier call with the token has made. ``there``: what has its name."""
         try:
             tagging.check_name(spec.name)
             self._check(spec)
-            there = [vm for vm in before if _name(vm) == spec.name]
             if there and not self._are_ours(there, spec, stamp):
                 # A list may be old: what stands in the way is looked at itself.
                 looked = (self._read(str(vm["name"]), deadline) for vm in there)
@@ -220,7 +225,7 @@ class AzureCluster(ClusterDriver):
             if machine is None:
                 raise
         else:
-            return machines.view(answer.body, Look())
+            return machines.view(answer.body or begun(self._settings.resource(VM, name), body), Look())
         return self._made_before([machine], spec, stamp, self._looks([machine], deadline))
 
     def _delete(self, id: str, machine: Machine | None, owner: Owner, deadline: datetime) -> Deletion:
@@ -276,9 +281,7 @@ class AzureCluster(ClusterDriver):
 
     def _all(self, deadline: datetime) -> builtins.list[dict[str, Any]]:
         """Return every machine of the resource group that a plane owns."""
-        found = self._azure.listed(
-            f"{VM}/read", self._azure.compute.virtual_machines.list, self._settings.resource_group, deadline=deadline
-        )
+        found = self._azure.pages(self._settings.collection(VM), VM_VERSION, deadline=deadline)
         return [vm for vm in found if _owner(vm).plane]
 
     def _nics(self, deadline: datetime) -> builtins.list[dict[str, Any]]:
@@ -293,8 +296,8 @@ class AzureCluster(ClusterDriver):
         settled = {_key(vm) for vm in vms if _provisioned(vm) not in ("creating", "deleting")}
         if not settled:
             return {}
-        every = self._azure.compute.virtual_machines.list_all
-        shown = self._azure.listed(f"{VM}/read", every, status_only="true", deadline=deadline)
+        every = f"{self._settings.subscription}/providers/{VM}"
+        shown = self._azure.pages(every, VM_VERSION, deadline=deadline, params={"statusOnly": "true"})
         statuses = {_key(vm): vm.get("properties", {}).get("instanceView", {}).get("statuses") for vm in shown}
         addresses = {
             _word(nic["properties"].get("virtualMachine")): _private(nic)

@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from anyscale_azure import tags as tagging
+from anyscale_azure import upkeep
 from anyscale_azure.client import Azure
 from anyscale_azure.config import Settings
 from anyscale_azure.tags import Stamp
+from anyscale_azure.upkeep import NOTHING, Upkeep
 from anyscale_core.errors import InvalidRequest, NotFound
 from anyscale_core.models.owner import TAG_NAME, Owner
 from anyscale_core.models.storage import Bucket
@@ -27,6 +29,8 @@ META = "x-ms-meta-"
 TAGS = "anyscale_core_tags"
 """The tags of the core, as JSON in base64: names of metadata are words of a programming language, and those of tags are not."""
 ADOPTED = "anyscale_core_adopted"
+UPKEEP = "anyscale_core_upkeep"
+"""What the bucket wants of its account, see ``upkeep``."""
 CONTAINER = {"restype": "container"}
 PLAIN = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]")
 
@@ -40,6 +44,7 @@ class Container:
     adopted: bool
     others: Mapping[str, str] = attrs.field(factory=dict)
     is_public: bool = False
+    upkeep: Upkeep = NOTHING
 
     @property
     def name(self) -> str:
@@ -93,10 +98,14 @@ def container_in(url: str, settings: Settings) -> str:
     return container
 
 
-def metadata_of(tags: Mapping[str, str], *, adopted: Mapping[str, str] | None = None) -> dict[str, str]:
+def metadata_of(
+    tags: Mapping[str, str], wanted: Upkeep = NOTHING, *, adopted: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the headers that write what a container says of itself; ``adopted``: the metadata that it had before."""
     packed = base64.b64encode(json.dumps(dict(tags), sort_keys=True).encode()).decode()
     note = {} if adopted is None else {ADOPTED: "yes"}
+    if wanted != NOTHING:
+        note[UPKEEP] = upkeep.noted(wanted)
     return {f"{META}{key}": value for key, value in {**(adopted or {}), TAGS: packed, **note}.items()}
 
 
@@ -147,5 +156,8 @@ def _container(name: str, metadata: Mapping[str, Any], *, is_public: bool) -> Co
         tags = json.loads(base64.b64decode(packed)) if packed else {}
     except ValueError:
         tags = {}  # written by somebody else under our name: none of ours
-    others = {key: value for key, value in plain.items() if key not in (TAGS, ADOPTED)}
-    return Container(container=name, tags=tags, adopted=ADOPTED in plain, others=others, is_public=is_public)
+    others = {key: value for key, value in plain.items() if key not in (TAGS, ADOPTED, UPKEEP)}
+    return Container(
+        container=name, tags=tags, adopted=ADOPTED in plain, others=others, is_public=is_public,
+        upkeep=upkeep.read(plain.get(UPKEEP, "")),
+    )  # fmt: skip

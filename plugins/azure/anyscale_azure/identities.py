@@ -10,13 +10,15 @@ from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
 from anyscale_azure.tags import Stamp
 from anyscale_core.errors import NotFound
-from anyscale_core.models.identity import Identity
+from anyscale_core.models.identity import Binding, Identity
 from anyscale_core.models.ids import ClusterId
 from anyscale_core.models.owner import TAG_NAME, Owner
 
 UAI = "Microsoft.ManagedIdentity/userAssignedIdentities"
 VERSION = "2023-01-31"
 """The version of Microsoft.ManagedIdentity that requests are written for."""
+CLIENT_ID, USE = "azure.workload.identity/client-id", "azure.workload.identity/use"
+"""What AKS reads on a ServiceAccount and on a Pod: https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html"""
 TAG_SUBJECT = f"{tagging.PREFIX}subject-"
 TAG_ADOPTED = f"{tagging.PREFIX}adopted-"
 """On an identity of the customer's: who has adopted it, under which name. One note for each cloud of each plane."""
@@ -49,10 +51,12 @@ class Person:
         return str(self.body.get("properties", {}).get("clientId", ""))
 
     def view(self) -> Identity:
-        """Return it as the core knows it."""
+        """Return it as the core knows it. Pods are bound to it by its client id, rights are given to its object id."""
+        binding = Binding(account={CLIENT_ID: self.client_id}, workload={USE: "true"}) if self.subjects else Binding()
         return Identity(
-            name=self.name, owner=self.owner, principal=self.principal, adopted=self.adopted, subjects=self.subjects
-        )
+            name=self.name, owner=self.owner, principal=self.principal, adopted=self.adopted, subjects=self.subjects,
+            binding=binding,
+        )  # fmt: skip
 
 
 def people(azure: Azure, owner: Owner, deadline: datetime) -> tuple[Person, ...]:

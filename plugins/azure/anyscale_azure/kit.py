@@ -24,7 +24,7 @@ from anyscale_conformance.rules import Hand
 from anyscale_conformance.simulators.azure import AzureSimulator, Subscription
 from anyscale_conformance.simulators.azure.kinds import Flow
 
-from anyscale_azure.client import Azure
+from anyscale_azure.client import Azure, new_session
 from anyscale_azure.cluster import AzureCluster
 from anyscale_azure.config import METADATA_VARIABLE, read_settings
 from anyscale_azure.errors import TRANSLATE
@@ -53,6 +53,8 @@ SHARED = "somebody-else"
 READER = "Storage Blob Data Reader"
 NETWORKS = ("virtualnetworks", "networksecuritygroups", "loadbalancers", "publicipaddresses")
 PAGE = 4
+CONNECTIONS = 16
+"""How many connections a row keeps."""
 STAMP = re.compile(rf'"{TAG_TOKEN}": ?"([0-9a-f]+)"')
 
 
@@ -198,6 +200,7 @@ class AzureKit(Kit):
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         return {
             Hand.SELL_OUT: self._sell_out,
+            Hand.OVERBOOK: lambda size: self.at.hands.sell_out(size),
             Hand.RESTOCK: lambda: self.at.hands.restock(),
             Hand.LIMIT: lambda count: self.at.hands.limit("cores", count),
             Hand.KILL: lambda name: self.at.hands.kill(self._machine(name)),
@@ -222,7 +225,7 @@ class AzureKit(Kit):
     def _azure(self, config: DriverConfig) -> Azure:
         with self._lock:
             if self._transport is None:
-                self._transport = self._carrier.transport()
+                self._transport = self._carrier.transport(new_session(CONNECTIONS))
         return Azure(read_settings(config), config.clock, transport=self._transport, credential=self.at.credential())
 
     def _storage(self, config: DriverConfig) -> AzureStorage:

@@ -1,13 +1,17 @@
 """The objects of a container, opened with obstore; loaded by the first call that needs it."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from anyscale_azure.client import Azure
 
 RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+IN_MEMORY = 5 * 1024 * 1024
+"""How many bytes of a source are kept in memory until it has been read to its end; more of it goes to a temporary file."""
+PIECE = 1024 * 1024
 
 
 def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
@@ -17,15 +21,34 @@ def open_store(azure: Azure, container: str, prefix: str = "") -> Any:
     class Objects(AzureStore):
         """A container whose deletes succeed for what is not there, and whose listings begin where they are told to."""
 
-        def put(self, path: str, *args: Any, **options: Any) -> Any:
-            """Put an object. Raises InvalidPathError for a key with a backslash, which Azure takes for a slash."""
-            _check_key(path)
-            return super().put(path, *args, **options)
+        def put(self, path: str, file: Any, **options: Any) -> Any:
+            """Put an object. Raises InvalidPathError for a key with a backslash, which Azure takes for a slash.
 
-        async def put_async(self, path: str, *args: Any, **options: Any) -> Any:
-            """Put an object."""
+            A source that can break off is read to its end first: Azure does not take parts back that were sent. Until the
+            key is put again, or for a week, they are paid for
+            (https://learn.microsoft.com/rest/api/storageservices/put-block-list#remarks).
+            """
             _check_key(path)
-            return await super().put_async(path, *args, **options)
+            if _is_whole(file):
+                return super().put(path, file, **options)
+            with tempfile.SpooledTemporaryFile(IN_MEMORY) as whole:
+                for piece in _pieces(file):
+                    whole.write(piece)
+                return super().put(path, _rewound(whole), **options)
+
+        async def put_async(self, path: str, file: Any, **options: Any) -> Any:
+            """Put an object, as ``put`` does; the source may be an asynchronous one."""
+            _check_key(path)
+            if _is_whole(file):
+                return await super().put_async(path, file, **options)
+            with tempfile.SpooledTemporaryFile(IN_MEMORY) as whole:
+                if isinstance(file, AsyncIterable):
+                    async for piece in file:
+                        whole.write(piece)
+                else:
+                    for piece in _pieces(file):
+                        whole.write(piece)
+                return await super().put_async(path, _rewound(whole), **options)
 
         def delete(self, paths: Any) -> None:
             """Delete one object or many; there may be none."""
@@ -96,6 +119,24 @@ def _check_key(path: str) -> None:
 
     if "\\" in path:
         raise InvalidPathError(f"Azure would keep {path!r} under another key: it takes a backslash for a slash")
+
+
+def _is_whole(file: Any) -> bool:
+    """Tell whether a source is all there: bytes, the path of a file, or an open file that can be read again."""
+    if isinstance(file, (bytes, bytearray, memoryview, Path)):
+        return True
+    if hasattr(file, "read"):
+        return bool(getattr(file, "seekable", lambda: False)())
+    return not isinstance(file, (Iterable, AsyncIterable))
+
+
+def _pieces(file: Any) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE), b"") if hasattr(file, "read") else iter(file)
+
+
+def _rewound(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
 
 
 def _each(paths: Any) -> Iterable[str]:

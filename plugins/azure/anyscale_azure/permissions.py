@@ -24,6 +24,15 @@ _SEE_VMS: tuple[Need, ...] = (
 )
 _SEE_DISK: Need = ("Microsoft.Compute/disks/read", _GROUP, "what is left of a machine that is gone")
 _FIND_BUCKET: tuple[Need, ...] = ((f"{_BLOBS}/read", _GROUP, "containers and their metadata"),)
+_KEEP: tuple[Need, ...] = (
+    (f"{_ACCOUNT}/managementPolicies/read", _GROUP, "when objects expire"),
+    (f"{_ACCOUNT}/managementPolicies/write", _GROUP, "when objects expire"),
+    (f"{_ACCOUNT}/blobServices/read", _GROUP, "which web pages may use signed URLs"),
+    (f"{_ACCOUNT}/blobServices/write", _GROUP, "which web pages may use signed URLs"),
+)
+_SIGN: Need = (
+    "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action", _GROUP, "the key that signs",
+)  # fmt: skip
 
 _SEE_WAYS: tuple[Need, ...] = (
     _FIND_NETWORK,
@@ -84,6 +93,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_ACCOUNT}/write", _GROUP, "the storage account, where there is none yet"),
         *_FIND_BUCKET,
         (f"{_BLOBS}/write", _GROUP, "the container and its metadata"),
+        *_KEEP,
     ),
     "storage.get": _FIND_BUCKET,
     "storage.list": _FIND_BUCKET,
@@ -93,12 +103,15 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (f"{_BLOBS}/delete", _GROUP, "the container"),
         (f"{_ROLE}/read", _GROUP, "grants on the container"),
         (f"{_ROLE}/delete", _GROUP, "grants on the container"),
+        *_KEEP,
+        (f"{_ACCOUNT}/managementPolicies/delete", _GROUP, "the policy that no bucket needs any more"),
     ),
     "storage.grant": (
         *_FIND_BUCKET,
         _FIND_PERSON,
         (f"{_ROLE}/read", _GROUP, "grants on the container"),
         (f"{_ROLE}/write", _GROUP, "the grant"),
+        _SIGN,
     ),
     "storage.revoke": (
         *_FIND_BUCKET,
@@ -114,7 +127,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "storage.signed_url": (
         *_FIND_BUCKET,
-        ("Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action", _GROUP, "the key that signs"),
+        _SIGN,
     ),
     "networking.create": (
         _FIND_NETWORK,
@@ -173,8 +186,10 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "identity.delete": (
         f"{_UAI}/federatedIdentityCredentials/delete", f"{_ROLE}/delete", "Microsoft.Resources/tags/write",
     ),
-    "storage.create": (f"{_ACCOUNT}/write",),
-    "storage.delete": (f"{_BLOBS}/write", f"{_ROLE}/delete"),
+    "storage.create": (f"{_ACCOUNT}/write", *(need[0] for need in _KEEP)),
+    "storage.delete": (
+        f"{_BLOBS}/write", f"{_ROLE}/delete", f"{_ACCOUNT}/managementPolicies/delete", *(need[0] for need in _KEEP),
+    ),
 }  # fmt: skip
 """Rights that a verb needs for some specs, or that ARM asks for as part of another request."""
 

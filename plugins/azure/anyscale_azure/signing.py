@@ -1,4 +1,4 @@
-"""URLs that a user delegation key signs: good for one method on one key until they expire, and by no account key.
+"""What a user delegation key signs, and no account key: URLs for one method on one key, and accesses to one prefix.
 
 obstore 0.12 signs the path as it stands in the URL, where Azure signs the plain name: its URLs are refused for keys with blanks
 and the like. azure-storage-blob would be a package of its own for these lines.
@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 
 from anyscale_azure.client import Azure
+from anyscale_core.models.identity import Access
 from anyscale_core.models.storage import UrlMethod
 
 SAS_VERSION = "2023-11-03"
 """The version of the string that is signed: https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas"""
 RIGHTS = {UrlMethod.GET: "r", UrlMethod.PUT: "cw"}
+PREFIX_RIGHTS = {Access.READ: "rl", Access.WRITE: "racwdl"}
 EARLIER = timedelta(minutes=5)
 """A URL is good from a while ago on, as the clock of the storage service may be behind ours."""
 LONGEST = timedelta(days=7)
@@ -35,17 +37,45 @@ def signed(
     deadline: datetime,
 ) -> str:
     """Return the URL. Two requests at most: none of them touches the object."""
-    settings = azure.settings
+    query = _query(
+        azure,
+        f"{container}/{key}",
+        {"sp": RIGHTS[method], "sr": "b"},
+        now=now,
+        expires_in=expires_in,
+        deadline=deadline,
+    )
+    return f"{azure.blob_url(azure.settings.storage_account)}/{container}/{quote(key)}?{query}"
+
+
+def signed_prefix(
+    azure: Azure,
+    container: str,
+    prefix: str,
+    access: Access,
+    *,
+    now: datetime,
+    expires_in: timedelta,
+    deadline: datetime,
+) -> str:
+    """Return the query that lets at everything below a prefix, which is a folder: only accounts that have folders know it."""
+    folder = prefix.rstrip("/")
+    fields = {"sp": PREFIX_RIGHTS[access], "sr": "d", "sdd": str(folder.count("/") + 1)}
+    return _query(azure, f"{container}/{folder}", fields, now=now, expires_in=expires_in, deadline=deadline)
+
+
+def _query(
+    azure: Azure, path: str, wanted: Mapping[str, str], *, now: datetime, expires_in: timedelta, deadline: datetime
+) -> str:
     begins, ends = now - EARLIER, now + expires_in
     found = _delegation_key(azure, begins, ends, deadline)
     fields = {
-        "sp": RIGHTS[method], "st": _text(begins), "se": _text(ends), "skoid": found["SignedOid"],
-        "sktid": found["SignedTid"], "skt": found["SignedStart"], "ske": found["SignedExpiry"],
-        "sks": found["SignedService"], "skv": found["SignedVersion"], "spr": "https", "sv": SAS_VERSION, "sr": "b",
+        **wanted, "st": _text(begins), "se": _text(ends), "skoid": found["SignedOid"], "sktid": found["SignedTid"],
+        "skt": found["SignedStart"], "ske": found["SignedExpiry"], "sks": found["SignedService"],
+        "skv": found["SignedVersion"], "spr": "https", "sv": SAS_VERSION,
     }  # fmt: skip
-    resource = f"/blob/{settings.storage_account}/{container}/{key}"
-    fields["sig"] = _signature(fields, resource, found["Value"])
-    return f"{azure.blob_url(settings.storage_account)}/{container}/{quote(key)}?{urlencode(fields)}"
+    fields["sig"] = _signature(fields, f"/blob/{azure.settings.storage_account}/{path}", found["Value"])
+    return urlencode(fields)
 
 
 def _delegation_key(azure: Azure, begins: datetime, ends: datetime, deadline: datetime) -> Mapping[str, str]:

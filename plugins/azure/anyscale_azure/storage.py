@@ -1,17 +1,19 @@
 """The storage driver: buckets are containers of the cloud's storage account, grants are role assignments on prefixes."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from anyscale_azure import containers, identities, objects, roles, signing
+from anyscale_azure import containers, identities, objects, roles, signing, upkeep
 from anyscale_azure import tags as tagging
 from anyscale_azure.client import Azure
 from anyscale_azure.config import read_settings
 from anyscale_azure.containers import CONTAINER, Container
 from anyscale_azure.roles import Assignment, Held
 from anyscale_azure.tags import Stamp
+from anyscale_azure.upkeep import NOTHING, Upkeep
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.storage import ObjectStore, StorageDriver
 from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
@@ -23,6 +25,8 @@ from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import Bucket, BucketSpec, Grant, StoreAccess, UrlMethod
 
 ACCOUNT = "Microsoft.Storage/storageAccounts"
+HANDED = timedelta(hours=1)
+"""How long a person's access to a prefix is good; there is no taking it back."""
 CREATING = timedelta(seconds=5)
 """How long an account that is being made is left alone; it takes about twenty seconds."""
 
@@ -36,7 +40,7 @@ class AzureStorage(StorageDriver):
         self._settings = azure.settings if azure else read_settings(config)
         self._azure = azure or Azure(self._settings, config.clock)
         self._owner = config.owner
-        self._granting = threading.Lock()
+        self._granting, self._keeping = threading.Lock(), threading.Lock()
         self._adopted: dict[tuple[str, str, str], str] = {}
         """Containers of adopted buckets, which have names of the customer's, by plane, cloud and name; learned on the way."""
 
@@ -52,22 +56,24 @@ class AzureStorage(StorageDriver):
                 raise tagging.mismatch("bucket", each.name)
         standing = next((c for c in there if c.name == spec.name and tagging.is_same_cloud(c.owner, owner)), None)
         if standing is not None:
-            return self._met(standing, spec, owner, stamp)
+            return self._met(standing, spec, owner, stamp, deadline)
         self._check(spec)
+        wanted = upkeep.wanted(spec)
         tags = tagging.written(spec.name, owner, stamp, spec.tags)
         if spec.adopt is not None:
-            return self._adopt(spec, tags, owner, deadline)
+            return self._adopt(spec, tags, owner, wanted, deadline)
         container = containers.container_of(spec.name, owner)
         try:
-            self._azure.blob(
-                "PUT", self._settings.storage_account, f"/{container}", params=CONTAINER,
-                headers=containers.metadata_of(tags), deadline=deadline,
-            )  # fmt: skip
+            with self._kept(container, wanted, deadline):
+                self._azure.blob(
+                    "PUT", self._settings.storage_account, f"/{container}", params=CONTAINER,
+                    headers=containers.metadata_of(tags, wanted), deadline=deadline,
+                )  # fmt: skip
         except AlreadyExists:
             found = containers.find(self._azure, container, deadline)
             if found is None:
                 raise
-            return self._met(found, spec, owner, stamp)
+            return self._met(found, spec, owner, stamp, deadline)
         return Container(container=container, tags=tags, adopted=False).view(self._settings)
 
     def get(self, name: str, *, owner: Owner, deadline: datetime) -> Bucket:
@@ -94,6 +100,8 @@ class AzureStorage(StorageDriver):
             return Deletion.ALREADY_ABSENT
         if not is_empty:
             raise Conflict(f"bucket {name!r} is not empty", reason="NOT_EMPTY", resource=name, hint="empty it first")
+        with self._kept(found.container, NOTHING, deadline, before=found.upkeep):
+            pass
         scope = self._scope(found)
         if found.adopted:
             paths = tuple(each.path for each in roles.at_scope(self._azure, scope, deadline))
@@ -122,6 +130,8 @@ class AzureStorage(StorageDriver):
         person = identities.find(self._azure, identity, owner, deadline)
         if person is None:
             raise NotFound(f"no identity {identity!r}", reason="REFERENCE", resource=identity)
+        # First: it grants nothing, so when it fails nothing is left.
+        elsewhere = self._elsewhere(found, prefix, access, deadline)
         word = tagging.digest(token, length=roles.TOKEN)
         # Two grants to one identity are two changes of one assignment; the core lets one control plane at a time make them.
         with self._granting:
@@ -135,11 +145,8 @@ class AzureStorage(StorageDriver):
             base = standing or Assignment(scope=self._scope(found), principal=person.principal, access=access, held=())
             if not any(held.prefix == prefix for held in base.held):
                 roles.put(self._azure, roles.with_prefix(base, Held(prefix=prefix, token=word)), deadline)
-        url = f"{containers.url_of(found.container, self._settings)}/{prefix}"
-        options = {"client_id": Secret(person.client_id)} if person.client_id else {}
-        return Grant(
-            bucket=bucket, prefix=prefix, identity=identity, access=access, store=StoreAccess(url=url, options=options)
-        )
+        store = self._store(found, prefix, {"client_id": Secret(person.client_id)} if person.client_id else {})
+        return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store, elsewhere=elsewhere)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
         tagging.check_owner(owner)
@@ -180,15 +187,33 @@ class AzureStorage(StorageDriver):
     def close(self) -> None:
         self._azure.close()
 
-    def _met(self, found: Container, spec: BucketSpec, owner: Owner, stamp: Stamp) -> Bucket:
-        """Return the bucket that has the name, if this very request made it. Raises what else it is."""
+    def _met(self, found: Container, spec: BucketSpec, owner: Owner, stamp: Stamp, deadline: datetime) -> Bucket:
+        """Return the bucket that has the name, if this very request made it, as it was to be. Raises what else it is."""
         error = tagging.taken("bucket", spec.name, found.tags, owner, stamp)
         if error is not None:
             raise error
         self._learn(found)
-        return found.view(self._settings)
+        with self._kept(found.container, found.upkeep, deadline):
+            return found.view(self._settings)
 
-    def _adopt(self, spec: BucketSpec, tags: dict[str, str], owner: Owner, deadline: datetime) -> Bucket:
+    @contextmanager
+    def _kept(self, container: str, wanted: Upkeep, deadline: datetime, *, before: Upkeep = NOTHING) -> Iterator[None]:
+        """Let the account have what a container wants once the block has ended well, where that is anything or was."""
+        if NOTHING == wanted == before:
+            yield
+            return
+        # Two changes of an account's one policy would undo each other; the core lets one control plane at a time make them.
+        with self._keeping:
+            there = containers.every(self._azure, deadline)
+            others = [each.upkeep for each in there if each.container != container]
+            changes = upkeep.planned(self._azure, container, wanted, others, deadline)
+            yield
+            for change in changes:
+                change()
+
+    def _adopt(
+        self, spec: BucketSpec, tags: dict[str, str], owner: Owner, wanted: Upkeep, deadline: datetime
+    ) -> Bucket:
         container = containers.container_in(spec.adopt or "", self._settings)
         found = containers.find(self._azure, container, deadline)
         if found is None:
@@ -196,13 +221,32 @@ class AzureStorage(StorageDriver):
         if found.owner.plane:
             reason = "OWNED" if tagging.is_same_cloud(found.owner, owner) else "FOREIGN"
             raise AlreadyExists(f"{container} is the bucket {found.name} already", reason=reason, resource=spec.name)
-        headers = containers.metadata_of(tags, adopted=found.others)
+        headers = containers.metadata_of(tags, wanted, adopted=found.others)
         params = {**CONTAINER, "comp": "metadata"}
         account = self._settings.storage_account
-        self._azure.blob("PUT", account, f"/{container}", params=params, headers=headers, deadline=deadline)
+        with self._kept(container, wanted, deadline):
+            self._azure.blob("PUT", account, f"/{container}", params=params, headers=headers, deadline=deadline)
         adopted = Container(container=container, tags=tags, adopted=True, is_public=found.is_public)
         self._learn(adopted)
         return adopted.view(self._settings)
+
+    def _store(
+        self, found: Container, prefix: str, options: Mapping[str, Secret[str]], *, expires_at: datetime | None = None
+    ) -> StoreAccess:
+        """Return how obstore reaches a prefix. It knows the names ``abfss://`` and ``https://`` of the public cloud alone."""
+        account = self._settings.storage_account
+        place = {"account_name": Secret(account), "endpoint": Secret(self._azure.blob_url(account))}
+        return StoreAccess(url=f"az://{found.container}/{prefix}", options={**place, **options}, expires_at=expires_at)
+
+    def _elsewhere(self, found: Container, prefix: str, access: Access, deadline: datetime) -> StoreAccess | None:
+        """Return the access of who cannot have the identity's tokens; None without folders, which alone keep it to a prefix."""
+        if not self._settings.hierarchical_namespace:
+            return None
+        now = self._azure.clock.now()
+        query = signing.signed_prefix(
+            self._azure, found.container, prefix, access, now=now, expires_in=HANDED, deadline=deadline
+        )
+        return self._store(found, prefix, {"sas_token": Secret(query)}, expires_at=now + HANDED)
 
     def _owned(self, name: str, owner: Owner, deadline: datetime) -> Container:
         found = self._find(name, owner, deadline)
@@ -240,10 +284,6 @@ class AzureStorage(StorageDriver):
         if spec.region not in ("", here):
             hint = f"leave region out, or give {here}: an account has one place"
             raise InvalidRequest(f"buckets are in {here}", reason="UNSUPPORTED_VALUE", resource=spec.name, hint=hint)
-        if spec.expire_days or spec.cors_origins:
-            hint = "set a lifecycle rule, or CORS, on the storage account: they hold for all its containers"
-            message = "expire_days and cors_origins are not set for single containers on Azure"
-            raise InvalidRequest(message, reason="UNSUPPORTED_VALUE", resource=spec.name, hint=hint)
 
     def _check_account(self) -> None:
         if not self._settings.storage_account:

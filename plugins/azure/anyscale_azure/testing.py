@@ -69,7 +69,7 @@ class World:
 
     @property
     def storage(self) -> AzureStorage:
-        self.more["blob_endpoint"] = f"{self.simulator.blobs.service.url}/{{account}}"
+        self.more.setdefault("blob_endpoint", f"{self.simulator.blobs.service.url}/{{account}}")
         return AzureStorage(self.config(), self.azure())
 
     def soon(self) -> datetime:

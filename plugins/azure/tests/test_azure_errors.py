@@ -4,7 +4,6 @@ import pytest
 from anyscale_azure import offerings, roles
 from anyscale_azure.config import Settings, read_settings
 from anyscale_azure.errors import TRANSLATE, Failure, translate
-from anyscale_azure.prices import table
 from anyscale_azure.roles import Assignment, Held
 from anyscale_azure.testing import World
 from anyscale_conformance.simulators.azure.errors import ArmError
@@ -125,17 +124,6 @@ def test_more_prefixes_than_a_condition_holds_are_refused_with_the_remedy() -> N
     held = tuple(Held(prefix=f"clusters/{number:04d}/", token="00000001") for number in range(100))
     with pytest.raises(InvalidRequest, match="granular"):
         roles.render(Assignment(scope="/s", principal="p", access=Access.READ, held=held), "/subscriptions/s")
-
-
-def test_prices_of_the_public_list_are_those_of_linux_on_demand_and_spot() -> None:
-    common = {"armSkuName": "Standard_D2s_v5", "type": "Consumption"}
-    items = [
-        {**common, "productName": "Dsv5 Series", "skuName": "D2s v5", "retailPrice": 0.096},
-        {**common, "productName": "Dsv5 Series", "skuName": "D2s v5 Spot", "retailPrice": 0.019},
-        {**common, "productName": "Dsv5 Series", "skuName": "D2s v5 Low Priority", "retailPrice": 0.02},
-        {**common, "productName": "Dsv5 Series Windows", "skuName": "D2s v5", "retailPrice": 0.188},
-    ]
-    assert table(items) == {"Standard_D2s_v5": [0.096, 0.019]}
 
 
 def test_a_size_without_a_price_is_estimated_by_its_cores() -> None:

@@ -4,6 +4,7 @@ A service account has no labels. Its display name is the identity's name, its de
 that was adopted is remembered by a service account of ours that has no rights and names it.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -20,6 +21,7 @@ from anyscale_gcp.tags import brief, owner_mark
 PREFIX = "ac-"
 MARK = "anyscale-core"
 DESCRIPTION_MAX = 256
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 PAGE = 100
 """The most that IAM puts on a page."""
 EMAIL = re.compile(r"[a-z0-9.-]+@[a-z0-9.:-]+\.gserviceaccount\.com")
@@ -146,3 +148,15 @@ def access_token(client: Client, email: str, *, deadline: datetime) -> tuple[str
         body={"scope": list(SCOPES)}, deadline=deadline,
     )  # fmt: skip
     return str(answer["accessToken"]), datetime.fromisoformat(answer["expireTime"])
+
+
+def narrowed(client: Client, token: str, boundary: Mapping[str, Any], *, about: str, deadline: datetime) -> str:
+    """Return an access token that may do no more than a boundary holds, and ends when the one that was given does."""
+    body = {
+        "grantType": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "requestedTokenType": ACCESS_TOKEN,
+        "subjectTokenType": ACCESS_TOKEN,
+        "subjectToken": token,
+        "options": json.dumps(boundary),
+    }
+    return str(client.call("sts.v1.token", body=body, about=about, deadline=deadline)["access_token"])

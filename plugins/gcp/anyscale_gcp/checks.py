@@ -8,7 +8,8 @@ from typing import Any
 from anyscale_core.errors import NotFound
 from anyscale_core.models.networking import Check, CheckStatus, NetworkMode
 from anyscale_gcp.client import Client
-from anyscale_gcp.networks import NETWORK_PATH, PAGE, SUBNET_PATH, Net
+from anyscale_gcp.compute import PAGE
+from anyscale_gcp.networks import NETWORK_PATH, SUBNET_PATH, Net
 
 SMALL = 24
 """A range narrower than this has room for fewer than 252 machines."""

@@ -44,6 +44,7 @@ from anyscale_core.models.networking import NetworkMode
 from anyscale_core.models.owner import Owner
 from anyscale_gcp import accounts, catalogue, instances, networks, operations
 from anyscale_gcp.client import Client
+from anyscale_gcp.compute import Compute
 from anyscale_gcp.config import read_settings
 from anyscale_gcp.instances import Place, Surroundings
 from anyscale_gcp.tags import Note, brief, label_filter, parse, plain, request_id, resource_name
@@ -71,6 +72,7 @@ class GcpCluster(ClusterDriver):
         self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._expected = operations.Expected(self._client)
         self._project = self._settings.project
+        self._compute = Compute(client=self._client, project=self._project)
 
     def create(self, specs: Sequence[InstanceSpec], *, token: Token, deadline: datetime) -> tuple[Outcome, ...]:
         if not specs:
@@ -294,7 +296,7 @@ class GcpCluster(ClusterDriver):
         subnetwork = self._settings.subnetwork or networks.subnet_path(self._project, self._region, "default")
         account, is_public = "", False
         if spec.network:
-            net = networks.find(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
+            net = networks.find(self._compute, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
             if net is None:
                 raise InvalidRequest(
                     f"there is no network {spec.network}", reason="FIELD", resource=spec.name, hint="create it first"

@@ -22,7 +22,7 @@ from anyscale_core.errors import (
     Scope,
     Unauthenticated,
 )
-from anyscale_core.models.identity import Credentials, Identity, IdentitySpec, Permission, Principal, Proof
+from anyscale_core.models.identity import Binding, Credentials, Identity, IdentitySpec, Permission, Principal, Proof
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.owner import RESERVED_TAGS, Owner
@@ -36,6 +36,8 @@ from anyscale_gcp.tags import brief, check_name, fingerprint
 
 KUBERNETES = re.compile(r"system:serviceaccount:(?P<namespace>[a-z0-9-]+):(?P<name>[a-z0-9.-]+)")
 FEDERATED = re.compile(r"principal(Set)?://iam\.googleapis\.com/\S+")
+ACCOUNT = "iam.gke.io/gcp-service-account"
+"""What GKE reads on a ServiceAccount: https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity"""
 _MEMBER = re.compile(r"serviceAccount:[^\[\]]+\.svc\.id\.goog\[(?P<namespace>[^/\]]+)/(?P<name>[^\]]+)\]")
 
 
@@ -235,9 +237,11 @@ class GcpIdentity(IdentityDriver):
         return account if account is not None and _owns(owner, account.owner) else None
 
     def _show(self, account: Account, subjects: Iterable[str]) -> Identity:
+        subjects = tuple(subjects)
+        is_bound = any(KUBERNETES.fullmatch(subject) for subject in subjects)
         return Identity(
             name=account.name, owner=account.owner, principal=account.member, adopted=bool(account.adopts),
-            subjects=tuple(subjects),
+            subjects=subjects, binding=Binding(account={ACCOUNT: account.acting}) if is_bound else Binding(),
         )  # fmt: skip
 
 

@@ -128,11 +128,12 @@ def body_of(spec: InstanceSpec, note: Note, around: Surroundings, settings: Sett
     if type["accelerator"]:
         kind = f"zones/{zone}/acceleratorTypes/{type['accelerator']}"
         body["guestAccelerators"] = [{"acceleratorType": kind, "acceleratorCount": int(type["count"] or 1)}]
-    taken = {"name", "description", "zone", "metadata", "labels"} & set(spec.advanced_instance_config)
+    closed = {"name", "description", "zone", "metadata", "labels", "serviceAccounts"}
+    taken = closed & set(spec.advanced_instance_config)
     if taken:
         raise InvalidRequest(
-            f"advanced_instance_config sets {', '.join(sorted(taken))}, which say whose the instance is", reason="FIELD",
-            resource=spec.name, hint="leave them out",
+            f"advanced_instance_config sets {', '.join(sorted(taken))}, which say whose and who the instance is",
+            reason="FIELD", resource=spec.name, hint="leave them out",
         )  # fmt: skip
     return body | dict(spec.advanced_instance_config)
 

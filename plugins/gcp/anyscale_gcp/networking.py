@@ -11,7 +11,7 @@ from typing import Any
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.drivers.networking import NetworkingDriver
-from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Scope
+from anyscale_core.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion
 from anyscale_core.models.networking import (
@@ -24,9 +24,10 @@ from anyscale_core.models.networking import (
     NetworkSpec,
 )
 from anyscale_core.models.owner import Owner
-from anyscale_gcp import networks, operations, ways
+from anyscale_gcp import building, networks, operations, ways
 from anyscale_gcp.checks import look_over
 from anyscale_gcp.client import Client
+from anyscale_gcp.compute import PAGE, Compute
 from anyscale_gcp.config import read_settings
 from anyscale_gcp.networks import Net
 from anyscale_gcp.tags import Note, brief, check_name, fingerprint, parse, request_id, resource_name
@@ -44,47 +45,40 @@ class GcpNetworking(NetworkingDriver):
         self._region = config.region
         self._client = client or Client(self._settings, config.clock, identity_token=config.identity_token)
         self._project = self._settings.project
+        self._compute = Compute(client=self._client, project=self._project)
 
     def create(self, spec: NetworkSpec, *, owner: Owner, token: Token, deadline: datetime) -> Network:
         check_name(spec.name, "a network")
         wanted = fingerprint(spec, owner.tags())
         cidr = networks.checked_range(spec.cidr) if spec.cidr else ""
-        every = tuple(networks.every(self._client, owner, region=self._region, deadline=deadline))
-        found = _known(every, spec.name, resource_name(owner, spec.name), token=token, wanted=wanted)
+        every = tuple(networks.every(self._compute, owner, region=self._region, deadline=deadline))
+        own_name = resource_name(owner, spec.name)
+        found = _known(every, spec.name, own_name, token=token, wanted=wanted)
         if found is None:
             self._check_overlap(cidr, every)
         if spec.adopt is not None:
             net = found or self._adopt(spec, owner, token=token, wanted=wanted, deadline=deadline)
             return self._show(net, ())
-        region = spec.region or self._region
-        if found is None:
-            cidr = cidr or networks.free_range((each.cidr for each in every), start=resource_name(owner, spec.name))
-            note = note_of(
-                owner, spec.name, spec.tags, token=token, wanted=wanted,
-                more={"kind": "network", "mode": spec.mode.value, "cidr": cidr, "region": region},
+        net = found or self._make(spec, owner, every, cidr, token=token, wanted=wanted, deadline=deadline)
+        if not building.complete(self._compute, net, is_new=found is None, deadline=deadline) and found is not None:
+            raise Conflict(
+                f"{spec.name} was made with this token and has been deleted", reason="TOKEN_SPENT", resource=spec.name,
+                hint="mint a new token",
             )  # fmt: skip
-            self._insert_network(note, token=token, deadline=deadline)
-        else:
-            note = found.note
-        self._complete(note, token=token, is_new=found is None, deadline=deadline)
-        name = resource_name(owner, spec.name)
-        net = Net(
-            note=note, own_name=name, path=networks.path_of(self._project, name),
-            subnetwork=networks.subnet_path(self._project, region, name),
-        )  # fmt: skip
+        # One that this call made, and that a delete took before it was whole, was made and deleted: in that order.
         return self._show(net, () if found is None else self._ways(deadline=deadline))
 
     def get(self, name: str, *, owner: Owner, deadline: datetime) -> Network:
         return self._show(self._owned(name, owner, deadline=deadline), self._ways(deadline=deadline))
 
     def list(self, owner: Owner, *, deadline: datetime) -> tuple[Network, ...]:
-        every = networks.every(self._client, owner, region=self._region, deadline=deadline)
+        every = networks.every(self._compute, owner, region=self._region, deadline=deadline)
         mine = [net for net in every if owner.owns(net.note.tags)]
         open_ways = tuple(self._ways(deadline=deadline)) if mine else ()
         return tuple(self._show(net, open_ways) for net in mine)
 
     def delete(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
-        net = networks.find(self._client, name, owner=owner, region=self._region, deadline=deadline)
+        net = networks.find(self._compute, name, owner=owner, region=self._region, deadline=deadline)
         if net is None or not owner.owns(net.note.tags):
             return Deletion.ALREADY_ABSENT
         inside = [way.note.name for way in self._ways(deadline=deadline) if way.network == net.own_name]
@@ -94,18 +88,8 @@ class GcpNetworking(NetworkingDriver):
                 hint="withdraw them first",
             )  # fmt: skip
         if net.adopted:
-            return self._gone("healthChecks", net, healthCheck=net.own_name, deadline=deadline)
-        region = net.note.more.get("region", self._region)
-        # The subnetwork goes first: machines in it refuse that, and then all is as it was.
-        steps: tuple[tuple[str, dict[str, str]], ...] = (
-            ("subnetworks", {"region": region, "subnetwork": net.own_name}),
-            ("routers", {"region": region, "router": net.own_name}),
-            ("firewalls", {"firewall": net.own_name}),
-        )
-        is_done = [self._gone(kind, net, deadline=deadline, **where) is not Deletion.GOING for kind, where in steps]
-        if not all(is_done):
-            return Deletion.GOING
-        return self._gone("networks", net, network=net.own_name, deadline=deadline)
+            return self._compute.delete("healthChecks", net.own_name, about=name, deadline=deadline)
+        return building.tear_down(self._compute, net, deadline=deadline)
 
     def expose(self, spec: EndpointSpec, *, token: Token, deadline: datetime) -> Endpoint:
         check_name(spec.name, "an endpoint")
@@ -118,13 +102,13 @@ class GcpNetworking(NetworkingDriver):
             raise _mismatch(spec.name)
         there = next((way for way in there_are if way.rule == rule), None)
         if there is not None and not spec.owner.owns(there.note.tags):
-            raise _taken(spec.name, "an endpoint")
+            raise building.taken(spec.name, "an endpoint")
         if there is not None and order in there.orders:
             return self._ordered(there, order)
         note = self._way_note(spec, net, there, order, token=token, deadline=deadline)
         body = ways.rule_body(rule, note, net, sources=self._sources(net))
         if there is None:
-            self._insert("firewalls", body, token=token, about=spec.name, deadline=deadline)
+            self._open(body, token=token, about=spec.name, deadline=deadline)
         else:
             self._client.call(
                 "compute.firewalls.patch", project=self._project, firewall=rule, about=spec.name, deadline=deadline,
@@ -134,16 +118,14 @@ class GcpNetworking(NetworkingDriver):
 
     def withdraw(self, name: str, *, owner: Owner, deadline: datetime) -> Deletion:
         rule = ways.rule_name(owner, name)
-        try:
-            item = self._client.call(
-                "compute.firewalls.get", project=self._project, firewall=rule, about=name, deadline=deadline
-            )
-        except NotFound:
+        item = self._compute.find("firewalls", rule, about=name, deadline=deadline)
+        if item is None:
             return Deletion.ALREADY_ABSENT
         way = ways.way_of(item)
         if way is None or not owner.owns(way.note.tags):
             return Deletion.ALREADY_ABSENT
-        return self._delete("firewalls", str(item.get("id", rule)), about=name, firewall=rule, deadline=deadline)
+        id = request_id(Token(str(item.get("id", rule))), "firewalls.delete", rule)
+        return self._compute.delete("firewalls", rule, about=name, deadline=deadline, requestId=id)
 
     def check(self, name: str, *, owner: Owner, deadline: datetime) -> tuple[Check, ...]:
         net = self._owned(name, owner, deadline=deadline)
@@ -180,7 +162,9 @@ class GcpNetworking(NetworkingDriver):
         }  # fmt: skip
         note = note_of(owner, spec.name, spec.tags, token=token, wanted=wanted, more=more)
         name = resource_name(owner, spec.name)
-        self._insert("healthChecks", networks.keeper_body(name, note), token=token, about=spec.name, deadline=deadline)
+        building.claim(
+            self._compute, "healthChecks", networks.keeper_body(name, note), about=spec.name, deadline=deadline
+        )
         return Net(note=note, own_name=name, path=path, subnetwork=more["subnetwork"], adopted=True)
 
     def _subnet_of(self, spec: NetworkSpec, network: Mapping[str, Any]) -> str:
@@ -206,32 +190,23 @@ class GcpNetworking(NetworkingDriver):
             )  # fmt: skip
         return chosen[0]
 
-    def _insert_network(self, note: Note, *, token: Token, deadline: datetime) -> None:
-        name = resource_name(note.owner(), note.name)
-        self._insert("networks", networks.network_body(name, note), token=token, about=note.name, deadline=deadline)
-
-    def _complete(self, note: Note, *, token: Token, is_new: bool, deadline: datetime) -> None:
-        """Make what belongs to a network and is not there yet. Raises Conflict(BUSY) while the network itself is being made."""
-        name, region = resource_name(note.owner(), note.name), note.more["region"]
-        path, cidr = networks.path_of(self._project, name), note.more["cidr"]
-        parts: list[tuple[str, dict[str, str], dict[str, Any]]] = [
-            ("subnetworks", {"region": region}, networks.subnet_body(name, note, network=path, cidr=cidr)),
-            ("firewalls", {}, networks.inside_body(name, note, network=path, cidr=cidr)),
-        ]
-        if note.more["mode"] == NetworkMode.PRIVATE.value:
-            parts.append(("routers", {"region": region}, networks.router_body(name, note, network=path)))
-        for kind, where, body in parts:
-            if is_new or not self._is_there(kind, name, deadline=deadline, **where):
-                self._insert(kind, body, token=token, about=note.name, deadline=deadline, **where)
-
-    def _is_there(self, kind: str, name: str, *, deadline: datetime, **where: str) -> bool:
-        try:
-            self._client.call(
-                f"compute.{kind}.get", project=self._project, deadline=deadline, **{kind[:-1]: name}, **where
-            )
-        except NotFound:
-            return False
-        return True
+    def _make(
+        self, spec: NetworkSpec, owner: Owner, every: tuple[Net, ...], cidr: str, *, token: Token, wanted: str,
+        deadline: datetime,
+    ) -> Net:  # fmt: skip
+        """Make a network without its parts; return it as it is there, for a call with this token may have been faster."""
+        region, own_name = spec.region or self._region, resource_name(owner, spec.name)
+        cidr = cidr or networks.free_range((each.cidr for each in every), start=f"{own_name}{token}")
+        note = note_of(
+            owner, spec.name, spec.tags, token=token, wanted=wanted,
+            more={"kind": "network", "mode": spec.mode.value, "cidr": cidr, "region": region},
+        )  # fmt: skip
+        body = networks.network_body(own_name, note)
+        item = building.claim(self._compute, "networks", body, about=spec.name, deadline=deadline)
+        net = networks.made(item, project=self._project, region=region)
+        if net is None or net.note.wanted != wanted:
+            raise _mismatch(spec.name)
+        return net
 
     def _check_overlap(self, cidr: str, every: tuple[Net, ...]) -> None:
         wanted = ipaddress.ip_network(cidr) if cidr else None
@@ -243,7 +218,7 @@ class GcpNetworking(NetworkingDriver):
                 )  # fmt: skip
 
     def _owned(self, name: str, owner: Owner, *, deadline: datetime) -> Net:
-        net = networks.find(self._client, name, owner=owner, region=self._region, deadline=deadline)
+        net = networks.find(self._compute, name, owner=owner, region=self._region, deadline=deadline)
         if net is None or not owner.owns(net.note.tags):
             raise NotFound(f"there is no network {name}", reason="RESOURCE", resource=name)
         return net
@@ -254,33 +229,37 @@ class GcpNetworking(NetworkingDriver):
             name=net.note.name, owner=net.note.owner(), id=net.path, mode=net.mode, adopted=net.adopted, endpoints=mine
         )
 
-    def _gone(self, kind: str, net: Net, *, deadline: datetime, **where: str) -> Deletion:
-        """Begin to delete a part of a network. What still goes in it makes it GOING; a machine in it is Conflict(IN_USE)."""
-        try:
-            return self._delete(kind, net.note.token, about=net.note.name, deadline=deadline, **where)
-        except Conflict as error:
-            # Once the subnetwork has gone, what uses the network can only be something of ours that is going.
-            if error.reason == "BUSY" or (error.reason == "IN_USE" and kind == "networks"):
-                return Deletion.GOING
-            raise
-
     # Ways in -------------------------------------------------------------------------------------------------------
 
     def _ways(self, *, deadline: datetime) -> Iterator[Way]:
         """Yield every way in of the project that is ours, whoever of us has it."""
-        pages = self._client.pages(
-            "compute.firewalls.list", project=self._project, maxResults=networks.PAGE, deadline=deadline
-        )
-        seen: set[str] = set()
-        for page in pages:
-            for item in page.get("items", ()):
-                way = ways.way_of(item)
-                if way is not None and way.rule not in seen:
-                    seen.add(way.rule)
-                    yield way
+        for item in self._compute.every("firewalls", deadline=deadline):
+            way = ways.way_of(item)
+            if way is not None:
+                yield way
+
+    def _open(self, body: Mapping[str, Any], *, token: Token, about: str, deadline: datetime) -> None:
+        """Make a rule. One of that name that is there with the same note was made by this call, whose answer was lost."""
+        rule = str(body["name"])
+        id = request_id(token, "firewalls.insert", rule)
+        try:
+            operation = self._compute.insert("firewalls", body, about=about, deadline=deadline, requestId=id)
+        except AlreadyExists as error:
+            item = self._compute.find("firewalls", rule, deadline=deadline)
+            found, ours = parse((item or {}).get("description")), parse(body["description"])
+            if found is None or ours is None or found.token != ours.token:
+                raise building.taken(about, "an endpoint", "FOREIGN" if found is None else "OWNED") from error
+            return
+        # An operation that has ended already may be an old one's, and what it made be gone by now.
+        is_done = operations.done(operation, resource=about)
+        if is_done and self._compute.find("firewalls", rule, deadline=deadline) is None:
+            raise Conflict(
+                f"{about} was made with this token and has been deleted", reason="TOKEN_SPENT", resource=about,
+                hint="mint a new token",
+            )  # fmt: skip
 
     def _reachable(self, spec: EndpointSpec, *, deadline: datetime) -> Net:
-        net = networks.find(self._client, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
+        net = networks.find(self._compute, spec.network, owner=spec.owner, region=self._region, deadline=deadline)
         if net is None:
             raise NotFound(f"there is no network {spec.network}", reason="REFERENCE", resource=spec.network)
         return net
@@ -309,7 +288,7 @@ class GcpNetworking(NetworkingDriver):
     def _public_address(self, address: str, *, deadline: datetime) -> str:
         """Return the public address of the machine at a private one; empty when it has none."""
         pages = self._client.pages(
-            "compute.instances.aggregatedList", project=self._project, deadline=deadline, maxResults=networks.PAGE,
+            "compute.instances.aggregatedList", project=self._project, deadline=deadline, maxResults=PAGE,
             filter=f'networkInterfaces.networkIP = "{address}"',
             fields="nextPageToken,unreachables,items/*/warning/code,items/*/instances(id,networkInterfaces)",
         )  # fmt: skip
@@ -332,43 +311,6 @@ class GcpNetworking(NetworkingDriver):
             url=f"https://{way.reached_at}:{way.port}",
         )  # fmt: skip
 
-    # Writes --------------------------------------------------------------------------------------------------------
-
-    def _insert(
-        self, kind: str, body: Mapping[str, Any], *, token: Token, about: str, deadline: datetime, **where: str
-    ) -> None:
-        """Make one thing. One of that name that is there with the same note was made by this call, whose answer was lost."""
-        name = str(body["name"])
-        try:
-            operation = self._client.call(
-                f"compute.{kind}.insert", project=self._project, body=body, about=about, deadline=deadline,
-                requestId=request_id(token, f"{kind}.insert", name), **where,
-            )  # fmt: skip
-        except AlreadyExists as error:
-            item = self._client.call(
-                f"compute.{kind}.get", project=self._project, deadline=deadline, **{kind[:-1]: name}, **where
-            )
-            found, ours = parse(item.get("description")), parse(body["description"])
-            if found is None or ours is None or found.token != ours.token:
-                raise _taken(about, kind, "FOREIGN" if found is None else "OWNED") from error
-            return
-        # An operation that has ended already may be an old one's, and what it made be gone by now.
-        if operations.done(operation, resource=about) and not self._is_there(kind, name, deadline=deadline, **where):
-            raise Conflict(
-                f"{about} was made with this token and has been deleted", reason="TOKEN_SPENT", resource=about,
-                hint="mint a new token",
-            )  # fmt: skip
-
-    def _delete(self, kind: str, incarnation: str, *, about: str, deadline: datetime, **where: str) -> Deletion:
-        try:
-            operation = self._client.call(
-                f"compute.{kind}.delete", project=self._project, about=about, deadline=deadline, **where,
-                requestId=request_id(Token(incarnation), f"{kind}.delete", about),
-            )  # fmt: skip
-        except NotFound:
-            return Deletion.ALREADY_ABSENT
-        return Deletion.GONE if operations.done(operation, resource=about) else Deletion.GOING
-
 
 def _known(every: tuple[Net, ...], name: str, own_name: str, *, token: Token, wanted: str) -> Net | None:
     """Return what an earlier call with this token made. Raises Conflict and AlreadyExists."""
@@ -377,7 +319,7 @@ def _known(every: tuple[Net, ...], name: str, own_name: str, *, token: Token, wa
             raise _mismatch(name)
     found = next((net for net in every if net.own_name == own_name), None)
     if found is not None and found.note.token != brief(token):
-        raise _taken(name, "a network")
+        raise building.taken(name, "a network")
     return found
 
 
@@ -387,14 +329,4 @@ def _mismatch(name: str) -> Conflict:
         reason="TOKEN_MISMATCH",
         resource=name,
         hint="mint a token for each request",
-    )
-
-
-def _taken(name: str, what: str, reason: str = "OWNED") -> AlreadyExists:
-    return AlreadyExists(
-        f"there is {what} {name} already",
-        reason=reason,
-        resource=name,
-        scope=Scope.RESOURCE,
-        hint="delete it, or use another name",
     )

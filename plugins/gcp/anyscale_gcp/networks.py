@@ -8,19 +8,18 @@ nothing and checks nothing; the customer's, in a host project perhaps, is not to
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import attrs
 
-from anyscale_core.errors import InvalidRequest, NotFound
+from anyscale_core.errors import InvalidRequest
 from anyscale_core.models.networking import NetworkMode
 from anyscale_core.models.owner import Owner
-from anyscale_gcp.client import Client
+from anyscale_gcp.compute import Compute
 from anyscale_gcp.tags import Note, parse, render, resource_name
 
-PAGE = 500
 POOL = ipaddress.ip_network("10.0.0.0/8")
 PREFIX_LENGTH = 20
 """Of a range that nobody chose: 4,092 machines."""
@@ -43,7 +42,19 @@ class Net:
     """What carries the note: the network itself, or the health check that remembers an adopted one."""
     path: str
     subnetwork: str
+    number: str = ""
+    """By which the cloud tells it from one of that name before or after it."""
     adopted: bool = False
+
+    @property
+    def part_name(self) -> str:
+        """What its parts are called: no other network's are, also not those of one that has its name after it."""
+        return part_name(self.note)
+
+    @property
+    def region(self) -> str:
+        """Where its parts are that have a place."""
+        return self.note.more.get("region", "")
 
     @property
     def mode(self) -> NetworkMode:
@@ -64,6 +75,11 @@ def path_of(project: str, name: str) -> str:
 def subnet_path(project: str, region: str, name: str) -> str:
     """Return what Compute Engine calls a subnetwork."""
     return f"projects/{project}/regions/{region}/subnetworks/{name}"
+
+
+def part_name(note: Note) -> str:
+    """Return what the parts of the network with that note are called."""
+    return resource_name(note.owner(), f"{note.name}\0{note.token}", shown=note.name)
 
 
 def network_body(name: str, note: Note) -> dict[str, Any]:
@@ -104,33 +120,24 @@ def keeper_body(name: str, note: Note) -> dict[str, Any]:
     return {"name": name, "description": render(note), "type": "TCP", "tcpHealthCheck": {"port": 443}}
 
 
-def find(client: Client, name: str, *, owner: Owner, region: str, deadline: datetime) -> Net | None:
+def find(compute: Compute, name: str, *, owner: Owner, region: str, deadline: datetime) -> Net | None:
     """Return a network of the owner's plane and cloud; None when there is none."""
-    project, own_name = client.settings.project, resource_name(owner, name)
-    for method, key, reader in (
-        ("compute.networks.get", "network", made),
-        ("compute.healthChecks.get", "healthCheck", adopted),
-    ):
-        try:
-            item = client.call(method, project=project, **{key: own_name}, about=name, deadline=deadline)
-        except NotFound:
-            continue
-        net = reader(item, project=project, region=region)
+    for kind, read in READERS.items():
+        item = compute.find(kind, resource_name(owner, name), about=name, deadline=deadline)
+        net = None if item is None else read(item, project=compute.project, region=region)
         if net is not None and attrs.evolve(owner, cluster=None).owns(net.note.tags):
             return net
     return None
 
 
-def every(client: Client, owner: Owner, *, region: str, deadline: datetime) -> Iterator[Net]:
+def every(compute: Compute, owner: Owner, *, region: str, deadline: datetime) -> Iterator[Net]:
     """Yield every network of the owner's plane and cloud, each once, whichever cluster has it."""
-    project, whole, seen = client.settings.project, attrs.evolve(owner, cluster=None), set[str]()
-    for method, reader in (("compute.networks.list", made), ("compute.healthChecks.list", adopted)):
-        for page in client.pages(method, project=project, maxResults=PAGE, deadline=deadline):
-            for item in page.get("items", ()):
-                net = reader(item, project=project, region=region)
-                if net is not None and whole.owns(net.note.tags) and f"{method}{net.own_name}" not in seen:
-                    seen.add(f"{method}{net.own_name}")
-                    yield net
+    whole = attrs.evolve(owner, cluster=None)
+    for kind, read in READERS.items():
+        for item in compute.every(kind, deadline=deadline):
+            net = read(item, project=compute.project, region=region)
+            if net is not None and whole.owns(net.note.tags):
+                yield net
 
 
 def made(item: Mapping[str, Any], *, project: str, region: str) -> Net | None:
@@ -140,8 +147,8 @@ def made(item: Mapping[str, Any], *, project: str, region: str) -> Net | None:
         return None
     name = str(item["name"])
     return Net(
-        note=note, own_name=name, path=path_of(project, name),
-        subnetwork=subnet_path(project, note.more.get("region", region), name),
+        note=note, own_name=name, path=path_of(project, name), number=str(item.get("id", "")),
+        subnetwork=subnet_path(project, note.more.get("region", region), part_name(note)),
     )  # fmt: skip
 
 
@@ -155,8 +162,13 @@ def adopted(item: Mapping[str, Any], *, project: str, region: str) -> Net | None
         own_name=str(item["name"]),
         path=note.more["network"],
         subnetwork=note.more["subnetwork"],
+        number=str(item.get("id", "")),
         adopted=True,
     )
+
+
+READERS: Mapping[str, Callable[..., Net | None]] = {"networks": made, "healthChecks": adopted}
+"""What carries the notes of networks, and how it is read."""
 
 
 def free_range(taken: Iterable[str], *, start: str) -> str:

@@ -112,7 +112,9 @@ class Expected:
             operation = {"status": DONE}
         if error is not None:
             code = error.vendor.code if error.vendor is not None else ""
-            return attrs.evolve(coming.instance, state=InstanceState.STOPPED, reason=f"{code}: {error.message}")
+            return attrs.evolve(
+                coming.instance, state=InstanceState.STOPPED, reason=f"{code}: {error.message}", failure=error
+            )
         if operation.get("status") != DONE:
             return coming.instance
         self.forget([id])

@@ -30,6 +30,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         ("compute.disks.create", "with its boot disk"),
         ("compute.instances.setMetadata", "with the startup script"),
         ("compute.instances.setLabels", "with its owner's labels"),
+        ("compute.instances.setServiceAccount", "with the service account of its identity"),
+        ("compute.instances.setTags", "with network tags, where the settings have some"),
         ("compute.subnetworks.use", "in a subnetwork"),
         ("compute.subnetworks.useExternalIp", "with a public address in a public network"),
         ("compute.images.useReadOnly", "from an image"),

@@ -52,11 +52,7 @@ class Held:
 
 def bound(grants: Sequence[Held]) -> dict[str, Any]:
     """Return grants of one access for one member as a binding. Objects are let at by name, lists by the prefix they ask for."""
-    listed = "api.getAttribute('storage.googleapis.com/objectListPrefix', '')"
-    clauses = []
-    for each in grants:
-        place = _quoted(f"projects/_/buckets/{each.bucket}/objects/{each.prefix}")
-        clauses += [f"resource.name.startsWith({place})", f"{listed}.startsWith({_quoted(each.prefix)})"]
+    clauses = [clause for each in grants for clause in _clauses(each.bucket, each.prefix)]
     return {
         "role": ROLES[grants[0].access],
         "members": [grants[0].member],
@@ -66,6 +62,19 @@ def bound(grants: Sequence[Held]) -> dict[str, Any]:
             "expression": " || ".join(clauses),
         },
     }
+
+
+def boundary(bucket: str, prefix: str, access: Access) -> dict[str, Any]:
+    """Return the credential access boundary of a token that is good for a prefix and nothing else.
+
+    Source: cloud.google.com/iam/docs/downscoping-short-lived-credentials.
+    """
+    rule = {
+        "availableResource": f"//storage.googleapis.com/projects/_/buckets/{bucket}",
+        "availablePermissions": [f"inRole:{ROLES[access]}"],
+        "availabilityCondition": {"expression": " || ".join(_clauses(bucket, prefix))},
+    }
+    return {"accessBoundary": {"accessBoundaryRules": [rule]}}
 
 
 def read(binding: Mapping[str, Any]) -> tuple[Held, ...]:
@@ -151,6 +160,13 @@ def _changed(policy: Policy, edit: Edit) -> Policy | None:
     before = policy.get("bindings", [])
     after = edit([dict(each) for each in before])
     return None if after == before else {**policy, "version": VERSION, "bindings": after}
+
+
+def _clauses(bucket: str, prefix: str) -> tuple[str, str]:
+    """Return what holds for the objects under a prefix, and for lists of them."""
+    place = _quoted(f"projects/_/buckets/{bucket}/objects/{prefix}")
+    listed = "api.getAttribute('storage.googleapis.com/objectListPrefix', '')"
+    return f"resource.name.startsWith({place})", f"{listed}.startsWith({_quoted(prefix)})"
 
 
 def _quoted(text: str) -> str:

@@ -125,7 +125,7 @@ class GcpStorage(StorageDriver):
             token=brief(token),
         )
         self._change(kept.place, partial(_granted, held), deadline=deadline)
-        store = self._access(kept, prefix, account, deadline=deadline)
+        store = self._access(kept, held, account, deadline=deadline)
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:
@@ -257,14 +257,17 @@ class GcpStorage(StorageDriver):
         with self._lock:
             return self._turns.setdefault(bucket, threading.Lock())
 
-    def _access(self, kept: Kept, prefix: str, account: Account, *, deadline: datetime) -> StoreAccess:
-        """Return how whoever is given it reaches a prefix: by a token of the identity, good for an hour, wherever he is."""
+    def _access(self, kept: Kept, held: Held, account: Account, *, deadline: datetime) -> StoreAccess:
+        """Return how whoever is given it reaches a prefix, wherever he is: by a token that is good for that and an hour."""
+        prefix = held.prefix
         options: dict[str, Secret[str]] = {}
         if "objects" in self._settings.endpoints:
             options["base_url"] = Secret(self._settings.endpoint("objects"))
         if self._settings.anonymous:
             return StoreAccess(url=f"gs://{kept.place}/{prefix}", options=options | {"service_account_key": NOBODY})
-        token, expires_at = accounts.access_token(self._client, account.acting, deadline=deadline)
+        whole, expires_at = accounts.access_token(self._client, account.acting, deadline=deadline)
+        boundary = policies.boundary(kept.place, prefix, held.access)
+        token = accounts.narrowed(self._client, whole, boundary, about=account.acting, deadline=deadline)
         return StoreAccess(
             url=f"gs://{kept.place}/{prefix}", options=options | {"bearer_token": Secret(token)}, expires_at=expires_at
         )

@@ -121,13 +121,14 @@ def label_filter(owner: Owner) -> str:
     return " AND ".join(f'(labels.{key} = "{label_value(value)}")' for key, value in sorted(owner.tags().items()))
 
 
-def resource_name(owner: Owner, name: str) -> str:
+def resource_name(owner: Owner, name: str, *, shown: str = "") -> str:
     """Return what the cloud calls a thing of that name: unique in the project, and the same in every process.
 
-    A hash of plane, cloud and name ends it, for several planes may share a project; a long name is cut before it.
+    A hash of plane, cloud and name ends it, for several planes may share a project; before it is what people read: ``shown``
+    or the name, cut when it is long.
     """
     mark = brief(f"{owner.plane}\0{owner.cloud}\0{name}")[:_SUFFIX]
-    return f"{name[: 62 - _SUFFIX]}-{mark}"
+    return f"{(shown or name)[: 62 - _SUFFIX]}-{mark}"
 
 
 def owner_mark(owner: Owner) -> str:

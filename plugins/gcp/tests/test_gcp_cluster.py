@@ -100,6 +100,7 @@ def test_a_stockout_that_comes_late_is_shown_stopped_with_googles_words_until_it
     (shown,) = cloud.driver.list(OURS, deadline=cloud.soon())
     assert (shown.id, shown.state) == (id, InstanceState.STOPPED)
     assert shown.reason.startswith("ZONE_RESOURCE_POOL_EXHAUSTED")
+    assert isinstance(shown.failure, CapacityUnavailable)
     assert cloud.driver.delete([id], owner=OURS, deadline=cloud.soon()) == {id: Deletion.ALREADY_ABSENT}
     assert cloud.driver.list(OURS, deadline=cloud.soon()) == ()
 
@@ -153,10 +154,10 @@ def test_spot_and_accelerators_are_part_of_the_creating_call(cloud: Cloud) -> No
 def test_the_users_own_launch_fields_are_merged_and_may_not_say_whose_it_is(cloud: Cloud) -> None:
     (outcome,) = cloud.create(spec(advanced_instance_config={"minCpuPlatform": "Intel Ice Lake"}))
     assert isinstance(outcome, Created)
-    (refused,) = cloud.create(spec("two", advanced_instance_config={"labels": {}}))
+    (refused,) = cloud.create(spec("two", advanced_instance_config={"labels": {}, "serviceAccounts": []}))
     assert isinstance(refused, NotCreated)
     assert isinstance(refused.error, InvalidRequest)
-    assert "labels" in refused.error.message
+    assert "labels, serviceAccounts" in refused.error.message
 
 
 def test_the_join_token_is_in_no_list_and_no_repr(cloud: Cloud) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import attrs
+import obstore
 import pytest
 from anyscale_conformance.simulators.gcp import GcpSimulator, Timings
 from anyscale_gcp.client import Client
@@ -16,6 +20,8 @@ from anyscale_gcp.kit.world import OWNER, REGION, Ambient, World, endpoints_of
 from anyscale_gcp.networking import GcpNetworking
 from anyscale_gcp.storage import GcpStorage
 from joserfc.jwk import RSAKey
+from obstore.exceptions import BaseError
+from obstore.store import from_url
 
 from anyscale_core.clock import SystemClock
 from anyscale_core.drivers.base import DriverConfig
@@ -24,7 +30,7 @@ from anyscale_core.models.identity import Access, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created
 from anyscale_core.models.networking import CheckStatus, EndpointSpec, NetworkMode, NetworkSpec
-from anyscale_core.models.storage import BucketSpec
+from anyscale_core.models.storage import BucketSpec, Grant
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
 
 OURS = owner(cluster="clu_1")
@@ -161,3 +167,41 @@ def test_an_identity_has_more_prefixes_than_a_policy_has_bindings_for_it(world: 
     assert len(bindings()) == 5
     whole = " ".join(bindings())
     assert all((f"/objects/clusters/{number}/" in whole) is (number != 7) for number in range(30))
+
+
+def test_the_token_of_a_grant_is_good_for_its_prefix_and_nothing_else_that_the_identity_may(world: World) -> None:
+    config, client = parts(world)
+    storage, identities = GcpStorage(config, client), GcpIdentity(config, client)
+    storage.create(BucketSpec(name="data", owner=OURS), owner=OURS, token=Token("t1"), deadline=soon())
+    identities.create(IdentitySpec(name="nodes", owner=OURS), token=Token("t2"), deadline=soon())
+    world.project.bind("", "roles/iam.serviceAccountTokenCreator", OWNER)
+
+    def granted(prefix: str, access: Access) -> Grant:
+        asked = {"identity": "nodes", "owner": OURS, "token": Token(prefix), "deadline": soon()}
+        return storage.grant("data", prefix, access=access, **asked)  # type: ignore[arg-type]
+
+    def opened(grant: Grant, prefix: str = "") -> Any:
+        options: Any = {key: value.reveal() for key, value in grant.store.options.items()}
+        url = grant.store.url.removesuffix(grant.prefix) + (prefix or grant.prefix)
+        plain = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}}
+        return from_url(url, **(plain | options))
+
+    writes, reads = granted("a/", Access.WRITE), granted("b/", Access.READ)
+    obstore.put(storage.objects("data", "b/", owner=OURS), "key", b"theirs")
+    obstore.put(opened(writes), "key", b"ours")
+    assert bytes(obstore.get(opened(reads), "key").bytes()) == b"theirs"
+    assert [item["path"] for page in obstore.list(opened(writes)) for item in page] == ["key"]
+    for refused in (
+        lambda: obstore.put(opened(reads), "key", b"mine"),
+        lambda: obstore.get(opened(writes, "b/"), "key"),
+        lambda: obstore.put(opened(reads, "a/"), "key", b"mine"),
+        lambda: list(obstore.list(opened(writes, "b/"))),
+    ):
+        with pytest.raises(BaseError, match="does not have"):
+            refused()
+    token = writes.store.options["bearer_token"].reveal()
+    request = Request(f"{config.settings['endpoints']['compute']}projects/{world.project.id}/global/networks")
+    request.add_header("Authorization", f"Bearer {token}")
+    with pytest.raises(HTTPError) as caught:
+        urlopen(request)
+    assert caught.value.code == 403

@@ -1,7 +1,8 @@
 """One list and one watch for all Pods of a cloud, so that looking at thousands of them costs the server next to nothing.
 
 The watch is carried through cuts, expired versions (410) and slow servers by a thread that lists anew. What it shows is used only
-while the server has spoken within ``FRESH_S``; else the driver lists, which is complete or raises.
+while the server has spoken within ``FRESH_S``; else the driver lists, which is complete or raises. A watch at rest is silent, as
+a dead one is: so each is a short one, and that the server ends it in time says that there was nothing more to tell.
 Source: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes".
 """
 
@@ -20,8 +21,10 @@ from anyscale_kubernetes.tags import Body, selector
 
 FRESH_S = 5.0
 """How old the server's last word may be; the window of ``consistency.list``."""
-WATCH_S = 60
-"""How long the server keeps a watch open; the next one goes on where it ended."""
+WATCH_S = 3
+"""How long the server keeps a watch open; the next one goes on where it ended, over the same connection."""
+OFF_S = 1.5
+"""A watch that ends so far off its time was cut or held up on the way, and says nothing of what happened meanwhile."""
 LIST_S = 60.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.2, 30.0
 KEPT = (
@@ -69,12 +72,7 @@ class PodCache:
                 version = self._list()
                 wait_s = FIRST_WAIT_S
                 while version and not self._end.is_set():
-                    began = time.monotonic()
-                    version = self._watch(version)
-                    if time.monotonic() - began < FIRST_WAIT_S:
-                        self._end.wait(
-                            FIRST_WAIT_S
-                        )  # a server that ends each watch at once is not asked without a pause
+                    version = self._follow(version)
             except CloudError:
                 pass  # whoever looks meanwhile asks the server himself, and is told
             with self._lock:
@@ -91,6 +89,18 @@ class PodCache:
             pods |= {item["metadata"]["uid"]: _kept(item) for item in page["items"]}
         with self._lock:
             self._pods, self._heard_at = pods, time.monotonic()
+        return version
+
+    def _follow(self, version: str) -> str:
+        """Watch once, and take the end of the watch as the server's word when it came at its time."""
+        began = time.monotonic()
+        version = self._watch(version)
+        took = time.monotonic() - began
+        if version and abs(took - WATCH_S) < OFF_S:
+            with self._lock:
+                self._heard_at = time.monotonic()
+        if took < FIRST_WAIT_S:
+            self._end.wait(FIRST_WAIT_S)  # a server that ends each watch at once is not asked without a pause
         return version
 
     def _watch(self, version: str) -> str:

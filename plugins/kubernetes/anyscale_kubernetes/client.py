@@ -128,12 +128,13 @@ class Api:
             query = query | {"continue": following}
 
     def apply(
-        self, kind: Kind, body: Mapping[str, Any], *, manager: str, deadline: datetime, force: bool = False
+        self, kind: Kind, body: Mapping[str, Any], *, manager: str, deadline: datetime, force: bool = False,
+        namespace: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         """Apply an object server-side and return it. Raises Conflict(ETAG) where another manager has a field, unless forced."""
         name = body["metadata"]["name"]
         query = {"fieldManager": manager, "fieldValidation": "Strict"} | ({"force": "true"} if force else {})
-        path = kind.path(self.namespace, name)
+        path = kind.path(namespace or self.namespace, name)
         return self.request(
             "PATCH", path, query=query, body=kind.head() | dict(body), content=APPLY, deadline=deadline, resource=name
         )

@@ -1,5 +1,6 @@
 """The provider's settings, checked once."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -89,6 +90,8 @@ class Settings:
     service_annotations: Mapping[str, str] = attrs.field(factory=dict)
     hostname: str = ""
     gateway_namespaces: tuple[str, ...] = ()
+    client_cidrs: tuple[str, ...] = ()
+    run_as_user: int = 0
 
 
 def read_settings(config: DriverConfig) -> Settings:
@@ -120,8 +123,18 @@ def _faults(settings: Settings) -> "list[Fault]":
         )
         if value <= 0
     ]  # fmt: skip
-    if settings.grace_seconds < 0:
-        out.append(Fault(path="grace_seconds", message=f"{settings.grace_seconds} is negative"))
+    out += [
+        Fault(path=key, message=f"{value} is negative")
+        for key, value in (("grace_seconds", settings.grace_seconds), ("run_as_user", settings.run_as_user))
+        if value < 0
+    ]
+    out += [
+        Fault(path=f"client_cidrs[{place}]", message=f"{range!r} is not a range of addresses, such as 10.0.0.0/8")
+        for place, range in enumerate(settings.client_cidrs)
+        if not _is_network(range)
+    ]
+    if settings.client_cidrs and settings.route != "loadbalancer":
+        out.append(Fault(path="client_cidrs", message="binds load balancers alone, and route is another"))
     if settings.route == "httproute" and settings.gateway is None:
         out.append(Fault(path="gateway", message="is needed: an HTTPRoute hangs on a Gateway"))
     if settings.route in ("httproute", "ingress") and not settings.hostname:
@@ -135,3 +148,11 @@ def _faults(settings: Settings) -> "list[Fault]":
     if settings.jwks and not settings.issuer:
         out.append(Fault(path="issuer", message="is needed with jwks: it says whose keys they are"))
     return out
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True

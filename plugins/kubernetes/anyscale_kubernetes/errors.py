@@ -56,6 +56,11 @@ _LOGIN = "renew the credentials of the kubeconfig, or the token of the ServiceAc
 _GRANT = "`anyscale-core operator manifest` prints the Role that is needed"
 _ROOM = "delete what is no longer needed, or raise the ResourceQuota of the namespace"
 
+_DENIED = Meaning(
+    error=PermissionDenied, reason="ORG_POLICY", words=r"denied (the )?request",
+    hint="let the admission webhook or policy that the message names allow it",
+)  # fmt: skip
+
 WORDS: Mapping[str, tuple[Meaning, ...]] = {
     "Forbidden": (
         Meaning(error=Unauthenticated, reason="MISSING", hint=_LOGIN, words=r'User "system:anonymous"'),
@@ -64,14 +69,23 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
             error=InvalidRequest, reason="COMBINATION", words=r"failed quota:",
             hint="give the instance type the requests and limits that the ResourceQuota counts",
         ),
+        Meaning(error=Transient, reason="PROPAGATION", words=r"status unknown for quota:"),
         Meaning(error=Conflict, reason="BEING_DELETED", words=r"because it is being terminated"),
         Meaning(
             error=Transient, reason="PROPAGATION", words=r"service ?account .*not found",
             hint="if it stays, make the ServiceAccount that the message names",
         ),
         Meaning(
-            error=PermissionDenied, reason="ORG_POLICY", words=r"violates PodSecurity|denied the request",
-            hint="let the namespace's admission policy allow it",
+            error=PermissionDenied, reason="ORG_POLICY", words=r"violates PodSecurity|denied (the )?request",
+            hint="let the namespace's admission policy allow it; the setting run_as_user is for the standard 'restricted'",
+        ),
+        Meaning(
+            error=InvalidRequest, reason="COMBINATION", words=r"(maximum|minimum) .* usage per|max limit to request ratio",
+            hint="choose an instance type within the LimitRange of the namespace",
+        ),
+        Meaning(
+            error=NotFound, reason="REFERENCE", words=r"no PriorityClass with name|RuntimeClass .*not found",
+            hint="make it, or mend the patch or advanced_instance_config that names it",
         ),
     ),
     "Conflict": (
@@ -87,12 +101,8 @@ WORDS: Mapping[str, tuple[Meaning, ...]] = {
             hint="widen the cluster's Service range",
         ),
     ),
-    "BadRequest": (
-        Meaning(
-            error=PermissionDenied, reason="ORG_POLICY", words=r"denied the request",
-            hint="let the admission webhook that the message names allow it",
-        ),
-    ),
+    "BadRequest": (_DENIED,),
+    "Invalid": (_DENIED,),
     "NotFound": (
         Meaning(
             error=NotFound, reason="REFERENCE", words=r"could not find the requested resource|^404 page not found",
@@ -133,6 +143,9 @@ STATUSES: Mapping[int, str] = {
 """What a bare HTTP status means when no Status came along: something stands in front of the API server. A 404 of such a thing
 proves no absence, so it is not here."""
 
+OF_A_STATUS: Mapping[int, str] = {400: "BadRequest", 409: "Conflict", 422: "Invalid"}
+"""What a Status without a reason means beside that."""
+
 QUANTITY = re.compile(r"([0-9.]+)(m|[kMGTPE]i?)?")
 SUFFIX = {"": 1.0, "m": 1e-3, **{f"{unit}i": 1024.0 ** (1 + place) for place, unit in enumerate("KMGTPE")}}
 SUFFIX |= {unit: 1000.0 ** (1 + place) for place, unit in enumerate("kMGTPE")}
@@ -169,6 +182,8 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refusa
         # Of an API group that nobody serves an API server says this and nothing more.
         no_api = "NotFound" if (status, text) == (404, "404 page not found") else ""
         found = {"reason": STATUSES.get(status, no_api), "message": text or f"HTTP {status} without a Status"}
+    elif not found.get("reason"):  # a webhook may refuse without one
+        found = {**found, "reason": OF_A_STATUS.get(status, "")}
     return Refusal(
         status=status,
         reason=str(found.get("reason") or STATUSES.get(status, f"HTTP{status}")),

@@ -32,6 +32,8 @@ class Kind:
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 
+NAMESPACE = Kind(kind="Namespace", plural="namespaces", is_namespaced=False)
+NODE = Kind(kind="Node", plural="nodes", is_namespaced=False)
 POD = Kind(kind="Pod", plural="pods")
 SECRET = Kind(kind="Secret", plural="secrets")
 CONFIG_MAP = Kind(kind="ConfigMap", plural="configmaps")

@@ -4,13 +4,10 @@ Its oracle looks into the simulated cluster and the store by themselves, past th
 module; ``anyscale-conformance run --provider kubernetes`` finds it by its entry point.
 """
 
-import atexit
-import base64
-import functools
 import json
-import logging
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,8 +17,8 @@ from anyscale_conformance.faults.http_botocore import BotocoreCarrier
 from anyscale_conformance.faults.http_kubernetes import KubernetesCarrier
 from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
-from anyscale_conformance.simulators.kubernetes import Servers
 
+from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError
 from anyscale_core.hookspecs import Provider
@@ -31,14 +28,14 @@ from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.networking import EndpointSpec, NetworkSpec
 from anyscale_core.models.secret import Secret
 from anyscale_core.models.storage import BucketSpec
-from anyscale_core.testing.clock import ManualClock
 from anyscale_kubernetes import kinds
-from anyscale_kubernetes.client import Connection
 from anyscale_kubernetes.cluster import KubernetesCluster
 from anyscale_kubernetes.config import TOKEN_VARIABLE
 from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
-from anyscale_kubernetes.kit_oracle import GATEWAY, NAMESPACE, PLACE_IN_STORE, ClusterOracle
+from anyscale_kubernetes.kit_oracle import PLACE_IN_STORE, ClusterOracle
+from anyscale_kubernetes.kit_stages import Real, Simulated, Stage, pod_of
+from anyscale_kubernetes.kit_store import plain_s3, session, store_url, stored, use_url
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
 from anyscale_kubernetes.routes import child_metadata
@@ -48,11 +45,7 @@ from anyscale_kubernetes.tags import SLOT_LABEL, TAGS, tags_of
 if TYPE_CHECKING:
     from anyscale_conformance.context import Context
 
-ELSEWHERE = "others"
-ZONES = ("zone-a", "zone-b", "zone-c")
 PAGE = 4
-STORE_KEYS = {"access_key_id": "conformance", "secret_access_key": "conformance-secret"}
-GATEWAY_API = "gateway.networking.k8s.io/v1"
 
 
 class Carrier(KubernetesCarrier):
@@ -77,70 +70,11 @@ S3_CODES = {
 }
 
 
-@functools.cache
-def servers() -> Servers:
-    """Return the simulated API servers of this process; each row has a cluster of its own there."""
-    made = Servers()
-    atexit.register(made.close)
-    return made
-
-
-class OneByOne:
-    """Lets one request after another through: moto looks at a condition and acts on it in two steps."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._lock = threading.Lock()
-
-    def __call__(self, environment: Any, start: Any) -> list[bytes]:
-        """Serve one request (WSGI)."""
-        with self._lock:
-            return list(self._app(environment, start))
-
-
-@functools.cache
-def store_url() -> str:
-    """Return the URL of the S3-compatible server of this process."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request, in the middle of the report
-    server = make_server("127.0.0.1", 0, OneByOne(DomainDispatcherApplication(create_backend_app)), threaded=True)
-    threading.Thread(target=server.serve_forever, name="store", daemon=True).start()
-    atexit.register(server.shutdown)
-    return f"http://127.0.0.1:{server.server_port}"
-
-
-def stored() -> Mapping[str, Any]:
-    """Return the buckets of the server by name, as it has them in memory: past its requests, which are slow."""
-    from moto.core import DEFAULT_ACCOUNT_ID
-    from moto.s3.models import s3_backends
-
-    return dict(s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets)
-
-
-@functools.cache
-def _loader() -> Any:
-    """Return what reads the SDK's service models; reading them is most of what a client costs."""
-    from botocore.session import Session
-
-    return Session().get_component("data_loader")
-
-
-def session() -> Any:
-    """Return a botocore session of one's own, with models that have been read before."""
-    from botocore.session import Session
-
-    made = Session()
-    made.register_component("data_loader", _loader())
-    return made
-
-
 class KubernetesKit(Kit):
-    """A cluster of three zones for every row, on a clock moved by hand."""
+    """A simulated cluster of three zones for every row, on a clock moved by hand; in mode L namespaces of a real cluster."""
 
     name = "kubernetes"
-    modes = frozenset({Mode.EMULATOR})
+    modes = frozenset({Mode.EMULATOR, Mode.LIVE})
     many = 6
     patience = timedelta(minutes=5)
     reads_environment = frozenset({TOKEN_VARIABLE})
@@ -148,24 +82,16 @@ class KubernetesKit(Kit):
 
     def __init__(self, scope: RunScope) -> None:
         super().__init__(scope)
-        self.clock = self.manual = ManualClock()
-        self.cluster = servers().start(clock=self.manual)
-        for namespace in (NAMESPACE, ELSEWHERE):
-            self.cluster.make_namespace(namespace)
-        self.cluster.set_quota(NAMESPACE, {"pods": "1000"})
-        keys = {key: _base64(value) for key, value in STORE_KEYS.items()}
-        self._plant("v1", "Secret", "store", data=keys)
-        simulated = {"metadata": {"name": "simulated"}, "spec": {"controllerName": "example.com/simulated"}}
-        self.cluster.plant({"apiVersion": GATEWAY_API, "kind": "GatewayClass", **simulated})
-        listeners = [{"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "tls"}]}}]
-        self._plant(GATEWAY_API, "Gateway", GATEWAY, spec={"gatewayClassName": "simulated", "listeners": listeners})
-        self._carrier = Carrier(self.manual, codes=CODES)
-        self._s3_carrier = BotocoreCarrier(self.manual, codes=S3_CODES)
+        self.stage: Stage = Real(scope) if scope.mode is Mode.LIVE else Simulated()
+        self.clock = self.stage.clock
+        self._carrier = Carrier(self.clock, codes=CODES)
+        self._s3_carrier = BotocoreCarrier(self.clock, codes=S3_CODES)
         self._s3_carrier.plan = self._carrier.plan
         self._session = session()
         self._s3_carrier.attach(self._session)
-        self._connection = self._connect()
-        self._oracle = ClusterOracle(self.cluster, self._session, scope, stored)
+        self._connection = self.stage.connect()
+        self._carrier.attach(self._connection.rest.pool_manager)
+        self._oracle = ClusterOracle(self.stage, self._session, scope, stored)
 
     def provider(self) -> Provider:
         provider = super().provider()
@@ -181,15 +107,15 @@ class KubernetesKit(Kit):
         )
 
     def config(self) -> DriverConfig:
+        known = self.stage.settings()
+        anywhere = {
+            "selector": "anyscale-core/market-type in (SPOT)",
+            "patch": [{"op": "remove", "path": "/spec/nodeSelector/node.anyscale.com~1capacity-type"}],
+        }
         settings = {
-            "namespace": NAMESPACE, "image": "registry.invalid/ray:1", "zones": list(ZONES), "page_size": PAGE,
+            **known, "page_size": PAGE, "store": {"endpoint": store_url(), "secret": "store"},
             "instance_types": {"1CPU-1GB": {"resources": {"CPU": 1, "memory": "1Gi"}, "markets": ["ON_DEMAND", "SPOT"]}},
-            "store": {"endpoint": store_url(), "secret": "store"}, "route": "httproute",
-            "gateway": {"name": GATEWAY, "namespace": NAMESPACE}, "hostname": "{name}.ray.invalid",
-            "patches": [{
-                "selector": "anyscale-core/market-type in (SPOT)",
-                "patch": [{"op": "remove", "path": "/spec/nodeSelector/node.anyscale.com~1capacity-type"}],
-            }],
+            "patches": [*known.get("patches", ()), anywhere],
         }  # fmt: skip
         return attrs.evolve(super().config(), settings=settings)
 
@@ -206,7 +132,7 @@ class KubernetesKit(Kit):
         endpoint = EndpointSpec(name="sample", owner=owner, network="", target_address="10.0.0.9", target_port=8443)
         return Samples(
             instance=instance, identity=IdentitySpec(name="sample", owner=owner), bucket=BucketSpec(name="sample"),
-            network=NetworkSpec(name="sample"), endpoint=endpoint, account=NAMESPACE,
+            network=NetworkSpec(name="sample"), endpoint=endpoint, account=self.stage.namespace,
         )  # fmt: skip
 
     def oracle(self) -> ClusterOracle:
@@ -222,7 +148,7 @@ class KubernetesKit(Kit):
                 code=reason,
                 category=meaning.error,
                 reason=meaning.reason,
-                translate=partial(_told, refusal, self.manual),
+                translate=partial(_told, refusal, self.clock),
             )
 
     def permission_of(self, action: str) -> str:
@@ -237,58 +163,49 @@ class KubernetesKit(Kit):
         return str(ctx.subject("cluster").make().name)
 
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
-        cluster = self.cluster
-        return {
-            Hand.LIMIT: lambda count: cluster.set_quota(NAMESPACE, {"pods": str(count)}),
-            Hand.KILL: lambda name: cluster.kill(NAMESPACE, self._pod(name)),
-            Hand.STOP: lambda name: cluster.stop(NAMESPACE, self._pod(name)),
-            Hand.ANNOUNCE: lambda name: cluster.announce(NAMESPACE, self._pod(name)),
-            Hand.ADD_DUPLICATE: lambda name: cluster.double(NAMESPACE, self._pod(name)),
+        stage = self.stage
+
+        def to_the_pod(act: Callable[[str], None]) -> Callable[[str], None]:
+            return lambda name: act(pod_of(stage, name))
+
+        of_the_simulator = {} if stage.overbook is None else {Hand.OVERBOOK: stage.overbook}
+        return of_the_simulator | {
+            Hand.LIMIT: stage.limit,
+            Hand.KILL: self._kill,
+            Hand.STOP: to_the_pod(stage.stop),
+            Hand.ANNOUNCE: to_the_pod(stage.announce),
+            Hand.ADD_DUPLICATE: to_the_pod(stage.double),
             Hand.OFFER: self._offer,
             Hand.SHARE: self._share,
             Hand.SPOIL: self._spoil,
             Hand.FOREIGN_PROOF: self._foreign_proof,
+            Hand.USE_URL: use_url,
         }
+
+    def pass_time(self, duration: timedelta) -> None:
+        super().pass_time(duration)
+        if self.scope.row == "S-URL-01":
+            time.sleep(duration.total_seconds())  # the store has the machine's clock, and so have signatures
 
     def close(self) -> None:
         self._connection.close()
-        self.cluster.close()
+        self.stage.close()
 
-    def _connect(self) -> Connection:
-        from kubernetes.client import Configuration
-
-        configuration = Configuration(host=self.cluster.url)
-        configuration.ssl_ca_cert = str(self.cluster.ca_file)
-        configuration.api_key = {"authorization": f"Bearer {self.cluster.admin_token}"}
-        connection = Connection(configuration)
-        self._carrier.attach(connection.rest.pool_manager)
-        return connection
-
-    def _pod(self, name: str) -> str:
-        for plural, obj in self.cluster.inventory(NAMESPACE):
-            if plural == "pods" and tags_of(obj).get("Name") == name:
-                return str(obj["metadata"]["name"])
-        raise KeyError(f"there is no Pod of an instance {name}")
-
-    def _plant(self, version: str, kind: str, name: str, **parts: Any) -> None:
-        words = ("labels", "annotations", "ownerReferences")
-        metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE}
-        metadata |= {word: parts.pop(word) for word in words if word in parts}
-        self.cluster.plant({"apiVersion": version, "kind": kind, "metadata": metadata, **parts})
+    def _kill(self, name: str) -> None:
+        with suppress(KeyError):  # whose end was announced may be gone by now
+            self.stage.kill(pod_of(self.stage, name))
 
     def _offer(self, kind: str) -> str:
         """Let the customer have something that can be adopted; return its name there."""
         name = f"theirs-{kind.removeprefix('no ')}"
         if kind == "network":
-            self._plant(
-                "networking.k8s.io/v1", "NetworkPolicy", name, spec={"podSelector": {}, "policyTypes": ["Ingress"]}
-            )
+            self.stage.plant(kinds.NETWORK_POLICY, name, spec={"podSelector": {}, "policyTypes": ["Ingress"]})
         if kind == "identity":
-            self._plant("v1", "ServiceAccount", name)
+            self.stage.plant(kinds.SERVICE_ACCOUNT, name)
         place = f"{PLACE_IN_STORE}-{self.scope.prefix}"
         if kind == "bucket":
             self._oracle.uses_store = True
-            _plain_s3().create_bucket(Bucket=place)
+            plain_s3().create_bucket(Bucket=place)
         return f"s3://{place}" if kind == "bucket" else f"s3://{place}-not" if kind == "no bucket" else name
 
     def _share(self, bucket: str, prefix: str) -> None:
@@ -298,43 +215,26 @@ class KubernetesKit(Kit):
         name = f"grant-of-somebody-else-{prefix.strip('/')}"
         record = next(
             obj
-            for plural, obj in self.cluster.inventory(NAMESPACE)
+            for plural, obj in self.stage.inventory()
             if plural == "configmaps" and tags_of(obj).get("Name") == bucket
         )
-        self._plant(
-            "v1", "ConfigMap", name, labels={SLOT_LABEL: "grant"}, annotations={TAGS: tags}, data=data,
+        self.stage.plant(
+            kinds.CONFIG_MAP, name, labels={SLOT_LABEL: "grant"}, annotations={TAGS: tags}, data=data,
             ownerReferences=child_metadata(record)["ownerReferences"],
         )  # fmt: skip
 
     def _spoil(self, network: str) -> None:
         """Take a network's policy away: everybody in the cluster comes in."""
         kind = kinds.NETWORK_POLICY
-        for plural, obj in self.cluster.inventory(NAMESPACE):
-            if plural.startswith(kind.plural) and tags_of(obj).get("Name") == network:
-                world = self.cluster.world
-                with world.lock:
-                    entry = world.get(kind.plural, NAMESPACE, obj["metadata"]["name"], kind.group)
-                    if entry is not None:
-                        world.store.remove(entry)
+        for plural, obj in self.stage.inventory():
+            if plural == kind.plural and tags_of(obj).get("Name") == network:
+                self.stage.remove(kind, obj["metadata"]["name"])
 
     def _foreign_proof(self, audience: str, subject: str) -> Proof:
         """Return a genuine token of another namespace's account."""
         del subject
-        document = self.cluster.token(ELSEWHERE, "default", audiences=(audience,))
-        return Proof(provider="kubernetes", document=Secret(document))
+        return Proof(provider="kubernetes", document=Secret(self.stage.foreign_token(audience)))
 
 
-@functools.cache
-def _plain_s3() -> Any:
-    return session().create_client(
-        "s3", endpoint_url=store_url(), region_name="us-east-1", aws_access_key_id=STORE_KEYS["access_key_id"],
-        aws_secret_access_key=STORE_KEYS["secret_access_key"],
-    )  # fmt: skip
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _told(refusal: Refusal, clock: ManualClock) -> CloudError:
+def _told(refusal: Refusal, clock: Clock) -> CloudError:
     return translate(refusal, clock=clock)

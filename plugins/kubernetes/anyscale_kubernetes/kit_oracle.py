@@ -6,10 +6,10 @@ from typing import Any
 
 from anyscale_conformance.kit import Item, RunScope
 
+from anyscale_kubernetes.kit_stages import GATEWAY, Stage
 from anyscale_kubernetes.names import instance_name, short_name
 from anyscale_kubernetes.tags import SLOT_LABEL, tags_of
 
-NAMESPACE, GATEWAY = "ray", "public"
 PLACE_IN_STORE = "conformance-theirs"
 """How the name of a bucket begins that a row's customer has."""
 
@@ -23,17 +23,17 @@ IGNORED = frozenset({"spent"})
 
 
 class ClusterOracle:
-    """Looks into the simulated cluster, and into the store, by themselves."""
+    """Looks into the cluster, and into the store, by themselves."""
 
-    def __init__(self, cluster: Any, session: Any, scope: RunScope, stored: Callable[[], Any]) -> None:
-        self._cluster, self._scope, self._stored = cluster, scope, stored
+    def __init__(self, stage: Stage, session: Any, scope: RunScope, stored: Callable[[], Any]) -> None:
+        self._stage, self._scope, self._stored = stage, scope, stored
         self.uses_store = False
         """Whether anything was asked of the store in this row: it is not looked into before."""
         session.register("before-send.s3", self._note)
 
     def inventory(self) -> Iterator[Item]:
         """Yield every object of the row's namespace that somebody made, and every bucket of the row."""
-        objects = list(self._cluster.inventory(NAMESPACE))
+        objects = self._stage.inventory()
         spent = {name for _, obj in objects for name in json.loads(_annotation(obj, "anyscale-core/names") or "[]")}
         slices = {obj["metadata"]["name"]: obj for plural, obj in objects if plural.startswith("endpointslices")}
         routes = {obj["metadata"]["name"]: obj for plural, obj in objects if plural.startswith("httproutes")}
@@ -70,7 +70,7 @@ class ClusterOracle:
                 tags=tags,
             )
         elif plural == "configmaps" and slot == "endpoint":
-            state = "deleting" if going else "ready" if _took(routes.get(meta["name"])) else "pending"
+            state = "deleting" if going else "ready" if self._is_ready(routes.get(meta["name"])) else "pending"
             endpoint = slices.get(meta["name"])
             target = f"{endpoint['endpoints'][0]['addresses'][0]}:{endpoint['ports'][0]['port']}" if endpoint else ""
             yield Item(
@@ -84,6 +84,9 @@ class ClusterOracle:
             yield Item(kind=SLOTS[slot], id=meta["uid"], name=name, tags=tags, state=state, detail=detail)
         elif plural != "endpoints":
             yield Item(kind=plural, id=meta["uid"], name=name, tags=tags, state=state)
+
+    def _is_ready(self, route: Any) -> bool:
+        return self._stage.route == "service" or _took(route)
 
     def _buckets(self, objects: Iterable[Any]) -> Iterator[Item]:
         tags = {

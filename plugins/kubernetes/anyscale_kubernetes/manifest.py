@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 
+from anyscale_core.errors import Fault, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.manifest import ManifestConfig
 from anyscale_core.models.order import OPERATOR_AUDIENCE
 from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
-from anyscale_kubernetes.permissions import NEEDS, needs_of
-from anyscale_kubernetes.pods import TOKEN_FOLDER
+from anyscale_kubernetes.permissions import NEEDS, WHOLE_CLUSTER, needs_of, resource_of
+from anyscale_kubernetes.pods import TOKEN_FOLDER, bound_accounts
 from anyscale_kubernetes.tags import KIND_LABEL
 
 NAME = "anyscale-operator"
@@ -26,6 +27,8 @@ USER = 65532
 LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "anyscale-core"}
 POLICY = Kind(kind="PodDisruptionBudget", plural="poddisruptionbudgets", group_version="policy/v1")
 RBAC = "rbac.authorization.k8s.io/v1"
+MORE_THAN_ALL = 1_000_000
+"""More heads than any cluster has."""
 
 Object = dict[str, Any]
 
@@ -33,13 +36,14 @@ Object = dict[str, Any]
 def manifest(config: ManifestConfig) -> list[Object]:
     """Return the objects of an operator's installation, in the order in which they are to be applied.
 
-    Raises SpecError for settings of the provider that have faults.
+    Raises SpecError for settings of the provider that have faults, and for an identity that is bound to no account there.
     """
     raw = {**config.settings.get("kubernetes", {}), "namespace": config.namespace}
     settings = wire.structure(raw, Settings, subject="settings of provider kubernetes")
     known = {**config.settings, "kubernetes": raw}
     return [
         _account(config),
+        *_workload_accounts(config),
         *_rights(config, settings),
         _files(config, known),
         *_secrets(config),
@@ -49,12 +53,22 @@ def manifest(config: ManifestConfig) -> list[Object]:
     ]
 
 
-def rules_of(settings: Settings, *, is_namespaced: bool) -> list[Object]:
-    """Return the least RBAC rules for everything that the drivers do with these settings, in a namespace or in the cluster."""
+def rules_of(settings: Settings) -> dict[str, list[Object]]:
+    """Return the least RBAC rules for everything that the drivers do with these settings, by where they are needed.
+
+    That is a namespace, or ``WHOLE_CLUSTER``.
+    """
+    places = {
+        resource_of(kind, settings) for feature in _features(settings) for _, kind, _ in needs_of(feature, settings)
+    }
+    return {place: _rules_in(place, settings) for place in sorted(places)}
+
+
+def _rules_in(place: str, settings: Settings) -> list[Object]:
     verbs: dict[tuple[str, str, str], set[str]] = {}
     for feature in _features(settings):
         for told, kind, _ in needs_of(feature, settings):
-            if kind.is_namespaced is is_namespaced:
+            if resource_of(kind, settings) == place:
                 verbs.setdefault((kind.group, kind.plural, _only(told, kind, settings)), set()).update(told.split(","))
     return [
         {
@@ -75,38 +89,48 @@ def _only(verbs: str, kind: Kind, settings: Settings) -> str:
 
 
 def _account(config: ManifestConfig) -> Object:
-    return {**kinds.SERVICE_ACCOUNT.head(), "metadata": _metadata(config)}
+    metadata = _metadata(config)
+    if config.binding.account:
+        metadata["annotations"] = dict(config.binding.account)
+    return {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata}
+
+
+def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
+    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server."""
+    faults = []
+    for identity in config.node_identities:
+        names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
+        for name in names:
+            metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}
+            yield {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata, "automountServiceAccountToken": False}
+        if not names:
+            where = f"no ServiceAccount of workloads in the namespace {config.namespace} may become it"
+            hint = f"give --namespace, or subjects: [system:serviceaccount:{config.namespace}:NAME] to the cloud"
+            faults.append(Fault(path=f"identity {identity.name}", message=f"{where}; {hint}"))
+    if faults:
+        raise SpecError(faults, subject=f"cloud {config.cloud!r}")
 
 
 def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": config.namespace}
-    role = {"apiGroup": RBAC.partition("/")[0], "kind": "Role", "name": NAME}
-    yield {
-        "apiVersion": RBAC,
-        "kind": "Role",
-        "metadata": _metadata(config),
-        "rules": rules_of(settings, is_namespaced=True),
-    }
-    yield {
-        "apiVersion": RBAC, "kind": "RoleBinding", "metadata": _metadata(config), "roleRef": role, "subjects": [subject],
-    }  # fmt: skip
+    rules = rules_of(settings)
     # What is in no namespace: tokens are reviewed, and IngressClasses looked at, for the cluster as a whole.
+    whole = rules.pop(WHOLE_CLUSTER)
+    own = rules.pop(config.namespace)
     name = f"{NAME}-{config.namespace}"
-    cluster = {"name": name, "labels": LABELS}
+    yield from _bound("Role", _metadata(config), own, config)
+    yield from _bound("ClusterRole", {"name": name, "labels": LABELS}, whole, config)
+    for namespace, others in rules.items():  # the Gateway may be in a namespace of its own
+        yield from _bound("Role", {"name": name, "namespace": namespace, "labels": LABELS}, others, config)
+
+
+def _bound(kind: str, metadata: Object, rules: list[Object], config: ManifestConfig) -> Iterator[Object]:
+    """Yield a role, and what binds it to the operator's account."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": config.namespace}
+    role = {"apiGroup": RBAC.partition("/")[0], "kind": kind, "name": metadata["name"]}
+    yield {"apiVersion": RBAC, "kind": kind, "metadata": metadata, "rules": rules}
     yield {
-        "apiVersion": RBAC,
-        "kind": "ClusterRole",
-        "metadata": cluster,
-        "rules": rules_of(settings, is_namespaced=False),
-    }
-    whole = {**role, "kind": "ClusterRole", "name": name}
-    yield {
-        "apiVersion": RBAC,
-        "kind": "ClusterRoleBinding",
-        "metadata": cluster,
-        "roleRef": whole,
-        "subjects": [subject],
-    }
+        "apiVersion": RBAC, "kind": f"{kind}Binding", "metadata": metadata, "roleRef": role, "subjects": [subject],
+    }  # fmt: skip
 
 
 def _files(config: ManifestConfig, settings: Mapping[str, Any]) -> Object:
@@ -136,7 +160,7 @@ def _deployment(config: ManifestConfig) -> Object:
         "spec": {
             "replicas": config.replicas,
             "selector": {"matchLabels": LABELS},
-            "template": {"metadata": {"labels": LABELS}, "spec": pod},
+            "template": {"metadata": {"labels": {**config.binding.workload, **LABELS}}, "spec": pod},
         },
     }
 
@@ -182,9 +206,13 @@ def _volumes(config: ManifestConfig) -> Iterable[Object]:
 
 
 def _budget(config: ManifestConfig) -> Object:
-    """Return what keeps drains of nodes off the heads: nothing of a cluster survives its head unharmed."""
+    """Return what keeps drains of nodes off the heads: nothing of a cluster survives its head unharmed.
+
+    Heads are Pods without a controller, of which a budget can only say how many are to be there, as a plain number.
+    Source: kubernetes.io/docs/tasks/run-application/configure-pdb, "Arbitrary workloads and arbitrary selectors".
+    """
     spec = {
-        "maxUnavailable": 0, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "minAvailable": MORE_THAN_ALL, "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": {KIND_LABEL: "head"}},
     }  # fmt: skip
     return {**POLICY.head(), "metadata": _metadata(config, "heads"), "spec": spec}

@@ -242,9 +242,8 @@ class KubernetesNetworking(NetworkingDriver):
         state = state_of(route, self._settings)
         if record["metadata"].get("deletionTimestamp"):
             state = EndpointState.DELETING
-        name = name_of(record)
-        url = url_of(way_of(record), name, route, self._settings) if state is EndpointState.READY else ""
-        return Endpoint(name=name, owner=owner_of(tags_of(record)), state=state, url=url)
+        url = url_of(way_of(record), route, self._settings) if state is EndpointState.READY else ""
+        return Endpoint(name=name_of(record), owner=owner_of(tags_of(record)), state=state, url=url)
 
 
 def _manager(kind: Kind, body: Mapping[str, Any]) -> str:

@@ -5,11 +5,11 @@ Neither may change who the Pod is, whom it runs as or whose it is.
 """
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from anyscale_core.errors import Fault, InvalidRequest
+from anyscale_core.models.selector import Selector
 from anyscale_kubernetes.config import Patch
 from anyscale_kubernetes.names import PREFIX
 
@@ -26,10 +26,6 @@ CLOSED = (
     "spec.nodeName", "spec.restartPolicy",
 )  # fmt: skip
 """What nobody but the driver sets: a workload that chose its account would take the rights of another."""
-TERM = re.compile(
-    r"\s*(?:(?P<key>[\w./-]+)\s+(?P<word>in|notin)\s*\((?P<values>[^)]*)\)"
-    r"|(?P<eq>[\w./-]+)\s*(?P<op>==|=|!=)\s*(?P<value>[\w.-]*)|(?P<not>!)?\s*(?P<exists>[\w./-]+))\s*(?:,|$)"
-)
 
 
 def patched(pod: Mapping[str, Any], patches: Sequence[Patch]) -> dict[str, Any]:
@@ -88,8 +84,11 @@ def merge(value: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fits(selector: str, values: Mapping[str, str]) -> bool:
-    """Tell whether a set-based selector (``a in (x, y), b != z, c, !d``) fits. Raises InvalidRequest for what is none."""
-    return all(_term_fits(term, values) for term in _terms(selector))
+    """Tell whether annotations fit a set-based selector, as Kubernetes reads one. Raises InvalidRequest."""
+    try:
+        return Selector.parse(selector).fits(values)
+    except ValueError as error:
+        raise InvalidRequest(str(error), reason="FIELD", hint="mend the selector of the patch") from None
 
 
 def closed_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Fault]:
@@ -155,24 +154,3 @@ def _make_parents(body: Any, path: str) -> None:
             body = body.setdefault(word, [] if following == "-" or following.isdigit() else {})
         else:
             return
-
-
-def _terms(selector: str) -> Iterator[re.Match[str]]:
-    place = 0
-    while selector[place:].strip():
-        found = TERM.match(selector, place)
-        if found is None or found.end() == place:
-            raise InvalidRequest(
-                f"{selector!r} is not a selector", reason="FIELD", hint="write a in (x, y), b notin (z), c=d, e or !f"
-            )
-        yield found
-        place = found.end()
-
-
-def _term_fits(term: re.Match[str], values: Mapping[str, str]) -> bool:
-    if term["key"]:
-        wanted = {value.strip() for value in term["values"].split(",")}
-        return (values.get(term["key"]) in wanted) is (term["word"] == "in")
-    if term["eq"]:
-        return (values.get(term["eq"]) == term["value"]) is (term["op"] != "!=")
-    return (term["exists"] in values) is (term["not"] is None)

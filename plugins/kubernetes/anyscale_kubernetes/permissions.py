@@ -7,6 +7,8 @@ from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
 
+WHOLE_CLUSTER = ""
+"""Where a right is needed for what is in no namespace."""
 APPLY = "create,patch"
 """Server-side apply of what is not there yet takes both."""
 
@@ -177,7 +179,8 @@ def permissions_for(features: Iterable[str], settings: Settings) -> tuple[Permis
     return tuple(
         Permission(
             action=f"{verbs} {kind.plural}{f'.{kind.group}' if kind.group else ''}",
-            resource=resource_of(kind, settings), feature=feature, reason=reason,
+            resource=f"namespace {place}" if (place := resource_of(kind, settings)) else "cluster",
+            feature=feature, reason=reason,
         )
         for feature in dict.fromkeys(features)
         for verbs, kind, reason in needs_of(feature, settings)
@@ -185,9 +188,9 @@ def permissions_for(features: Iterable[str], settings: Settings) -> tuple[Permis
 
 
 def resource_of(kind: Kind, settings: Settings) -> str:
-    """Return where a right is needed: in one namespace, or in the cluster for what is in none."""
+    """Return where a right is needed: in which namespace, or in ``WHOLE_CLUSTER``."""
     if not kind.is_namespaced:
-        return "cluster"
+        return WHOLE_CLUSTER
     if kind is kinds.GATEWAY and settings.gateway is not None and settings.gateway.namespace:
-        return f"namespace {settings.gateway.namespace}"
-    return f"namespace {settings.namespace}"
+        return settings.gateway.namespace
+    return settings.namespace

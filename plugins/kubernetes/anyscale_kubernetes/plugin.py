@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
 )
 
 SETTINGS = {
+    "client_cidrs": "Ranges that clients come from, with route: loadbalancer (default: from anywhere).",
     "command": "Words that a Pod runs instead of the node agent; {bootstrap}, {home}, {name}, {address} and {volume} are "
     "filled in.",
     "connections": "How many connections to the API server there are at most (default 16).",
@@ -70,6 +71,7 @@ SETTINGS = {
     "pod_labels": "Labels of all Pods, such as azure.workload.identity/use.",
     "python": "The interpreter in the image that runs the node agent (default python3).",
     "route": "How clients reach heads: service, loadbalancer, httproute or ingress (default service: within the cluster).",
+    "run_as_user": "The user that Pods run as, by its number, where the image's own may be root (default: the image's own).",
     "service_account_annotations": "Annotations of ServiceAccounts that bind them to the cloud's own identities; {identity} "
     "is filled in.",
     "service_accounts": "ServiceAccounts to run as, by the name of the identity; '*' is for all others.",

@@ -1,14 +1,16 @@
 """A Ray node is a Pod: how one is written, and how it is read back. Pure; ``parse(render(spec)).name == spec.name``."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 
 from anyscale_core.drivers.startup import ROOT
-from anyscale_core.errors import InvalidRequest
+from anyscale_core.errors import CapacityUnavailable, InvalidRequest, Scope, Vendor
 from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.identity import Identity
 from anyscale_core.models.ids import InstanceId, NodeId, Token
 from anyscale_core.models.instance import Instance, InstanceSpec, InstanceState, Notice, NoticeKind
 from anyscale_core.models.node import PROOF_AUDIENCE
@@ -39,6 +41,9 @@ VOLUME = "/var/lib/anyscale-core-volume"
 TOKEN_LIFETIME_S = 3600
 ANY_IDENTITY = "*"
 """The key of ``service_accounts`` that stands for every identity that has no entry of its own."""
+
+SUBJECT = re.compile(r"(?:^|#)system:serviceaccount:(?P<namespace>[^:]+):(?P<name>[^:]+)$")
+"""A ServiceAccount as an issuer of tokens calls it; what is before a '#' says which issuer."""
 
 DISRUPTIONS: Mapping[str, NoticeKind] = {
     # kubernetes.io/docs/concepts/workloads/pods/disruptions, "Pod disruption conditions"
@@ -72,6 +77,7 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
         "metadata": {
             "name": object_name(spec.owner, spec.name),
             "labels": {
+                **(spec.bound_identity.binding.workload if spec.bound_identity else {}),
                 **settings.pod_labels,
                 **mark.labels,
                 KIND_LABEL: spec.kind.value,
@@ -86,6 +92,7 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
             # What the workload is, its projected token proves; the API server is none of its business.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "securityContext": _security(settings),
             "terminationGracePeriodSeconds": settings.grace_seconds,
             "containers": [_container(spec, type, settings)],
             "volumes": _volumes(spec, order),
@@ -98,23 +105,32 @@ def render(spec: InstanceSpec, type: InstanceType, order: Order, settings: Setti
 
 
 def account_of(spec: InstanceSpec, settings: Settings) -> str:
-    """Return the ServiceAccount that a workload runs as: the settings', else the one that the identity driver made.
+    """Return the ServiceAccount that a workload runs as: the settings', else the one that another cloud's identity is bound to,
+    else the one that the identity driver made.
 
-    Raises InvalidRequest for the operator's own: its rights are not the workload's.
+    Raises InvalidRequest for the operator's own, whose rights are not the workload's, and for an identity that is bound to none.
     """
+    known, bound = settings.service_accounts, spec.bound_identity
     if spec.identity is None:
         account = "default"
+    elif spec.identity in known or ANY_IDENTITY in known:
+        account = known.get(spec.identity) or known[ANY_IDENTITY]
+    elif bound is not None:
+        account = _bound_account(spec, bound, settings.namespace)
     else:
-        known = settings.service_accounts
-        account = (
-            known.get(spec.identity) or known.get(ANY_IDENTITY) or short_name(spec.owner, spec.identity, "identity")
-        )
+        account = short_name(spec.owner, spec.identity, "identity")
     if account == settings.operator_service_account:
         raise InvalidRequest(
             f"{spec.name} would run as the operator's own account {account}", reason="FIELD", resource=spec.name,
             hint="give workloads a ServiceAccount of their own in the setting service_accounts",
         )  # fmt: skip
     return account
+
+
+def bound_accounts(subjects: Iterable[str], namespace: str) -> tuple[str, ...]:
+    """Return the ServiceAccounts of a namespace among an identity's subjects, which other clouds may write a word before."""
+    found = (SUBJECT.search(subject) for subject in subjects)
+    return tuple(match["name"] for match in found if match is not None and match["namespace"] == namespace)
 
 
 def claim_name(spec: InstanceSpec) -> str:
@@ -145,6 +161,7 @@ def parse(pod: Body, *, now: datetime, patience: timedelta, is_spent: bool = Fal
         created_at=instant(metadata.get("creationTimestamp")),
         notice=notice,
         reason=reason,
+        failure=_stockout(pod, reason) if state is InstanceState.STOPPED and _is_unplaced(pod) else None,
         tags=tags,
     )
 
@@ -171,6 +188,16 @@ def instant(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def _bound_account(spec: InstanceSpec, bound: Identity, namespace: str) -> str:
+    accounts = bound_accounts(bound.subjects, namespace)
+    if not accounts:
+        raise InvalidRequest(
+            f"no ServiceAccount of the namespace {namespace} may become the identity {bound.name}", reason="FIELD",
+            resource=spec.name, hint=f"give the cloud node_identity.subjects: [system:serviceaccount:{namespace}:NAME]",
+        )  # fmt: skip
+    return accounts[0]
+
+
 def _state(
     pod: Body, *, now: datetime, patience: timedelta, is_spent: bool
 ) -> tuple[InstanceState, str, Notice | None]:
@@ -183,13 +210,29 @@ def _state(
     notice = None if taken is None else _notice(pod, taken)
     if phase in ("Running", "Unknown"):  # Unknown: its node is silent, which is no proof that it does not run
         return InstanceState.RUNNING, "", notice
-    scheduled = _condition(pod, "PodScheduled") or {}
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+    if _is_unplaced(pod):
+        scheduled = _condition(pod, "PodScheduled") or {}
         reason = f"Unschedulable: {scheduled.get('message', '')}"
         since = instant(scheduled.get("lastTransitionTime")) or instant(pod["metadata"].get("creationTimestamp"))
         waited = since is not None and now - since >= patience
         return (InstanceState.STOPPED if waited else InstanceState.PENDING), reason, notice
     return InstanceState.PENDING, _why_waiting(pod), notice
+
+
+def _is_unplaced(pod: Body) -> bool:
+    """Tell whether the scheduler finds no node for a Pod."""
+    status = pod.get("status") or {}
+    condition = _condition(pod, "PodScheduled") or {}
+    is_refused = condition.get("status") == "False" and condition.get("reason") == "Unschedulable"
+    return is_refused and status.get("phase", "Pending") == "Pending"
+
+
+def _stockout(pod: Body, reason: str) -> CapacityUnavailable:
+    return CapacityUnavailable(
+        reason, reason="ZONE", scope=Scope.ZONE, resource=pod["metadata"]["name"],
+        vendor=Vendor(provider="kubernetes", service="scheduler", code="Unschedulable"),
+        hint="add nodes that the instance type fits on, or name another type",
+    )  # fmt: skip
 
 
 def _notice(pod: Body, taken: Mapping[str, Any]) -> Notice:
@@ -264,9 +307,20 @@ def _container(spec: InstanceSpec, type: InstanceType, settings: Settings) -> di
             {"name": TOKEN_VARIABLE, "value": TOKEN_FILE},
         ],
         "resources": {"requests": resources, "limits": resources},
-        "securityContext": {"allowPrivilegeEscalation": False},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
+
+
+def _security(settings: Settings) -> dict[str, Any]:
+    """Return what the Pod Security Standard "restricted" asks of a Pod; of the user only where the settings name one.
+
+    Source: kubernetes.io/docs/concepts/security/pod-security-standards.
+    """
+    user = settings.run_as_user
+    # A volume's disk is root's own until the kubelet gives it to a group.
+    named = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
+    return {"seccompProfile": {"type": "RuntimeDefault"}, **named}
 
 
 def _volumes(spec: InstanceSpec, order: Order) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from anyscale_kubernetes.kinds import (
     Kind,
 )
 from anyscale_kubernetes.names import PREFIX, short_name
+from anyscale_kubernetes.records import name_of
 from anyscale_kubernetes.tags import KIND_LABEL, NETWORK_LABEL, Body
 
 PORT = 443
@@ -31,8 +32,9 @@ LISTED: Mapping[str, Kind | None] = {
 
 @attrs.frozen(kw_only=True)
 class Way:
-    """A way in as its record says: its object's name, its network, and where it leads."""
+    """A way in as its record says: its name, its object's name, its network, and where it leads."""
 
+    called: str
     name: str
     network: str
     address: str
@@ -48,8 +50,9 @@ def way_of(record: Body) -> Way:
     """Return the way in that a record tells of."""
     data = record["data"]
     return Way(
-        name=record["metadata"]["name"], network=data["network"], address=data["address"], port=int(data["port"])
-    )
+        called=name_of(record), name=record["metadata"]["name"], network=data["network"], address=data["address"],
+        port=int(data["port"]),
+    )  # fmt: skip
 
 
 def record_data(spec: EndpointSpec) -> dict[str, str]:
@@ -84,7 +87,8 @@ def children(record: Body, settings: Settings) -> Iterator[tuple[Kind, dict[str,
     type = "LoadBalancer" if settings.route == "loadbalancer" else "ClusterIP"
     port = {"name": PORT_NAME, "port": PORT, "targetPort": way.port, "protocol": "TCP", "appProtocol": "https"}
     annotated = {**metadata, "annotations": {**metadata["annotations"], **settings.service_annotations}}
-    yield SERVICE, {"metadata": annotated, "spec": {"type": type, "ports": [port]}}
+    ranges = {"loadBalancerSourceRanges": list(settings.client_cidrs)} if settings.client_cidrs else {}
+    yield SERVICE, {"metadata": annotated, "spec": {"type": type, "ports": [port], **ranges}}
     yield ENDPOINT_SLICE, _slice(way, metadata)
     if way.network:
         yield NETWORK_POLICY, {"metadata": metadata, "spec": _entrance(way, settings)}
@@ -122,10 +126,10 @@ def state_of(route: Body | None, settings: Settings) -> EndpointState:
     return EndpointState.READY if ready else EndpointState.PENDING
 
 
-def url_of(way: Way, name: str, route: Body | None, settings: Settings) -> str:
+def url_of(way: Way, route: Body | None, settings: Settings) -> str:
     """Return where clients find a way in that is ready."""
     if settings.hostname:
-        return f"https://{settings.hostname.replace('{name}', name)}"
+        return f"https://{_host(way, settings)}"
     if settings.route == "loadbalancer" and route is not None:
         place = route["status"]["loadBalancer"]["ingress"][0]
         return f"https://{place.get('hostname') or place.get('ip')}:{PORT}"
@@ -151,14 +155,19 @@ def _slice(way: Way, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entrance(way: Way, settings: Settings) -> dict[str, Any]:
-    """Return who may come to the heads of the network: Pods of the gateway's namespaces, else of this one."""
+    """Return who may come to the heads of the network: Pods of the gateway's namespaces, else of this one.
+
+    What comes through a load balancer has the address of a client or of a node, which no policy can know beforehand.
+    """
+    ports = [{"port": way.port, "protocol": "TCP"}]
     spaces = settings.gateway_namespaces or ((settings.gateway.namespace,) if settings.gateway else ())
     among = [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [space for space in spaces if space]}]
     comers = {"namespaceSelector": {"matchExpressions": among}} if any(spaces) else {"podSelector": {}}
+    origin = {} if settings.route == "loadbalancer" else {"from": [comers]}
     return {
         "podSelector": {"matchLabels": {NETWORK_LABEL: way.network, KIND_LABEL: "head"}},
         "policyTypes": ["Ingress"],
-        "ingress": [{"from": [comers], "ports": [{"port": way.port, "protocol": "TCP"}]}],
+        "ingress": [{**origin, "ports": ports}],
     }
 
 
@@ -186,4 +195,5 @@ def _ingress(way: Way, settings: Settings) -> dict[str, Any]:
 
 
 def _host(way: Way, settings: Settings) -> str:
-    return settings.hostname.replace("{name}", way.name)
+    """Return the name that clients reach a way in by: what its URL says is what its route serves."""
+    return settings.hostname.replace("{name}", way.called)

@@ -1,5 +1,7 @@
 """What tests of this plugin, and of those who embed it, build from: a namespace of one's own in some cluster."""
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from anyscale_core.models.ids import CloudName, ClusterId, NodeId, PlaneId
 from anyscale_core.models.instance import Bootstrap, InstanceSpec, NodeKind
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
+from anyscale_core.testing.clock import ManualClock
 from anyscale_kubernetes.client import Api
 from anyscale_kubernetes.cluster import KubernetesCluster
 from anyscale_kubernetes.config import read_settings
@@ -62,21 +65,22 @@ class Land:
         """Return a deadline that a test does not reach."""
         return self.clock.now() + timedelta(seconds=60)
 
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass where it is moved by hand."""
+        if isinstance(self.clock, ManualClock):
+            self.clock.advance(timedelta(seconds=seconds))
+
     def left(self, kind: Kind) -> list[str]:
         """Return the names of what there is of a kind in the namespace."""
         return [item["metadata"]["name"] for item in self.api().list(kind, deadline=self.soon())]
 
-    def consoles(self) -> str:
-        """Return what the Pods of a cluster that boots have printed."""
-        if self.simulated is None:
-            return ""
-        pods = [obj for plural, obj in self.simulated.inventory(self.settings["namespace"]) if plural == "pods"]
-        told = [f"{pod['metadata']['name']} {pod.get('status')}" for pod in pods]
-        logs = [
-            self.simulated.runtime.log(self.simulated.pod(p["metadata"]["namespace"], p["metadata"]["name"]))
-            for p in pods
-        ]
-        return "\n".join([*told, *logs])
+
+def eventually(true: Callable[[], object], within_s: float = 20.0) -> None:
+    """Return as soon as something is true. Raises AssertionError when it does not become so in time."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, f"it did not happen within {within_s} s"
+        time.sleep(0.02)
 
 
 def specified(name: str = "one", **fields: Any) -> InstanceSpec:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from anyscale_core.errors import Conflict, NotFound
+from anyscale_core.errors import AlreadyExists, Conflict, NotFound
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Deletion, InstanceSpec
 from anyscale_core.models.owner import Owner
@@ -13,6 +13,7 @@ from anyscale_kubernetes.kinds import POD, VOLUME_CLAIM
 from anyscale_kubernetes.names import manager, object_name, short_name
 from anyscale_kubernetes.pods import SLOT as CLUSTER
 from anyscale_kubernetes.pods import VOLUME_LABEL, claim_name, is_going
+from anyscale_kubernetes.records import find
 from anyscale_kubernetes.tags import SLOT_LABEL, Body, marks, tags_of, whole_cloud
 
 SLOT = "volume"
@@ -30,7 +31,19 @@ class Volumes:
         holders = [pod for pod in self._holders(name, deadline) if pod["metadata"]["name"] != _pod_name(spec)]
         if holders:
             raise _in_use(spec.volume or "", holders[0])
-        mark = marks(owner, spec.volume or "", slot=SLOT, token=Token(""), fingerprint="", tags={})
+        known = find(self._api, VOLUME_CLAIM, name, deadline=deadline)
+        # One that is there stays as it is: most of a claim cannot be changed, and the settings may have been.
+        claim = self._made(name, spec.volume or "", owner, deadline) if known is None else known
+        if is_going(claim):
+            raise Conflict(f"the volume {spec.volume} is being deleted", reason="BEING_DELETED", resource=name)
+        if not owner.owns(tags_of(claim)):
+            raise AlreadyExists(
+                f"there is a claim {name} that is not of this cloud", reason="FOREIGN", resource=name,
+                hint="choose another name for the volume",
+            )  # fmt: skip
+
+    def _made(self, name: str, volume: str, owner: Owner, deadline: datetime) -> Body:
+        mark = marks(owner, volume, slot=SLOT, token=Token(""), fingerprint="", tags={})
         wanted = {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": f"{self._settings.volume_gigabytes}Gi"}},
@@ -40,9 +53,7 @@ class Volumes:
             "metadata": {"name": name, "labels": dict(mark.labels), "annotations": dict(mark.annotations)},
             "spec": wanted,
         }
-        claim = self._api.apply(VOLUME_CLAIM, body, manager=manager(SLOT), deadline=deadline, force=True)
-        if is_going(claim):
-            raise Conflict(f"the volume {spec.volume} is being deleted", reason="BEING_DELETED", resource=name)
+        return self._api.apply(VOLUME_CLAIM, body, manager=manager(SLOT), deadline=deadline, force=True)
 
     def delete(self, volume: str, *, owner: Owner, deadline: datetime) -> Deletion:
         """Begin to delete a volume's claim. Raises Conflict(IN_USE) while an instance has it."""

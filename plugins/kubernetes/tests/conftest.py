@@ -1,8 +1,6 @@
 """Where tests of this plugin run: a simulated API server, or the real one that ANYSCALE_TEST_KUBECONFIG names."""
 
-import base64
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from anyscale_conformance.simulators.kubernetes import Servers
-from anyscale_conformance.simulators.kubernetes import Settings as Simulated
-from anyscale_kubernetes.kinds import Kind
-from anyscale_kubernetes.kit import STORE_KEYS, store_url
-from anyscale_kubernetes.testing import TYPES, Land
+from anyscale_kubernetes.kinds import NAMESPACE as NAMESPACES
+from anyscale_kubernetes.kinds import SERVICE_ACCOUNT
+from anyscale_kubernetes.records import find
+from anyscale_kubernetes.testing import TYPES, Land, eventually
 
 from anyscale_core.clock import Clock, SystemClock
 from anyscale_core.testing.clock import ManualClock
@@ -23,7 +21,8 @@ from anyscale_core.testing.clock import ManualClock
 NAMESPACE = "ray"
 REAL = os.environ.get("ANYSCALE_TEST_KUBECONFIG", "")
 IMAGE = os.environ.get("ANYSCALE_TEST_IMAGE", "busybox:1")
-NAMESPACES = Kind(kind="Namespace", plural="namespaces", is_namespaced=False)
+SLEEPS = ["sleep", "3600"]
+"""What Pods run here; IMAGE has it."""
 
 
 @pytest.fixture
@@ -39,22 +38,15 @@ def land(tmp_path: Path) -> Iterator[Land]:
 
 
 @pytest.fixture
-def booting(tmp_path: Path) -> Iterator[Land]:
-    """A namespace whose Pods really run: as processes of this machine, or in the real cluster."""
+def living(tmp_path: Path) -> Iterator[Land]:
+    """A namespace in a cluster whose time passes by itself: watches end when their time is up."""
     if REAL:
         with real(tmp_path) as lent:
             yield lent
         return
     clock = SystemClock()
     with Servers() as servers:
-        cluster = servers.start(clock=clock, settings=Simulated(boots=True))
-        store = {"store": {"endpoint": store_url(), "secret": "store"}, "python": sys.executable}
-        lent = simulated(tmp_path, cluster, clock, **store)
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in STORE_KEYS.items()}
-        metadata = {"name": "store", "namespace": NAMESPACE}
-        cluster.plant({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
-        yield lent
-        cluster.close()
+        yield simulated(tmp_path, servers.start(clock=clock), clock)
 
 
 def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land:
@@ -64,7 +56,8 @@ def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land
     return Land(
         folder=folder, home=folder / "home", clock=clock, simulated=cluster,
         settings={
-            "namespace": NAMESPACE, "kubeconfig": str(kubeconfig), "image": IMAGE, "instance_types": TYPES, **settings,
+            "namespace": NAMESPACE, "kubeconfig": str(kubeconfig), "image": IMAGE, "instance_types": TYPES,
+            "command": SLEEPS, **settings,
         },
     )  # fmt: skip
 
@@ -73,11 +66,13 @@ def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land
 def real(folder: Path) -> Iterator[Land]:
     """Give a namespace of the real cluster, and take it away with all that is in it."""
     name = f"anyscale-test-{uuid.uuid4().hex[:8]}"
-    settings = {"namespace": name, "kubeconfig": REAL, "image": IMAGE, "instance_types": TYPES}
+    settings = {"namespace": name, "kubeconfig": REAL, "image": IMAGE, "instance_types": TYPES, "command": SLEEPS}
     land = Land(folder=folder, home=folder / "home", clock=SystemClock(), settings=settings)
     api = land.api()
     api.apply(NAMESPACES, {"metadata": {"name": name}}, manager="anyscale-test", deadline=land.soon())
     try:
+        # A controller makes it soon; until then no Pod is taken.
+        eventually(lambda: find(api, SERVICE_ACCOUNT, "default", deadline=land.soon()))
         yield land
     finally:
         found = api.get(NAMESPACES, name, deadline=land.soon())

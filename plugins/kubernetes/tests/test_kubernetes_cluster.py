@@ -1,21 +1,20 @@
 """The drivers against an API server: what the contract's suite does not look at."""
 
-import time
-from collections.abc import Callable
+import json
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from anyscale_conformance.simulators.kubernetes.problems import Problem
-from anyscale_kubernetes.config import ROUTES, Settings
+from anyscale_kubernetes.config import ROUTES, Gateway, Settings
 from anyscale_kubernetes.errors import TABLE
 from anyscale_kubernetes.flavors import FLAVORS
-from anyscale_kubernetes.kinds import EVENT, POD, SECRET, SERVICE_ACCOUNT
+from anyscale_kubernetes.kinds import EVENT, HTTP_ROUTE, INGRESS, POD, SECRET, SERVICE_ACCOUNT
 from anyscale_kubernetes.plugin import CAPABILITIES, SETTINGS, anyscale_provider
-from anyscale_kubernetes.testing import OWNER, Land, specified
+from anyscale_kubernetes.routes import children, url_of, way_of
+from anyscale_kubernetes.testing import OWNER, Land, eventually, specified
 
 from anyscale_core.drivers.capability import CAPABILITIES as KNOWN
 from anyscale_core.errors import CloudError, InvalidRequest, NotFound, SpecError, Transient, Unauthenticated
@@ -31,13 +30,6 @@ def create(land: Land, *names: str, token: str = "t", **settings: Any) -> tuple[
     outcomes = driver.create([specified(name) for name in names], token=Token(token), deadline=land.soon())
     assert all(isinstance(outcome, Created) for outcome in outcomes), outcomes
     return tuple(outcome.instance for outcome in outcomes if isinstance(outcome, Created))
-
-
-def eventually(true: Callable[[], object], within_s: float = 20.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, f"it did not happen within {within_s} s"
-        time.sleep(0.02)
 
 
 def test_the_provider_is_sound_says_of_every_capability_and_explains_every_setting() -> None:
@@ -130,6 +122,20 @@ def test_a_way_in_that_nobody_would_serve_is_refused_at_once(land: Land) -> None
     assert [check.id for check in failed] == ["network.route"]
 
 
+@pytest.mark.parametrize("route", ["httproute", "ingress"])
+def test_clients_are_told_the_very_name_that_the_route_serves(route: str) -> None:
+    settings = Settings(route=route, hostname="{name}.ray.invalid", ingress_class="nginx", gateway=Gateway(name="g"))
+    tags = {**OWNER.tags(), "Name": "head"}
+    metadata = {
+        "name": "head-0123456789", "uid": "u1", "labels": {}, "annotations": {"anyscale-core/tags": json.dumps(tags)},
+    }  # fmt: skip
+    record = {"metadata": metadata, "data": {"network": "", "address": "10.0.0.9", "port": "8443"}}
+    (body,) = (body for kind, body in children(record, settings) if kind in (HTTP_ROUTE, INGRESS))
+    hosts = body["spec"].get("hostnames") or [rule["host"] for rule in body["spec"]["rules"]]
+    assert [f"https://{host}" for host in hosts] == [url_of(way_of(record), None, settings)]
+    assert hosts == ["head.ray.invalid"]
+
+
 def test_a_network_a_bucket_and_an_identity_of_one_name_do_not_meet(land: Land) -> None:
     network = land.networking().create(NetworkSpec(name="same"), owner=OWNER, token=Token("n"), deadline=land.soon())
     identity = land.identity().create(IdentitySpec(name="same", owner=OWNER), token=Token("i"), deadline=land.soon())
@@ -144,27 +150,6 @@ def test_annotations_of_settings_bind_an_account_to_the_clouds_own_identity(land
     made = driver.create(IdentitySpec(name="jobs", owner=OWNER), token=Token("i"), deadline=land.soon())
     account = land.api().get(SERVICE_ACCOUNT, made.principal.rpartition(":")[2], deadline=land.soon())
     assert account["metadata"]["annotations"][key] == "jobs@project.iam.gserviceaccount.com"
-
-
-def test_a_watch_shows_what_comes_and_goes_and_survives_cuts_and_a_forgotten_past(land: Land) -> None:
-    if land.simulated is None:
-        return
-    driver = land.cluster(sight="watch")
-
-    def names() -> set[str]:
-        return {instance.name for instance in driver.list(OWNER, deadline=land.soon())}
-
-    def shows(wanted: set[str]) -> bool:
-        return names() == wanted
-
-    create(land, "one", token="a")
-    eventually(partial(shows, {"one"}))
-    for number, befalls in enumerate((land.simulated.cut_watches, land.simulated.compact, names)):
-        befalls()
-        wanted = {"one", *(f"more{place}" for place in range(number + 1))}
-        create(land, f"more{number}", token=f"b{number}")
-        eventually(partial(shows, wanted))
-    driver.close()
 
 
 @pytest.mark.parametrize("reason", sorted(TABLE))

@@ -1,21 +1,19 @@
 """What is installed is enough, and not more: the drivers work with exactly the rights that the manifest gives."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import attrs
-import jsonschema
 import pytest
 import yaml
 from anyscale_kubernetes.config import Settings
+from anyscale_kubernetes.kinds import NAMESPACE as NAMESPACES
 from anyscale_kubernetes.kinds import SERVICE_ACCOUNT, Kind
-from anyscale_kubernetes.manifest import NAME, manifest, rules_of
+from anyscale_kubernetes.manifest import NAME, manifest
 from anyscale_kubernetes.testing import OWNER, TYPES, Land, specified
 
-from anyscale_core.errors import PermissionDenied
-from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.errors import NotFound, PermissionDenied, SpecError
+from anyscale_core.models.identity import Binding, Identity, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created
 from anyscale_core.models.manifest import ManifestConfig
@@ -23,7 +21,6 @@ from anyscale_core.models.networking import EndpointSpec, NetworkSpec
 from anyscale_core.models.secret import Secret
 
 NAMESPACE = "ray"
-CHART = Path(__file__).parents[1] / "deploy" / "anyscale-operator"
 CONFIG = ManifestConfig(
     cloud="factory", provider="kubernetes", url="https://plane.invalid:8443", ca_pem="-----CA-----",
     image="registry.invalid/operator:1", namespace=NAMESPACE, token=Secret("tok-canary"),
@@ -68,20 +65,60 @@ def test_a_workload_may_not_run_as_the_operator() -> None:
     assert Settings().operator_service_account == NAME
 
 
+def test_accounts_that_another_clouds_identities_are_bound_to_are_installed_with_the_operator() -> None:
+    config = attrs.evolve(
+        CONFIG, node_identities=(bound("nodes", "workloads"), bound("jobs", "oidc:arn#system:serviceaccount:ray:jobs")),
+        binding=Binding(account={"bind": "operator"}, workload={"use": "true"}),
+    )  # fmt: skip
+    own, *accounts = of_kind("ServiceAccount", config)
+    assert own["metadata"]["annotations"] == {"bind": "operator"}
+    assert [obj["metadata"]["name"] for obj in accounts] == ["workloads", "jobs"]
+    assert [obj["metadata"]["annotations"] for obj in accounts] == [{"bind": "nodes"}, {"bind": "jobs"}]
+    assert not any(obj["automountServiceAccountToken"] for obj in accounts)
+    (deployment,) = of_kind("Deployment", config)
+    assert deployment["spec"]["template"]["metadata"]["labels"].items() > {"use": "true"}.items()
+
+
+def test_every_identity_that_no_account_of_the_namespace_may_become_is_told() -> None:
+    config = attrs.evolve(
+        CONFIG, namespace="other", node_identities=(bound("nodes", "workloads"), bound("jobs", "jobs"))
+    )
+    with pytest.raises(SpecError) as caught:
+        manifest(config)
+    assert [fault.path for fault in caught.value.faults] == ["identity nodes", "identity jobs"]
+    with pytest.raises(SpecError):
+        manifest(attrs.evolve(CONFIG, node_identities=(bound("nodes", NAME),)))
+
+
+def bound(name: str, account: str) -> Identity:
+    subject = account if ":" in account else f"system:serviceaccount:{NAMESPACE}:{account}"
+    return Identity(name=name, owner=OWNER, principal="p", subjects=(subject,), binding=Binding(account={"bind": name}))
+
+
 @pytest.fixture
 def installed(land: Land, tmp_path: Path) -> Land:
     """The land as the operator's own account sees it, its manifest applied by an administrator."""
+    return as_operator(land, tmp_path, CONFIG)
+
+
+def as_operator(land: Land, folder: Path, config: ManifestConfig) -> Land:
     namespace, api = land.settings["namespace"], land.api()
-    for obj in manifest(attrs.evolve(CONFIG, namespace=namespace)):
+    for obj in manifest(attrs.evolve(config, namespace=namespace)):
         if obj["kind"] != "Deployment":
-            api.apply(kind_of(obj), obj, manager="kubectl", deadline=land.soon())
+            api.apply(
+                kind_of(obj),
+                obj,
+                manager="kubectl",
+                deadline=land.soon(),
+                namespace=obj["metadata"].get("namespace", ""),
+            )
     path = SERVICE_ACCOUNT.path(namespace, NAME, "token")
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     token = api.request("POST", path, body=request, deadline=land.soon())["status"]["token"]
     known = yaml.safe_load(Path(land.settings["kubeconfig"]).read_text())
     for user in known["users"]:
         user["user"] = {"token": token}
-    kubeconfig = tmp_path / "operator"
+    kubeconfig = folder / "operator"
     kubeconfig.write_text(yaml.safe_dump(known))
     return attrs.evolve(land, settings={**land.settings, "kubeconfig": str(kubeconfig)})
 
@@ -125,37 +162,16 @@ def test_a_right_that_is_missing_is_named_with_its_remedy(installed: Land) -> No
     assert "grant get on ingressclasses" in caught.value.hint
 
 
-def test_the_charts_values_hold_the_rights_of_the_manifest() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values["rules"] == rules_of(Settings(), is_namespaced=True)
-    assert values["clusterRules"] == rules_of(Settings(), is_namespaced=False)
-
-
-def test_the_chart_makes_the_kinds_of_the_manifest() -> None:
-    text = "\n".join(path.read_text() for path in sorted((CHART / "templates").glob("*.yaml")))
-    assert set(re.findall(r"^kind: (\w+)$", text, re.MULTILINE)) == {obj["kind"] for obj in manifest(CONFIG)}
-    container = of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
-    for word in (
-        *container["command"],
-        *container["args"][::2],
-        *(each["mountPath"] for each in container["volumeMounts"]),
-    ):
-        assert word in text
-
-
-@pytest.mark.parametrize(
-    ("change", "is_fine"),
-    [
-        ({}, True), ({"token": ""}, False), ({"token": "", "identity": "kubernetes"}, True), ({"tokenSecret": "x"}, False),
-        ({"url": "http://plane"}, False), ({"cloud": ""}, False), ({"unknown": 1}, False), ({"replicas": 0}, False),
-        ({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}]}, False),
-    ],
-)  # fmt: skip
-def test_the_values_schema_lets_through_what_can_work_and_nothing_else(change: dict[str, Any], is_fine: bool) -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    good = {
-        "cloud": "factory", "url": "https://plane.invalid:8443", "caPem": "-----BEGIN CERTIFICATE-----", "image": "i:1",
-        "token": "tok",
-    }  # fmt: skip
-    values = yaml.safe_load((CHART / "values.yaml").read_text()) | good | change
-    assert jsonschema.Draft202012Validator(schema).is_valid(values) is is_fine
+def test_a_gateway_in_a_namespace_of_its_own_is_read_with_the_rights_of_the_manifest(
+    land: Land, tmp_path: Path
+) -> None:
+    gateway = {"name": "public", "namespace": "gateways"}
+    routed = {"route": "httproute", "gateway": gateway, "hostname": "{name}.ray.invalid"}
+    config = attrs.evolve(CONFIG, settings={"kubernetes": {"image": "ray:1", **routed}})
+    assert {obj["metadata"]["namespace"] for obj in of_kind("Role", config)} == {NAMESPACE, "gateways"}
+    land.api().apply(NAMESPACES, {"metadata": {"name": "gateways"}}, manager="admin", deadline=land.soon())
+    driver = as_operator(land, tmp_path, config).networking(**routed)
+    spec = EndpointSpec(name="head", owner=OWNER, network="", target_address="10.0.0.9", target_port=8443)
+    with pytest.raises(NotFound) as caught:
+        driver.expose(spec, token=Token("e"), deadline=land.soon())
+    assert caught.value.reason == "REFERENCE", "not that it may not look"

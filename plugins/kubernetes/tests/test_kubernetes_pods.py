@@ -13,6 +13,7 @@ from anyscale_kubernetes.testing import OWNER, specified
 
 from anyscale_core.errors import InvalidRequest, SpecError
 from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.identity import Binding, Identity
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import InstanceSpec, InstanceState, NodeKind, NoticeKind
 from anyscale_core.models.owner import RESERVED_TAGS
@@ -54,6 +55,37 @@ def test_a_pod_runs_as_its_identity_and_has_no_right_to_the_api_server() -> None
     assert made(specified(identity="jobs"), service_accounts={"*": "shared"})["spec"]["serviceAccountName"] == "shared"
     with pytest.raises(InvalidRequest, match="operator's own account"):
         made(specified(identity="jobs"), service_accounts={"jobs": "anyscale-operator"})
+
+
+def test_a_pod_runs_as_the_account_that_another_clouds_identity_is_bound_to_in_its_namespace() -> None:
+    subjects = ("system:serviceaccount:other:x", "oidc:arn:p/q#system:serviceaccount:ray:workloads")
+    bound = Identity(
+        name="jobs", owner=OWNER, principal="p", subjects=subjects, binding=Binding(workload={"use": "true"})
+    )
+    spec = specified(identity="jobs", bound_identity=bound)
+    pod = made(spec, namespace="ray")
+    assert pod["spec"]["serviceAccountName"] == "workloads"
+    assert pod["metadata"]["labels"].items() > {"use": "true"}.items()
+    assert made(spec, namespace="ray", service_accounts={"jobs": "own"})["spec"]["serviceAccountName"] == "own"
+    with pytest.raises(
+        InvalidRequest, match="no ServiceAccount of the namespace elsewhere may become the identity jobs"
+    ):
+        made(spec, namespace="elsewhere")
+    operators = attrs.evolve(bound, subjects=("system:serviceaccount:ray:anyscale-operator",))
+    with pytest.raises(InvalidRequest, match="operator's own account"):
+        made(attrs.evolve(spec, bound_identity=operators), namespace="ray")
+
+
+def test_a_pod_asks_for_no_more_of_its_node_than_the_restricted_standard_allows() -> None:
+    pod = made(run_as_user=1000)["spec"]
+    assert pod["securityContext"] == {
+        "seccompProfile": {"type": "RuntimeDefault"}, "runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000,
+        "fsGroup": 1000,
+    }  # fmt: skip
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert made()["spec"]["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_no_secret_is_in_a_pod() -> None:
@@ -129,12 +161,12 @@ def test_a_pod_that_was_evicted_says_why_and_one_whose_image_cannot_be_pulled_to
 
 
 def test_patches_go_by_annotations_in_order_and_make_the_parents_of_what_they_add() -> None:
-    add = {"op": "add", "path": "/spec/securityContext/runAsUser", "value": 1000}
+    add = {"op": "add", "path": "/spec/dnsConfig/options/ndots", "value": 1000}
     head = Patch(patch=(add,), selector="anyscale-core/ray-node-type in (head)")
     later = Patch(patch=({**add, "op": "replace", "value": 2000},), selector="!anyscale-core/accelerator-type")
-    assert "securityContext" not in patched(made(), [head])["spec"]
+    assert "dnsConfig" not in patched(made(), [head])["spec"]
     pod = made(specified(kind=NodeKind.HEAD), patches=(head, later))
-    assert pod["spec"]["securityContext"] == {"runAsUser": 2000}
+    assert pod["spec"]["dnsConfig"]["options"] == {"ndots": 2000}
 
 
 @pytest.mark.parametrize(

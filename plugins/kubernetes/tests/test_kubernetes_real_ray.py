@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,8 @@ import pytest
 import urllib3
 import yaml
 from anyscale_conformance.simulators.kubernetes import Cluster, NodeSpec, Servers, Settings
-from moto.server import ThreadedMotoServer
+from anyscale_kubernetes.kit_stages import store_keys
+from anyscale_kubernetes.kit_store import store_url
 
 from anyscale_core.clock import SystemClock
 
@@ -47,12 +47,9 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def store() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def store() -> str:
+    """An S3-compatible store that takes signed requests alone, from the control plane and the nodes alike."""
+    return store_url()
 
 
 @pytest.fixture
@@ -62,9 +59,8 @@ def cluster() -> Iterator[Cluster]:
     with Servers() as servers:
         cluster = servers.start(clock=SystemClock(), settings=settings)
         cluster.make_namespace(NAMESPACE)
-        keys = {"access_key_id": b64encode(b"key").decode(), "secret_access_key": b64encode(b"secret").decode()}
         cluster.plant({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "namespace": NAMESPACE}, "data": keys,
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "namespace": NAMESPACE}, "data": store_keys(),
         })  # fmt: skip
         annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
         cluster.plant({

@@ -9,6 +9,7 @@ it does not do.
 
 from anyscale_conformance.simulators.aws.accounts import Account, Timing
 from anyscale_conformance.simulators.aws.app import AwsSimulator
+from anyscale_conformance.simulators.aws.paging import Spoilt
 from anyscale_conformance.simulators.aws.signing import Key
 
-__all__ = ["Account", "AwsSimulator", "Key", "Timing"]
+__all__ = ["Account", "AwsSimulator", "Key", "Spoilt", "Timing"]

@@ -1,20 +1,26 @@
 """Accounts of the simulated cloud: what runs in them, and what can be done to them behind everybody's back."""
 
+import functools
+import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
+from joserfc.jwk import KeySet
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
+from anyscale_conformance.simulators.aws.paging import Spoilt, page_of
 from anyscale_conformance.simulators.aws.signing import Key
 from anyscale_conformance.simulators.boot import Machines
 from anyscale_core.clock import Clock
+
+T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +94,13 @@ class Call:
     path: str
 
 
+@functools.lru_cache(maxsize=256)
+def _read(text: str) -> Mapping[str, Any]:
+    """Return a policy document; the same texts are asked for at every request."""
+    found: Mapping[str, Any] = json.loads(text)
+    return found
+
+
 class Account:
     """One account in one region. Whoever handles a request holds ``lock``."""
 
@@ -97,6 +110,8 @@ class Account:
         self.id, self.region, self.clock, self.timing, self.machines = id, region, clock, timing or Timing(), machines
         self.lock = threading.RLock()
         self.page_size = 1000
+        self.spoilt: Spoilt | None = None
+        """How the next page of any list is wrong."""
         self.requests: list[Call] = []
         self.lives: dict[str, Life] = {}
         self.launches: dict[str, Launch] = {}
@@ -118,6 +133,8 @@ class Account:
         self.targets: dict[tuple[str, str], datetime] = {}
         self.profiles: dict[str, datetime] = {}
         """Instance profiles by name: since when there are such."""
+        self.issuers: dict[str, tuple[str, KeySet]] = {}
+        """Issuers of tokens that roles may be assumed by: the ARN of the OIDC provider, and the issuer's keys."""
         self.delay_s = 0.0
         self.throttles: dict[str, int] = {}
         """Action -> how many requests more are refused for coming too fast."""
@@ -146,6 +163,11 @@ class Account:
         """The availability zones of the region."""
         return tuple(zone.name for zone in self.ec2.describe_availability_zones())
 
+    def page(self, found: Iterable[T], *, size: int, token: str, key: Callable[[T], str]) -> tuple[list[T], str]:
+        """Return a page of a list, of ``page_size`` things at most, and the token of the next."""
+        spoilt, self.spoilt = self.spoilt, None
+        return page_of(found, size=min(size, self.page_size), token=token, key=key, spoilt=spoilt)
+
     # Keys -----------------------------------------------------------------------------------------------------------
 
     def administrator(self, name: str = "admin") -> Key:
@@ -161,14 +183,18 @@ class Account:
 
     def policies_of(self, role: str) -> list[Mapping[str, Any]]:
         """Return the documents that bind a role."""
-        import json
-
         found = next((each for each in self.iam.roles.values() if each.name == role), None)
         if found is None:
             return []
-        inline = [json.loads(text) if isinstance(text, str) else text for text in found.policies.values()]
-        managed = [json.loads(policy.document) for policy in found.managed_policies.values()]
+        inline = [_read(text) if isinstance(text, str) else text for text in found.policies.values()]
+        managed = [_read(policy.document) for policy in found.managed_policies.values()]
         return [*inline, *managed]
+
+    def binding(self, key: Key) -> list[Mapping[str, Any]] | None:
+        """Return the documents that bind a key; None for an administrator's."""
+        if key.policy is not None:
+            return [key.policy]
+        return self.policies_of(key.role) if key.role else None
 
     # Behind everybody's back ----------------------------------------------------------------------------------------
 

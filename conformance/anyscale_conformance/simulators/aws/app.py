@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -24,10 +24,12 @@ from anyscale_conformance.simulators.aws import (
     catalogue,
     compute,
     identities,
+    lists,
     networks,
     quicker,
     sts,
     tagging,
+    web_identity,
 )
 from anyscale_conformance.simulators.aws.accounts import Account, Call, Life, Timing
 from anyscale_conformance.simulators.aws.metadata import Metadata
@@ -39,6 +41,7 @@ from anyscale_core.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 Handler = Callable[["Exchange"], Answer]
+THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
 QUERY_SERVICES = ("ec2", "iam", "sts", "elasticloadbalancing")
 
 
@@ -84,7 +87,7 @@ class AwsSimulator:
         self.moto = DomainDispatcherApplication(create_backend_app)
         self._moto_lock = threading.Lock()
         self._services: dict[str, Metadata] = {}
-        self._server = Server(self._serve, port=port)
+        self._server = Server(self._answer, port=port)
         self.url = self._server.url
 
     def account(
@@ -128,32 +131,17 @@ class AwsSimulator:
 
     # One request ----------------------------------------------------------------------------------------------------
 
-    def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if environ.get("wsgi.input_terminated") and not body:
-            body = environ["wsgi.input"].read()
-        answer = self._answer(environ, body)
-        headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
-        # A HEAD tells how long its GET would be; the body itself is not sent.
-        is_head = environ["REQUEST_METHOD"] == "HEAD"
-        length = next((v for k, v in answer.headers.items() if k.lower() == "content-length"), "0") if is_head else ""
-        headers["content-length"] = length or str(len(answer.body))
-        start_response(f"{answer.status} X", list(headers.items()))
-        return [b""] if is_head else [answer.body]
-
     def _answer(self, environ: dict[str, Any], body: bytes) -> Answer:
         service = "s3"
         try:
             signature = Signature.of(environ)
             service = signature.service if signature is not None else self._unsigned_service(body)
-            form = (
-                dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
-                if service in QUERY_SERVICES
-                else {}
-            )
+            # The query protocol takes its parameters from the body of a POST or from the query of a GET.
+            asked = body.decode(errors="replace") or environ.get("QUERY_STRING", "")
+            form = dict(parse_qsl(asked, keep_blank_values=True)) if service in QUERY_SERVICES else {}
             action = self._action(service, environ, form)
             key = None if signature is None else self._known(signature)
-            account = self._account(key, service, environ)
+            account = self._account(key, service, environ, form)
             exchange = Exchange(
                 simulator=self, account=account, key=key, service=service, action=action, params=Parameters(form),
                 environ=environ, body=body,
@@ -178,9 +166,10 @@ class AwsSimulator:
         account, action = exchange.account, exchange.action
         if account.throttles.get(action, 0) > 0:
             account.throttles[action] -= 1
-            code, status = ("RequestLimitExceeded", 503) if exchange.service == "ec2" else ("Throttling", 400)
-            raise Refusal("SlowDown" if exchange.service == "s3" else code, "Rate exceeded", status=status)
+            code, status = THROTTLED.get(exchange.service, ("Throttling", 400))
+            raise Refusal(code, "Rate exceeded", status=status)
         account.settle()
+        balancers.settle(account)
         authority.check(exchange)
         handler = HANDLERS.get((exchange.service, action))
         if handler is not None:
@@ -195,12 +184,13 @@ class AwsSimulator:
             raise Refusal(code, "The security token included in the request is invalid.", status=403)
         return key
 
-    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any]) -> Account:
+    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any], form: Mapping[str, str]) -> Account:
         if key is not None:
             return self.accounts[key.account]
         if service == "sts":
-            return next(iter(self.accounts.values()))
-        found = buckets.account_of(self, environ["PATH_INFO"])
+            found = self.accounts.get(form.get("RoleArn", "::::").split(":")[4])
+        else:
+            found = buckets.account_of(self, environ["PATH_INFO"])
         if found is None:
             raise Refusal("AccessDenied", "Access Denied", status=403)
         return found
@@ -223,7 +213,9 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     **buckets.HANDLERS,
     **catalogue.HANDLERS,
     **identities.HANDLERS,
+    **lists.HANDLERS,
     **sts.HANDLERS,
     **tagging.HANDLERS,
+    **web_identity.HANDLERS,
 }
 """What moto would answer wrongly, or not at all."""

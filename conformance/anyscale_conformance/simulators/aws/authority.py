@@ -1,8 +1,9 @@
 """Whether a request is allowed: the policies of whoever signed it, with the tags that it carries and those that are there."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from anyscale_conformance.simulators.aws import buckets, policies
+from anyscale_conformance.simulators.aws import buckets, compute, policies
 from anyscale_conformance.simulators.aws.signing import Refusal
 
 if TYPE_CHECKING:
@@ -14,26 +15,32 @@ FREE = {("sts", "GetCallerIdentity"), ("sts", "AssumeRole")}
 ID = {
     "instance": "InstanceId", "vpc": "VpcId", "subnet": "SubnetId", "security-group": "GroupId",
     "internet-gateway": "InternetGatewayId", "route-table": "RouteTableId", "vpc-endpoint": "VpcEndpointId",
+    "network-interface": "NetworkInterfaceId",
 }  # fmt: skip
 """Kinds of EC2, and the parameter that names one."""
+PASS, PASSED = "iam:PassRole", {"iam:PassedToService": "ec2.amazonaws.com"}
+"""What passing a role to instances is asked for as (IAM User Guide, "Grant permissions to pass a role to a service")."""
 LAUNCHED = ("instance", "volume", "network-interface", "spot-instances-request")
 
 
 def check(exchange: "Exchange") -> None:
     """Raise Refusal unless the caller may do this; administrators may do everything."""
     key, service = exchange.key, exchange.service
-    if key is None or (service, exchange.action) in FREE:
-        return
     if service == "s3":
         buckets.check_access(exchange)
         return
-    if key.policy is None and not key.role:
+    if key is None or (service, exchange.action) in FREE:
         return
-    documents = [key.policy] if key.policy is not None else exchange.account.policies_of(key.role)
+    documents = exchange.account.binding(key)
+    if documents is None:
+        return
     action = f"{PREFIXES.get(service, service)}:{exchange.action}"
     for needed, resource, context in _asked(exchange, action):
         context = {**context, "aws:RequestedRegion": exchange.account.region, "aws:PrincipalArn": key.principal}
-        if policies.allows(documents, action=needed, resource=resource, context=context):
+        bounds = documents if key.scope is None else [key.scope]
+        if all(
+            policies.allows(each, action=needed, resource=resource, context=context) for each in (documents, bounds)
+        ):
             continue
         message = f"{key.principal} is not authorized to perform: {needed} on resource: {resource}"
         if service == "ec2":
@@ -49,7 +56,7 @@ def _asked(exchange: "Exchange", action: str) -> list[tuple[str, str, dict[str, 
         case "ec2":
             return _asked_of_ec2(exchange, action)
         case "iam":
-            return [(action, _iam_resource(exchange), _request_tags(exchange))]
+            return list(_asked_of_iam(exchange, action))
         case "elasticloadbalancing":
             return _asked_of_elb(exchange, action)
     return [(action, "*", {})]
@@ -65,13 +72,12 @@ def _asked_of_ec2(exchange: "Exchange", action: str) -> list[tuple[str, str, dic
         for kind in LAUNCHED[: 4 if market == "spot" else 3]:
             asked.append((action, f"{stem}:{kind}/*", _tags_wanted(made.get(kind, {}))))
         asked.append((action, f"arn:aws:ec2:{account.region}::image/{params.one('ImageId')}", {}))
+        asked.append((action, f"{stem}:subnet/{compute.placed(params) or 'default'}", {}))
+        groups = [*params.many("SecurityGroupId"), *params.many("NetworkInterface.1.SecurityGroupId")]
+        asked += [(action, f"{stem}:security-group/{group}", {}) for group in groups or ("default",)]
         profile = params.one("IamInstanceProfile.Name")
-        if profile:
-            role = next(
-                (r.arn for p in account.iam.instance_profiles.values() if p.name == profile for r in p.roles), ""
-            )
-            if role:
-                asked.append(("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}))
+        roles = [r.arn for p in account.iam.instance_profiles.values() if p.name == profile for r in p.roles]
+        asked += [(PASS, role, PASSED) for role in roles]
     elif exchange.action.startswith("Describe"):
         return [(action, "*", {})]
     elif exchange.action == "CreateTags":
@@ -112,11 +118,31 @@ def _asked_of_elb(exchange: "Exchange", action: str) -> list[tuple[str, str, dic
         kind = "loadbalancer/net" if exchange.action == "CreateLoadBalancer" else "targetgroup"
         arn = f"arn:aws:elasticloadbalancing:{account.region}:{account.id}:{kind}/{params.one('Name')}/0"
         asked = [(action, arn, _tags_wanted(wanted))]
-        context = {**_tags_wanted(wanted), "elasticloadbalancing:CreateAction": exchange.action}
+        context = {**_tags_wanted(wanted), **_elb_action(exchange)}
         return [*asked, ("elasticloadbalancing:AddTags", arn, context)]
     found = {**account.elb.load_balancers, **account.elb.target_groups}.get(given)
     there = {} if found is None else account.elb.tagging_service.get_tag_dict_for_resource(given)
-    return [(action, arn, {**_tags_there(there), **_tags_wanted(wanted)})]
+    asked = [(action, arn, {**_tags_there(there), **_tags_wanted(wanted)})]
+    if exchange.action == "CreateListener" and wanted:
+        listener = f"{arn.replace(':loadbalancer/', ':listener/')}/0"
+        asked.append(("elasticloadbalancing:AddTags", listener, {**_tags_wanted(wanted), **_elb_action(exchange)}))
+    return asked
+
+
+def _elb_action(exchange: "Exchange") -> dict[str, str]:
+    return {"elasticloadbalancing:CreateAction": exchange.action}
+
+
+def _asked_of_iam(exchange: "Exchange", action: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield what a request of IAM needs: tags in a creating call the right to tag, a role in a profile to pass it."""
+    resource, tags = _iam_resource(exchange), _request_tags(exchange)
+    yield action, resource, tags
+    if tags and exchange.action.startswith("Create"):
+        yield f"iam:Tag{exchange.action.removeprefix('Create')}", resource, tags
+    if exchange.action == "AddRoleToInstanceProfile":
+        name, account = exchange.params.one("RoleName"), exchange.account
+        role = next((role.arn for role in account.iam.roles.values() if role.name == name), "")
+        yield PASS, role or f"arn:aws:iam::{account.id}:role/{name}", PASSED
 
 
 def _iam_resource(exchange: "Exchange") -> str:

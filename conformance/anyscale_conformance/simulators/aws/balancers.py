@@ -30,13 +30,6 @@ def create(exchange: "Exchange") -> Answer:
     return answer
 
 
-def describe(exchange: "Exchange") -> Answer:
-    """Answer DescribeLoadBalancers: provisioning ones become active."""
-    account = exchange.account
-    settle(account)
-    return exchange.inner()
-
-
 def register(exchange: "Exchange") -> Answer:
     """Answer RegisterTargets."""
     account, params = exchange.account, exchange.params
@@ -109,7 +102,6 @@ def _keep_ports(account: Account, arn: str) -> None:
 
 HANDLERS = {
     ("elasticloadbalancing", "CreateLoadBalancer"): create,
-    ("elasticloadbalancing", "DescribeLoadBalancers"): describe,
     ("elasticloadbalancing", "RegisterTargets"): register,
     ("elasticloadbalancing", "DeregisterTargets"): deregister,
     ("elasticloadbalancing", "DescribeTargetHealth"): describe_health,

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+import attrs
 from moto.s3.models import PublicAccessBlock as PublicAccessBlock
 from moto.s3.models import s3_backends
 
 from anyscale_conformance.simulators.aws import policies
 from anyscale_conformance.simulators.aws.accounts import Account
 from anyscale_conformance.simulators.aws.signing import Refusal
-from anyscale_conformance.simulators.aws.wire import Answer
+from anyscale_conformance.simulators.aws.wire import Answer, node
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import AwsSimulator, Exchange
@@ -37,7 +38,9 @@ PERMISSIONS = {
     "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
     "GetBucketCors": "s3:GetBucketCORS", "PutBucketCors": "s3:PutBucketCORS",
     "GetBucketEncryption": "s3:GetEncryptionConfiguration", "PutBucketEncryption": "s3:PutEncryptionConfiguration",
-    "ListParts": "s3:ListMultipartUploadParts",
+    "ListParts": "s3:ListMultipartUploadParts", "DeleteBucketTagging": "s3:PutBucketTagging",
+    "DeleteBucketCors": "s3:PutBucketCORS", "DeleteBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "DeletePublicAccessBlock": "s3:PutBucketPublicAccessBlock", "DeleteBucketEncryption": "s3:PutEncryptionConfiguration",
 }  # fmt: skip
 """Operations whose permission has another name (Service Authorization Reference, "Actions for S3")."""
 
@@ -91,22 +94,24 @@ def check_access(exchange: "Exchange") -> None:
     denied = Refusal("AccessDenied", "Access Denied", status=403)
     if key is None:
         raise denied
-    documents = None if key.policy is None and not key.role else (
-        [key.policy] if key.policy is not None else exchange.account.policies_of(key.role)
-    )  # fmt: skip
+    documents = exchange.account.binding(key)
     if owner is not None and owner.id != key.account and exchange.action != "CreateBucket":
         raise denied
-    scoped = key.scope is None or may(owner or exchange.account, [key.scope], exchange.action, bucket, name, environ)
-    if scoped and may(
-        owner or exchange.account, documents, exchange.action, bucket, name, environ, principal=key.principal
-    ):
-        return
-    permission = permission_of(exchange.action)
-    raise Refusal(
-        "AccessDenied",
-        f"User: {key.principal} is not authorized to perform: {permission} on resource: arn:aws:s3:::{bucket}",
-        status=403,
-    )
+    if exchange.action == "DeleteObjects":
+        return  # each key is asked for by itself
+    operations = [exchange.action]
+    if exchange.action == "CreateBucket" and _wanted(exchange.body)[1]:
+        operations.append("TagResource")
+    for operation in operations:
+        asked = (operation, bucket, name, environ)
+        scoped = key.scope is None or may(owner or exchange.account, [key.scope], *asked)
+        if not scoped or not may(owner or exchange.account, documents, *asked, principal=key.principal):
+            raise Refusal(
+                "AccessDenied",
+                f"User: {key.principal} is not authorized to perform: {permission_of(operation)} on resource: "
+                f"arn:aws:s3:::{bucket}",
+                status=403,
+            )
 
 
 def may(
@@ -117,7 +122,6 @@ def may(
     query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
     arn = f"arn:aws:s3:::{bucket}/{key}" if key else f"arn:aws:s3:::{bucket}"
     context = {"aws:SecureTransport": "true", "s3:prefix": query.get("prefix", ""), "aws:PrincipalArn": principal}
-    context |= {f"aws:ResourceTag/{name}": value for name, value in tags_of(account, bucket).items()}
     context["aws:ResourceAccount"] = account.id
     found = account.s3.buckets.get(bucket)
     own = [json.loads(found.own_policy)] if found is not None and getattr(found, "own_policy", None) else []
@@ -139,12 +143,6 @@ def _as_allow(document: Any) -> Mapping[str, Any]:
 def permission_of(operation: str) -> str:
     """Return the permission that an operation needs."""
     return PERMISSIONS.get(operation, f"s3:{operation}")
-
-
-def tags_of(account: Account, bucket: str) -> dict[str, str]:
-    """Return a bucket's tags."""
-    found = account.s3.buckets.get(bucket)
-    return {} if found is None else dict(account.s3.tagger.get_tag_dict_for_resource(found.arn))
 
 
 def create(exchange: "Exchange") -> Answer:
@@ -191,6 +189,30 @@ def _wanted(body: bytes) -> tuple[str, dict[str, str]]:
     return region, tags
 
 
+def delete_objects(exchange: "Exchange") -> Answer:
+    """Answer DeleteObjects: what may not be deleted is told key by key, and the rest goes."""
+    account, key = exchange.account, exchange.key
+    if key is None:
+        raise Refusal("AccessDenied", "Access Denied", status=403)
+    bucket, _ = place(exchange.environ)
+    documents, root = account.binding(key), ET.fromstring(exchange.body)
+    for each in root.iter():
+        each.tag = each.tag.rpartition("}")[2]
+    refused: list[str] = []
+    for element in root.findall("Object"):
+        name = element.findtext("Key", "")
+        asked = ("DeleteObject", bucket, name, exchange.environ)
+        scoped = key.scope is None or may(account, [key.scope], *asked)
+        if not scoped or not may(account, documents, *asked, principal=key.principal):
+            root.remove(element)
+            refused.append(name)
+    nothing = Answer(headers={"content-type": "application/xml"}, body=b"<DeleteResult></DeleteResult>")
+    answer = exchange.inner(body=ET.tostring(root)) if root.find("Object") is not None else nothing
+    message = f"User: {key.principal} is not authorized to perform: s3:DeleteObject"
+    told = "".join(node("Error", Key=name, Code="AccessDenied", Message=message) for name in refused)
+    return attrs.evolve(answer, body=answer.body.replace(b"</DeleteResult>", f"{told}</DeleteResult>".encode()))
+
+
 def put_policy(exchange: "Exchange") -> Answer:
     """Answer PutBucketPolicy. moto would read it without its conditions, so it is kept beside."""
     bucket = _bucket(exchange)
@@ -227,6 +249,7 @@ def _bucket(exchange: "Exchange") -> Any:
 
 HANDLERS = {
     ("s3", "CreateBucket"): create,
+    ("s3", "DeleteObjects"): delete_objects,
     ("s3", "PutBucketPolicy"): put_policy,
     ("s3", "GetBucketPolicy"): get_policy,
 }

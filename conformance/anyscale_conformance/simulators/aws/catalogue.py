@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
 from anyscale_conformance.simulators.aws.accounts import Account
-from anyscale_conformance.simulators.aws.wire import Answer, ec2_answer, fields, items, json_answer, paged
+from anyscale_conformance.simulators.aws.paging import page_of
+from anyscale_conformance.simulators.aws.wire import Answer, ec2_answer, fields, items, json_answer
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import Exchange
@@ -63,7 +64,9 @@ def describe_offerings(exchange: "Exchange") -> Answer:
         and (zones is None or offering["Location"] in zones)
         and not account.withdrawn & {(offering["InstanceType"], offering["Location"]), (offering["InstanceType"], "")}
     ]
-    page, token = paged(found, size=OFFERINGS_PAGE, token=params.one("NextToken"))
+    page, token = page_of(
+        found, size=OFFERINGS_PAGE, token=params.one("NextToken"), key=lambda o: f"{o['InstanceType']} {o['Location']}"
+    )
     shown = items(
         "instanceTypeOfferingSet",
         (fields(instanceType=o["InstanceType"], locationType=o["LocationType"], location=o["Location"]) for o in page),
@@ -80,7 +83,7 @@ def describe_spot_prices(exchange: "Exchange") -> Answer:
         for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"][account.region]
         if not wanted or offering["InstanceType"] in wanted
     ]
-    page, token = paged(pairs, size=OFFERINGS_PAGE, token=params.one("NextToken"))
+    page, token = page_of(pairs, size=OFFERINGS_PAGE, token=params.one("NextToken"), key=" ".join)
     shown = items(
         "spotPriceHistorySet",
         (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anyscale_conformance.simulators.aws import catalogue
 from anyscale_conformance.simulators.aws.accounts import Account, Launch, Life
 from anyscale_conformance.simulators.aws.signing import Refusal
-from anyscale_conformance.simulators.aws.wire import Answer, Parameters, ec2_answer, fields, items, node, paged
+from anyscale_conformance.simulators.aws.wire import Answer, Parameters, ec2_answer, fields, items, node
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import Exchange
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 USER_DATA_MAX = 16384
 TOKEN_MAX = 64
 INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+FILTERS = frozenset({
+    "instance-id", "reservation-id", "client-token", "instance-state-name", "instance-type", "vpc-id", "subnet-id",
+    "private-ip-address", "availability-zone", "instance-lifecycle", "image-id", "tag-key", "instance.group-id",
+    "network-interface.addresses.private-ip-address",
+})  # fmt: skip
+"""What DescribeInstances can be narrowed by here, beside tags."""
 KINDS = ("instance", "volume", "network-interface", "spot-instances-request")
 
 
@@ -61,6 +67,7 @@ def describe_instances(exchange: "Exchange") -> Answer:
     account, params = exchange.account, exchange.params
     wanted, filters = params.many("InstanceId"), params.filters()
     _check_ids(account, wanted)
+    _check_filters(filters)
     size = int(params.one("MaxResults", "0")) or account.page_size
     if wanted and "MaxResults" in params.form:
         raise Refusal("InvalidParameterCombination", "The parameter instancesSet cannot be used with maxResults")
@@ -75,7 +82,7 @@ def describe_instances(exchange: "Exchange") -> Answer:
         for instance in reservation.instances
         if (not wanted or instance.id in wanted) and _matches(account, instance, reservation.id, filters)
     ]
-    page, token = paged(found, size=min(size, account.page_size), token=params.one("NextToken"))
+    page, token = account.page(found, size=size, token=params.one("NextToken"), key=lambda each: str(each[1].id))
     by_reservation: dict[str, list[Any]] = {}
     for reservation, instance in page:
         by_reservation.setdefault(reservation.id, []).append(instance)
@@ -111,7 +118,7 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
     """Answer DescribeSpotInstanceRequests."""
     account, params = exchange.account, exchange.params
     wanted, filters = params.many("SpotInstanceRequestId"), params.filters()
-    shown = []
+    shown = {}
     for life in account.lives.values():
         if not life.request or (wanted and life.request not in wanted):
             continue
@@ -124,12 +131,13 @@ def describe_spot_requests(exchange: "Exchange") -> Answer:
         if all(_any(known.get(name, account.ec2.tags.get(life.request, {}).get(name.removeprefix("tag:"))), values)
                for name, values in filters.items()):  # fmt: skip
             status = node("status", code=code, updateTime=since, message=code)
-            shown.append(
+            shown[life.request] = (
                 fields(status, spotInstanceRequestId=life.request, instanceId=life.id, state=known["state"],
                      createTime=life.launched, type="one-time")
             )  # fmt: skip
-    page, token = paged(shown, size=account.page_size, token=params.one("NextToken"))
-    return ec2_answer("DescribeSpotInstanceRequests", items("spotInstanceRequestSet", page), fields(nextToken=token))
+    page, token = account.page(shown, size=account.page_size, token=params.one("NextToken"), key=str)
+    requests = items("spotInstanceRequestSet", (shown[id] for id in page))
+    return ec2_answer("DescribeSpotInstanceRequests", requests, fields(nextToken=token))
 
 
 def _launched(account: Account, params: Parameters, zone: str, count: int) -> str:
@@ -155,7 +163,7 @@ def _launched(account: Account, params: Parameters, zone: str, count: int) -> st
     reservation = account.ec2.run_instances(
         params.one("ImageId"), count, params.one("UserData"), [], security_group_ids=params.many("SecurityGroupId"),
         instance_type=params.one("InstanceType"), is_instance_type_default=False, region_name=account.region,
-        subnet_id=_placed(params) or None, nics=interfaces, placement=zone, tags={},
+        subnet_id=placed(params) or None, nics=interfaces, placement=zone, tags={},
         metadata_options={"HttpTokens": metadata.get("HttpTokens", "optional"),
                           "HttpPutResponseHopLimit": metadata.get("HttpPutResponseHopLimit", "1")},
         **({"block_device_mappings": disks} if disks else {}),
@@ -208,13 +216,14 @@ def _check_profile(account: Account, name: str) -> None:
         )
 
 
-def _placed(params: Parameters) -> str:
+def placed(params: Parameters) -> str:
+    """Return the subnet that a launch names; empty for none."""
     return params.one("SubnetId") or params.one("NetworkInterface.1.SubnetId")
 
 
 def _zone(account: Account, params: Parameters) -> str:
     """Return the zone of a launch: its subnet's, the one that it names, or one where there is capacity."""
-    subnet, zone = _placed(params), params.one("Placement.AvailabilityZone")
+    subnet, zone = placed(params), params.one("Placement.AvailabilityZone")
     if subnet:
         found = next(
             (each for zoned in account.ec2.subnets.values() for each in zoned.values() if each.id == subnet), None
@@ -235,7 +244,7 @@ def _zone(account: Account, params: Parameters) -> str:
 def _room(account: Account, params: Parameters, zone: str, most: int) -> int:
     """Return how many of a launch can be had. Raises Refusal for a quota or a subnet that is full."""
     type, market = params.one("InstanceType"), params.one("InstanceMarketOptions.MarketType")
-    subnet = _placed(params) or next(
+    subnet = placed(params) or next(
         (each.id for each in account.ec2.subnets.get(zone, {}).values() if each.default_for_az), ""
     )
     if subnet in account.full:
@@ -340,6 +349,12 @@ def _changed(account: Account, action: str, ids: Iterable[str], act: Any) -> Ans
     return ec2_answer(action, items("instancesSet", shown))
 
 
+def _check_filters(filters: Iterable[str]) -> None:
+    for name in filters:
+        if name not in FILTERS and not name.startswith("tag:"):
+            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
+
+
 def _matches(account: Account, instance: Any, reservation: str, filters: dict[str, list[str]]) -> bool:
     life = account.lives[instance.id]
     tags = account.ec2.tags.get(instance.id, {})
@@ -351,22 +366,11 @@ def _matches(account: Account, instance: Any, reservation: str, filters: dict[st
         "instance-lifecycle": life.market, "image-id": instance.image_id,
         "network-interface.addresses.private-ip-address": _address(life, instance),
     }  # fmt: skip
+    groups = [group.id for nic in instance.nics.values() for group in nic.group_set]
+    several = {"tag-key": list(tags), "instance.group-id": groups}
     for name, values in filters.items():
-        if name.startswith("tag:"):
-            value: str | None = tags.get(name[4:])
-        elif name == "tag-key":
-            if not any(_any(key, values) for key in tags):
-                return False
-            continue
-        elif name == "instance.group-id":
-            if not any(_any(group.id, values) for nic in instance.nics.values() for group in nic.group_set):
-                return False
-            continue
-        elif name in known:
-            value = known[name]
-        else:
-            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
-        if not _any(value, values):
+        found = several.get(name) or [tags.get(name[4:]) if name.startswith("tag:") else known.get(name)]
+        if not any(_any(each, values) for each in found):
             return False
     return True
 

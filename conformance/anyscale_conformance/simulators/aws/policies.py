@@ -38,6 +38,16 @@ def trusts(document: Document, *, action: str, principal: str, kind: str, contex
     return False
 
 
+def names(document: Document, principals: Iterable[str]) -> bool:
+    """Tell whether a trust policy names one of these principals itself, and not just its account."""
+    wanted = set(principals)
+    return any(
+        wanted & set(_several(statement["Principal"].get("AWS", ())))
+        for statement in _several(document.get("Statement", ()))
+        if isinstance(statement.get("Principal"), Mapping)
+    )
+
+
 def demands(document: Document, key: str) -> bool:
     """Tell whether every way in to a role has a condition on ``key``."""
     return all(key in json.dumps(statement.get("Condition", {})) for statement in _several(document["Statement"]))

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import moto.backends
 import moto.core.responses
 from moto.ec2.models.tags import TagBackend
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
@@ -27,5 +28,7 @@ def quicken() -> None:
     """Put the quicker ways in; more than once is once."""
     if TagBackend.describe_tags is _describe_tags:
         return
+    modules = tuple(moto.backends.list_of_moto_modules())
+    moto.backends.list_of_moto_modules = lambda: modules
     moto.core.responses.method_names_from_class = functools.cache(moto.core.responses.method_names_from_class)
     TagBackend.describe_tags = _describe_tags

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyscale_conformance.simulators.aws.accounts import Account
 from anyscale_conformance.simulators.aws.signing import Refusal
-from anyscale_conformance.simulators.aws.wire import Answer, json_answer, paged
+from anyscale_conformance.simulators.aws.wire import Answer, json_answer
 
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import Exchange
@@ -25,9 +25,9 @@ def get_resources(exchange: "Exchange") -> Answer:
     if not 1 <= size <= PAGE:
         raise Refusal("InvalidParameterException", "ResourcesPerPage must be between 1 and 100")
     types = asked.get("ResourceTypeFilters", [])
-    found = [
+    found: list[dict[str, Any]] = [
         {"ResourceARN": arn, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-        for type, arn, tags in sorted(_everything(account), key=lambda each: each[1])
+        for type, arn, tags in _everything(account)
         if tags
         and (not types or any(type == each or type.startswith(f"{each}:") for each in types))
         and all(
@@ -35,7 +35,8 @@ def get_resources(exchange: "Exchange") -> Answer:
             for each in asked.get("TagFilters", [])
         )
     ]
-    page, token = paged(found, size=size, token=asked.get("PaginationToken", ""))
+    token = asked.get("PaginationToken", "")
+    page, token = account.page(found, size=size, token=token, key=lambda each: str(each["ResourceARN"]))
     return json_answer({"ResourceTagMappingList": page, "PaginationToken": token})
 
 

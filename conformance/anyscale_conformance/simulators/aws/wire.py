@@ -131,6 +131,11 @@ def items(name: str, children: Iterable[str]) -> str:
     return node(name, *(f"<item>{child}</item>" for child in children))
 
 
+def members(name: str, values: Iterable[object]) -> str:
+    """Return a list of texts as the query protocol writes it."""
+    return node(name, *(f"<member>{escape(text(value))}</member>" for value in values))
+
+
 def text(value: object) -> str:
     """Return a value as AWS writes it."""
     if isinstance(value, bool):
@@ -138,12 +143,3 @@ def text(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%S.000Z")
     return str(value)
-
-
-def paged(found: list[Any], *, size: int, token: str) -> tuple[list[Any], str]:
-    """Return a page and the token of the next; tokens are offsets. Raises Refusal for one that is none."""
-    if token and not token.isdigit():
-        raise Refusal("InvalidPaginationToken", f"The pagination token '{token}' is not valid")
-    start = int(token or 0)
-    end = start + size
-    return found[start:end], str(end) if end < len(found) else ""

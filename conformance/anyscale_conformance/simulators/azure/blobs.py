@@ -25,6 +25,7 @@ class Blobs:
         self._azurite: Azurite | None = None
         self._owners: dict[str, str] = {}
         """Which subscription has an account of a name: names are one in all of Azure."""
+        self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
         self._session = requests.Session()
         self._session.verify = str(tls.ca)
@@ -42,6 +43,10 @@ class Blobs:
         """Tell whether nobody has an account of a name."""
         return name not in self._owners
 
+    def owner(self, name: str) -> str | None:
+        """Return the subscription of an account; None when there is no such account."""
+        return self._owners.get(name)
+
     def own(self, at: Subscription, name: str) -> None:
         """Keep a name for a subscription."""
         self._owners[name] = at.id
@@ -57,7 +62,10 @@ class Blobs:
     def call(self, at: Subscription, method: str, path: str, headers: dict[str, str] | None = None) -> bytes:
         """Ask Azurite as the subscription's owner. Raises requests.HTTPError for what it refuses."""
         who = at.owner
-        token = at.directory.token(client=who.client_id, principal=who.principal, audience=STORAGE)
+        token = self._tokens.get(at.id) or at.directory.token(
+            client=who.client_id, principal=who.principal, audience=STORAGE
+        )
+        self._tokens[at.id] = token  # good for a day of this machine's time, and dear to sign
         answer = self._session.request(
             method, f"{self.service.url}/{path}", timeout=30,
             headers={"Authorization": f"Bearer {token}", "x-ms-version": VERSION, **(headers or {})},
@@ -126,10 +134,9 @@ def may(at: Subscription, principal: str, account: str, container: str, path: st
     verb = "read" if action == "list" else action
     scope = f"{at.named(account, 'Microsoft.Storage/storageAccounts').id}/blobServices/default/containers/{container}"
     wanted = f"{CONTAINERS}/blobs/{verb}"
-    asked = conditions.Asked(
-        action=wanted, suboperation="Blob.List" if action == "list" else "",
-        attributes={conditions.PATH: path, conditions.NAME: container},
-    )  # fmt: skip
+    suboperation, attribute = ("Blob.List", conditions.PREFIX) if action == "list" else ("", conditions.PATH)
+    attributes = {attribute: path, conditions.NAME: container}
+    asked = conditions.Asked(action=wanted, suboperation=suboperation, attributes=attributes)
     return any(
         not condition or conditions.parse(condition)(asked)
         for condition in data_assignments(at, principal, wanted, scope)

@@ -21,6 +21,8 @@ OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "StringLike": lambda have, want: fnmatch.fnmatchcase(have, want),
 }
 PATH = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs:path"
+PREFIX = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs:prefix"
+"""What a list is of; it is of the request, and a list has no path."""
 NAME = "Microsoft.Storage/storageAccounts/blobServices/containers:name"
 
 

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,12 +21,18 @@ Told = tuple[int, Mapping[str, str], Any]
 HOST = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 """The variable by which azure-identity is told of another metadata service than 169.254.169.254."""
 
+TOKENS = "/metadata/identity/oauth2/token"
+OBJECTS_HOST = "AZURE_MSI_ENDPOINT"
+"""The variable by which obstore is told of it, with the path of tokens."""
+TRUSTED = "SSL_CERT_FILE"
+"""Whom a machine trusts: it reads its blobs at the simulator's certificate."""
+
 
 class Metadata:
     """The metadata services of a subscription's machines, and the machines themselves where they are booted."""
 
-    def __init__(self, at: Subscription) -> None:
-        self._at = at
+    def __init__(self, at: Subscription, *, ca: Path) -> None:
+        self._at, self._ca = at, ca
         self._servers: dict[str, Server] = {}
 
     def url(self, machine: Resource) -> str:
@@ -49,7 +56,8 @@ class Metadata:
             if data:
                 machines.remove(machine.key)
                 script = base64.b64decode(data).decode()
-                environment = {HOST: self.url(machine)}
+                url = self.url(machine)
+                environment = {HOST: url, OBJECTS_HOST: f"{url}{TOKENS}", TRUSTED: str(self._ca)}
                 machines.boot(machine.key, script, address=self._address(machine), environment=environment)
         elif power == "gone":
             machines.remove(machine.key)
@@ -123,7 +131,7 @@ class Metadata:
             if at.find(machine.id) is not machine:
                 return 404, {}, {"error": "Not found"}
             match method, parts.path.rstrip("/"):
-                case "GET", "/metadata/identity/oauth2/token":
+                case "GET", found if found == TOKENS:
                     return self._told(machine, query)
                 case "GET", "/metadata/instance":
                     return 200, {}, self._instance(machine)

@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Type"] = "application/json; charset=utf-8"
         headers |= told
         if status != HTTPStatus.NO_CONTENT:
-            headers["Content-Length"] = str(len(body))
+            headers.setdefault("Content-Length", str(len(body)))
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:

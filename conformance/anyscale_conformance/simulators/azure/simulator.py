@@ -15,6 +15,7 @@ from anyscale_conformance.simulators.azure import arm, tls
 from anyscale_conformance.simulators.azure.blobs import Blobs
 from anyscale_conformance.simulators.azure.directory import refusal
 from anyscale_conformance.simulators.azure.errors import ArmError
+from anyscale_conformance.simulators.azure.front import Front
 from anyscale_conformance.simulators.azure.hands import Hands
 from anyscale_conformance.simulators.azure.metadata import Metadata
 from anyscale_conformance.simulators.azure.server import Server
@@ -44,6 +45,8 @@ class AzureSimulator:
         self.blobs = Blobs(made)
         """Where the blob services of storage accounts are: one Azurite, which starts with the first account."""
         self.issuer = Issuer(self.url)
+        self.front = Front(made, self.issuer, self.blobs, self._owner)
+        """Where those services let in who has a role or a signature alone, as Azure does. Azurite itself lets in everybody."""
         self._subscriptions: dict[str, Subscription] = {}
         self._lock = threading.Lock()
         self._server.start()
@@ -53,7 +56,7 @@ class AzureSimulator:
     ) -> Subscription:
         """Return a new, empty subscription in a tenant of its own. ``machines``: where its machines really run."""
         made = Subscription(clock or SystemClock(), base=self.url, home=home, machines=machines, issuer=self.issuer)
-        made.hands, made.blobs, made.metadata = Hands(made), self.blobs, Metadata(made)
+        made.hands, made.blobs, made.metadata = Hands(made), self.blobs, Metadata(made, ca=self.ca_path)
         with self._lock:
             self._subscriptions[made.id] = made
         return made
@@ -71,6 +74,7 @@ class AzureSimulator:
         for subscription in tuple(self._subscriptions.values()):
             subscription.metadata.close()
         self._server.close()
+        self.front.close()
         self.blobs.close()
         self._folder.cleanup()
 
@@ -79,6 +83,9 @@ class AzureSimulator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _owner(self, account: str) -> Subscription | None:
+        return self._subscriptions.get(self.blobs.owner(account) or "")
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Told:
         parts = urlsplit(path)

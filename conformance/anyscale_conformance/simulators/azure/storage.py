@@ -20,6 +20,8 @@ CONTAINERS = f"{SERVICES}/containers"
 POLICIES = f"{ACCOUNTS}/managementPolicies"
 MOST_TAGS = 15
 """Fewer than other resources have (REST reference of Microsoft.Storage/storageAccounts)."""
+MOST_CORS, MOST_ORIGINS = 5, 64
+"""https://learn.microsoft.com/rest/api/storageservices/cross-origin-resource-sharing--cors--support-for-the-azure-storage-services"""
 NAME = r"[a-z0-9]{3,24}"
 
 
@@ -135,6 +137,19 @@ class BlobService(Kind):
     put_flow = Flow.SYNC
     has_location = False
     name_pattern = "default"
+
+    def check(self, at: Subscription, request: Request, body: Body, old: Resource | None) -> None:
+        rules = (body["properties"].get("cors") or {}).get("corsRules") or ()
+        if len(rules) > MOST_CORS or any(len(rule["allowedOrigins"]) > MOST_ORIGINS for rule in rules):
+            raise invalid(
+                f"A blob service has at most {MOST_CORS} CORS rules of {MOST_ORIGINS} origins each.",
+                code="InvalidXmlDocument",
+            )
+
+    def view(self, at: Subscription, resource: Resource, request: Request | None) -> Body:
+        body = shown(resource)
+        body["properties"].pop("provisioningState")
+        return body
 
 
 @register

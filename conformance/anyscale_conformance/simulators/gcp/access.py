@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from joserfc.errors import JoseError
 from joserfc.jws import extract_compact
 
-from anyscale_conformance.simulators.gcp import policies
+from anyscale_conformance.simulators.gcp import boundaries, policies
 from anyscale_conformance.simulators.gcp.calls import Call, Caller
 from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.errors import ApiError, info, not_found, singular
@@ -73,14 +73,31 @@ def form(text: bytes) -> Json:
 
 
 def check(call: Call) -> None:
-    """Raise 403 naming the first permission that the caller lacks; asks nothing while permissions are not enforced."""
-    if call.cloud.guard is not Guard.PERMISSIONS or call.method.api in ("sts", "iamcredentials"):
+    """Raise 403 naming the first permission that the caller lacks; asks nothing while permissions are not enforced.
+
+    What a token's boundary does not hold is refused in any case.
+    """
+    _keep_within(call)
+    if call.method.api in ("sts", "iamcredentials"):
         return
-    attributes = {"resource": _resource(call)}
+    is_enforced, attributes = call.cloud.guard is Guard.PERMISSIONS, {"resource": _resource(call)}
     for permission, project, resource in needed(call):
+        call.project.asked.add(permission)
         keys = [resource] if resource else []
-        if not policies.permitted(call.cloud, call.caller, permission, project, keys, attributes):
+        if is_enforced and not policies.permitted(call.cloud, call.caller, permission, project, keys, attributes):
             raise denied(call, permission, resource or f"projects/{project.id}")
+
+
+def _keep_within(call: Call) -> None:
+    """Raise 403 for a token with a boundary, unless it is used in a bucket for what the boundary holds."""
+    if not call.caller.boundary:
+        return
+    if call.method.api != "storage":
+        raise ApiError(403, "forbidden", "A token with an access boundary is of use in Cloud Storage alone.")
+    for permission, _, resource in needed(call):
+        attributes = {"resource": _resource(call)}
+        if not boundaries.within(call.caller, permission, resource.removeprefix("b/"), attributes):
+            raise denied(call, permission, resource)
 
 
 def denied(call: Call, permission: str, resource: str) -> ApiError:
@@ -142,6 +159,13 @@ def _of_compute(call: Call, collection: str, verb: str) -> Iterator[tuple[str, P
     for account in body.get("serviceAccounts", []):
         yield "compute.instances.setServiceAccount", own, ""
         yield "iam.serviceAccounts.actAs", own, str(account.get("email", ""))
+    for disk in body.get("disks", []):
+        image = str(disk.get("initializeParams", {}).get("sourceImage", ""))
+        words = words_of(image)
+        if (
+            image and call.cloud.library(words[1] if words[0] == "projects" else "") is None
+        ):  # Google's own are anybody's
+            yield "compute.images.useReadOnly", _home(call, image), ""
     for interface in body.get("networkInterfaces", []):
         kind = "subnetworks" if interface.get("subnetwork") else "networks"
         home = _home(call, str(interface.get(kind.removesuffix("s"), "")))
@@ -190,7 +214,8 @@ def _self_signed(cloud: Cloud, word: str, api: str) -> Caller:
 def _project_name(cloud: Cloud, method: Method, params: Mapping[str, str], body: Json) -> str:
     if method.api == "sts":
         found = re.search(r"/projects/([^/]+)/", str(body.get("audience", "")))
-        return found[1] if found else ""
+        token = cloud.tokens.find(str(body.get("subjectToken", "")))
+        return found[1] if found else token.project.id if token else ""
     for word in ("bucket", "destinationBucket"):
         if method.api == "storage" and word in params:
             return cloud.home_of(params[word])

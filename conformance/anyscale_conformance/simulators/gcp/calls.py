@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from anyscale_conformance.simulators.gcp.boundaries import Rule
 from anyscale_conformance.simulators.gcp.schema import Json, Method
 from anyscale_conformance.simulators.gcp.world import Project
 
@@ -19,6 +20,8 @@ class Caller:
     member: str = ""
     sets: frozenset[str] = frozenset()
     """Of a federated principal: the ``principalSet://...`` that it belongs to."""
+    boundary: tuple[Rule, ...] = ()
+    """What the token may do at most; empty when it may do all that its member may."""
 
     @property
     def email(self) -> str:

@@ -29,7 +29,7 @@ def access_token(call: Call) -> Json:
         raise ApiError(400, "badRequest", f"The lifetime {text} is not between 1 and 3600 seconds.")
     lifetime = timedelta(seconds=float(text[:-1]))
     caller = Caller(member=f"serviceAccount:{account['email']}")
-    token = call.cloud.tokens.issue(caller, clock=call.project.clock, lifetime=lifetime, prefix="ya29.c.")
+    token = call.cloud.tokens.issue(caller, project=call.project, lifetime=lifetime, prefix="ya29.c.")
     ends = (call.project.clock.now() + lifetime).astimezone(UTC)
     return {"accessToken": token, "expireTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}
 
@@ -96,4 +96,5 @@ def _account(call: Call, permission: str) -> Json:
 
 
 def _may(call: Call, permission: str, resources: list[str]) -> bool:
+    call.project.asked.add(permission)
     return policies.permitted(call.cloud, call.caller, permission, call.project, resources)

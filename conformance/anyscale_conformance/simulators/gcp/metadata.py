@@ -107,7 +107,7 @@ def _of_account(
         return _text("service account not found", status=404)
     if word == "token":
         caller = Caller(member=f"serviceAccount:{account['email']}")
-        token = cloud.tokens.issue(caller, clock=project.clock, prefix="ya29.m.")
+        token = cloud.tokens.issue(caller, project=project, prefix="ya29.m.")
         return _json({"access_token": token, "expires_in": int(LIFETIME.total_seconds()) - 1, "token_type": "Bearer"})
     audience = request.query.get("audience", [""])[-1]
     if not audience:

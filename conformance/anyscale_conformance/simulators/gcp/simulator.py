@@ -168,9 +168,14 @@ class ProjectHands:
         """
         word = self._tokens.get((member, lifetime), "")
         if not self._cloud.tokens.is_good(word, left=lifetime / 2):
-            word = self._cloud.tokens.issue(Caller(member=member), clock=self.project.clock, lifetime=lifetime)
+            word = self._cloud.tokens.issue(Caller(member=member), project=self.project, lifetime=lifetime)
             self._tokens[member, lifetime] = word
         return word
+
+    def asked(self) -> frozenset[str]:
+        """Return the permissions that requests have needed so far, whether or not they are enforced."""
+        with self._cloud.lock:
+            return frozenset(self.project.asked)
 
     def requests(self, method: str = "") -> list[Journaled]:
         """Return the requests of the project, of one method (``compute.instances.insert``) or of all."""
@@ -262,6 +267,11 @@ class ProjectHands:
             self.project.clusters[f"{location}/{name}"] |= {
                 "endpoint": endpoint, "masterAuth": {"clusterCaCertificate": certificate}
             }  # fmt: skip
+
+    def issue_tokens(self, location: str, name: str, keys: Json) -> None:
+        """Let a GKE cluster's tokens be known by its public keys (a JWK set); its issuer is its ``selfLink``."""
+        with self._cloud.lock:
+            self.project.cluster_keys[f"{location}/{name}"] = keys
 
     def console(self, name: str) -> str:
         """Return what an instance has printed."""

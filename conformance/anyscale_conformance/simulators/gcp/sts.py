@@ -1,4 +1,6 @@
-"""The exchange of somebody else's token for a federated one. The token is really verified: by the issuer's keys.
+"""The exchange of somebody else's token for a federated one, and of an access token for a narrower one.
+
+A token of somebody else's is really verified: by the issuer's keys.
 
 Source: cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token and .../workload-identity-federation. Keys come from the
 provider's ``jwksJson``, or from the issuer by its ``/.well-known/openid-configuration``.
@@ -11,11 +13,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from anyscale_conformance.simulators.gcp import cel, pools
+from anyscale_conformance.simulators.gcp import boundaries, cel, pools, workloads
 from anyscale_conformance.simulators.gcp.calls import Call, Caller, handles
 from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.errors import ApiError
@@ -38,28 +41,50 @@ PATIENCE_S = 5.0
 
 @handles("sts.token")
 def exchange(call: Call) -> Json:
-    """Give a federated token for one of a provider's issuer. Raises 400 with OAuth's words for what is not good."""
+    """Give a federated token for one of a provider's issuer, or a narrower one for an access token.
+
+    Raises 400 with OAuth's words for what is not good.
+    """
     body = call.body
     if body.get("grantType") != GRANT:
         raise _refused("unsupported_grant_type", f"grant_type must be {GRANT}.")
     if body.get("requestedTokenType") != ACCESS:
         raise _refused("invalid_request", f"requested_token_type must be {ACCESS}.")
+    if body.get("subjectTokenType") == ACCESS:
+        return _narrowed(call)
     if body.get("subjectTokenType") not in JWTS:
         raise _refused("invalid_request", 'Invalid value for "subject_token_type".')
     if not body.get("scope"):
         raise _refused("invalid_scope", "The scope is required.")
-    found = AUDIENCE.fullmatch(str(body.get("audience", "")))
-    if found is None:
+    audience = str(body.get("audience", ""))
+    found, gke = AUDIENCE.fullmatch(audience), workloads.issuer_of(call.project, audience)
+    if found is None and gke is None:
         raise _refused("invalid_request", "Invalid value for \"audience\". This value should be the full resource name of the "
                        "Identity Provider.")  # fmt: skip
-    provider = _provider(call, found[1])
+    provider = gke or _provider(call, found[1] if found else "")
     claims = _claims(call, provider, str(body.get("subjectToken", "")))
-    caller = _mapped(provider, claims)
+    caller = workloads.pod_of(call.project, claims) if gke else _mapped(provider, claims)
+    if caller is None:
+        raise _refused("invalid_grant", "The token is not of a Kubernetes service account.")
     ends = datetime.fromtimestamp(int(claims["exp"]), UTC)
     lifetime = min(LIFETIME, ends - call.project.clock.now())
-    token = call.cloud.tokens.issue(caller, clock=call.project.clock, lifetime=lifetime, prefix="ya29.d.")
+    token = call.cloud.tokens.issue(caller, project=call.project, lifetime=lifetime, prefix="ya29.d.")
     seconds = int(lifetime.total_seconds())
     return {"access_token": token, "issued_token_type": ACCESS, "token_type": "Bearer", "expires_in": seconds}
+
+
+def _narrowed(call: Call) -> Json:
+    """Give a token that may do no more than the boundary says, for as long as the token that was shown is good."""
+    token = call.cloud.tokens.find(str(call.body.get("subjectToken", "")))
+    if token is None or token.caller.boundary:
+        raise _refused("invalid_grant", "The subject token is not valid, or has been narrowed already.")
+    caller = attrs.evolve(token.caller, boundary=boundaries.read(str(call.body.get("options", ""))))
+    lifetime = token.expires_at - token.project.clock.now()
+    word = call.cloud.tokens.issue(caller, project=token.project, lifetime=lifetime, prefix="ya29.dr.")
+    answer: Json = {"access_token": word, "issued_token_type": ACCESS, "token_type": "Bearer"}
+    # Only of a service account's token does the service say when it ends.
+    is_told = token.caller.member.startswith("serviceAccount:")
+    return answer | ({"expires_in": int(lifetime.total_seconds())} if is_told else {})
 
 
 def _provider(call: Call, name: str) -> Json:

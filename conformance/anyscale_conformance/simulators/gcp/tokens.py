@@ -8,7 +8,7 @@ import attrs
 
 from anyscale_conformance.simulators.gcp.calls import Caller
 from anyscale_conformance.simulators.gcp.errors import ApiError, info
-from anyscale_core.clock import Clock
+from anyscale_conformance.simulators.gcp.world import Project
 
 LIFETIME = timedelta(hours=1)
 """The longest that a token lives, unless an organisation says otherwise."""
@@ -27,11 +27,11 @@ class Guard(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Token:
-    """An access token. ``clock``: of the project that issued it."""
+    """An access token. ``project``: that issued it, whose clock tells when it ends."""
 
     caller: Caller
     expires_at: datetime
-    clock: Clock = attrs.field(repr=False)
+    project: Project = attrs.field(repr=False)
 
 
 class Tokens:
@@ -40,23 +40,28 @@ class Tokens:
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
 
-    def issue(self, caller: Caller, *, clock: Clock, lifetime: timedelta = LIFETIME, prefix: str = "ya29.") -> str:
+    def issue(self, caller: Caller, *, project: Project, lifetime: timedelta = LIFETIME, prefix: str = "ya29.") -> str:
         """Return a new token."""
         word = prefix + secrets.token_urlsafe(48)
-        self._tokens[word] = Token(caller=caller, expires_at=clock.now() + lifetime, clock=clock)
+        self._tokens[word] = Token(caller=caller, expires_at=project.clock.now() + lifetime, project=project)
         return word
 
     def is_good(self, word: str, *, left: timedelta) -> bool:
         """Return whether a token is good for some time yet."""
         token = self._tokens.get(word)
-        return token is not None and token.clock.now() + left <= token.expires_at
+        return token is not None and token.project.clock.now() + left <= token.expires_at
 
     def caller(self, word: str, api: str) -> Caller:
         """Return whom a token stands for. Raises 401 for one that is unknown or has expired."""
-        token = self._tokens.get(word)
-        if token is None or token.clock.now() >= token.expires_at:
+        token = self.find(word)
+        if token is None:
             raise unauthenticated(api)
         return token.caller
+
+    def find(self, word: str) -> Token | None:
+        """Return a token that is good now; None for any other word."""
+        token = self._tokens.get(word)
+        return token if token is not None and token.project.clock.now() < token.expires_at else None
 
     def revoke(self, member: str) -> None:
         """Let no token of somebody be good any more."""

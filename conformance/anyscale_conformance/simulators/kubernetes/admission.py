@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from anyscale_conformance.simulators.kubernetes import quantities
+from anyscale_conformance.simulators.kubernetes import pod_security, quantities
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.problems import forbidden, not_found
 from anyscale_conformance.simulators.kubernetes.store import Entry, Object
@@ -46,14 +46,20 @@ def mutate(world: World, kind: Kind, obj: Object, namespace: str) -> None:
         default = default_class(world)
         obj["spec"] |= {"storageClassName": default.name} if default else {}
     if kind.plural == "pods":
+        _runtime(world, obj)
         _account(world, obj, namespace)
+        _webhooks(world, obj, namespace)
         _tolerations(obj["spec"])
         _priority(world, obj)
         _limits(world, obj, namespace)
 
 
 def admit(world: World, kind: Kind, obj: Object, namespace: str) -> None:
-    """Refuse what a quota does not allow any more. Raises Problem 403 with the quota's words."""
+    """Refuse what the namespace's standard of security, or a quota, does not allow. Raises Problem 403 with its words."""
+    home = world.get("namespaces", "", namespace) if kind.plural == "pods" else None
+    why = pod_security.violations(obj["spec"], home.labels) if home is not None else ""
+    if why:
+        raise forbidden("pods", "", obj["metadata"].get("name", ""), why)
     if kind.is_namespaced:
         _quota(world, kind, obj, namespace, None)
 
@@ -113,6 +119,20 @@ def _summed(spec: Mapping[str, Any], which: str) -> dict[str, Decimal]:
     for word, text in (spec.get("overhead") or {}).items():
         total[word] = total.get(word, Decimal()) + quantities.value(text)
     return total
+
+
+def _webhooks(world: World, obj: Object, namespace: str) -> None:
+    account = world.get("serviceaccounts", namespace, obj["spec"]["serviceAccountName"])
+    annotations = account.meta.get("annotations", {}) if account is not None else {}
+    for webhook in world.webhooks:
+        webhook(obj, annotations)
+
+
+def _runtime(world: World, obj: Object) -> None:
+    name = obj["spec"].get("runtimeClassName")
+    if name and world.get("runtimeclasses", "", name, group="node.k8s.io") is None:
+        why = f'pod rejected: RuntimeClass "{name}" not found'
+        raise forbidden("pods", "", obj["metadata"].get("name", ""), why)
 
 
 def _account(world: World, obj: Object, namespace: str) -> None:

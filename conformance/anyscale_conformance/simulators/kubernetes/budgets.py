@@ -47,7 +47,9 @@ def state(world: World, budget: Entry) -> State:
         and pod.obj.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     ]  # fmt: skip
     healthy = sum(is_ready(pod) and "deletionTimestamp" not in pod.meta for pod in pods)
-    expected = len(pods)
+    # But for a plain number that is to be there, the controllers' word counts; Pods without one are not expected at all.
+    is_plain = "maxUnavailable" not in spec and isinstance(spec.get("minAvailable", 1), int)
+    expected = len(pods) if is_plain else sum(_is_managed(pod) for pod in pods)
     if "maxUnavailable" in spec:
         desired = max(0, expected - _number(spec["maxUnavailable"], expected))
     else:
@@ -60,6 +62,10 @@ def is_ready(pod: Entry) -> bool:
     """Tell whether a Pod's condition says that it is ready."""
     conditions = pod.obj.get("status", {}).get("conditions", ())
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _is_managed(pod: Entry) -> bool:
+    return any(owner.get("controller") for owner in pod.meta.get("ownerReferences", ()))
 
 
 def _number(value: Any, of: int) -> int:

@@ -18,6 +18,7 @@ from anyscale_conformance.simulators.kubernetes.store import Entry, Object
 from anyscale_conformance.simulators.kubernetes.subresources import evict
 from anyscale_conformance.simulators.kubernetes.tokens import Tokens
 from anyscale_conformance.simulators.kubernetes.users import Caller
+from anyscale_conformance.simulators.kubernetes.webhooks import Webhook
 from anyscale_conformance.simulators.kubernetes.world import World, timestamp
 
 EVERY_CALL: Callable[[Call], bool] = lambda _: True  # noqa: E731
@@ -54,6 +55,11 @@ class Hands:
         with self.world.lock:
             if self.world.get("namespaces", "", name) is None:
                 bootstrap.add_namespace(self.world, name)
+
+    def add_webhook(self, webhook: Webhook) -> None:
+        """Let a webhook change every Pod that is made from now on (``webhooks`` has those of the clouds)."""
+        with self.world.lock:
+            self.world.webhooks.append(webhook)
 
     def plant(self, obj: Mapping[str, Any], *, manager: str = "somebody") -> Object:
         """Make an object as an administrator does (somebody else's things); ``kind`` and ``apiVersion`` have to be in it."""

@@ -106,6 +106,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("coordination.k8s.io/v1", "leases", "Lease"),
     _kind("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
     _kind("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", scope=Scope.CLUSTER, short="pc"),
+    _kind("node.k8s.io/v1", "runtimeclasses", "RuntimeClass", scope=Scope.CLUSTER),
     _kind("storage.k8s.io/v1", "storageclasses", "StorageClass", scope=Scope.CLUSTER, short="sc"),
     _kind(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "GatewayClass", "status", model="", scope=Scope.CLUSTER, short="gc"),
     _kind(f"{GATEWAY_GROUP}/v1", "gateways", "Gateway", "status", model="", short="gtw"),

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,7 @@ class World:
         self.reactors: list[Callable[[Change], None]] = []
         self.pollers: list[Callable[[], None]] = []
         self.watchers: list[Callable[[], None]] = []
+        self.webhooks: list[Callable[[Object, Mapping[str, str]], None]] = []
         self.bind: Callable[[Entry, str], Entry] = lambda pod, _: pod
         self.log_of: Callable[[Entry], str] = lambda _: ""
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []

@@ -39,7 +39,9 @@ class WiredHttp:
         return self._carrier.carry(wired, lambda: self._inner.request(uri, method, *args, **kwargs))
 
 
-READING = re.compile(r"\.(get|list|getIamPolicy|signBlob|getAccessToken)$|^$")
+EXCHANGE = "sts.token"
+"""Needs no permission: whoever shows a token may have a narrower one."""
+READING = re.compile(r"\.(get|list|getIamPolicy|signBlob|getAccessToken|token)$|^$")
 VERBS = {
     "generateAccessToken": "iam.serviceAccounts.getAccessToken", "signBlob": "iam.serviceAccounts.signBlob",
     "getIamPolicy": "iam.serviceAccounts.getIamPolicy", "setIamPolicy": "iam.serviceAccounts.setIamPolicy",
@@ -48,10 +50,10 @@ OF_MANY = {"GET": "list", "POST": "create"}
 OF_ONE = {"GET": "get", "DELETE": "delete", "PATCH": "update"}
 KEPT = re.compile(
     r'"anyscale-core-token": ?"(\w+)"|anyscale-core \S+ \S+ \S+ (\w{12}) '
-    r'|"description": ?"(?:\w{10}\.\w{20} )*\w{10}\.(\w{20})"',
+    r'|"description": ?"(?:\w{10}\.\w{20} )*\w{10}\.(\w{20})"|\\"token\\": ?\\"(\w{20})\\"',
     re.ASCII,
 )
-"""Where labels, descriptions of service accounts and conditions of grants keep the hash of a token."""
+"""Where labels, descriptions (of service accounts, of networks) and conditions of grants keep the hash of a token."""
 
 
 def action_of(uri: str, method: str) -> str:
@@ -64,6 +66,8 @@ def action_of(uri: str, method: str) -> str:
         if words[1:] == ["iam"]:
             return f"storage.buckets.{'get' if method == 'GET' else 'set'}IamPolicy"
         return f"storage.buckets.{(OF_ONE if words else OF_MANY)[method]}"
+    if path.endswith("/v1/token"):
+        return EXCHANGE
     if "/projects/" not in path:
         return ""
     words = [word for word in path.partition("/projects/")[2].split("/")[1:] if word not in ("global", "aggregated")]

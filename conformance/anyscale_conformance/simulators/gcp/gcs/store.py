@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import attrs
 
-from anyscale_conformance.simulators.gcp import policies
+from anyscale_conformance.simulators.gcp import boundaries, policies
 from anyscale_conformance.simulators.gcp.calls import Caller
 from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.errors import ApiError
@@ -65,7 +65,9 @@ class Access:
 
     def must(self, permission: str, *, key: str | None = None, prefix: str = "", delimiter: str = "") -> None:
         """Raise 401 or 403 unless the caller may; anybody who is somebody may, while permissions are not enforced."""
-        if self.cloud.guard is Guard.OPEN or (self.cloud.guard is Guard.TOKENS and self.caller.member):
+        self.project.asked.add(permission)
+        is_asked = self.cloud.guard is Guard.PERMISSIONS or bool(self.caller.boundary)
+        if not is_asked and (self.cloud.guard is Guard.OPEN or self.caller.member):
             return
         if may(
             self.cloud, self.project, self.bucket, self.caller, permission, key=key, prefix=prefix, delimiter=delimiter
@@ -93,6 +95,8 @@ def may(
     resource = {"name": name, "type": f"storage.googleapis.com/{kind}", "service": "storage.googleapis.com"}
     api = {"storage.googleapis.com/objectListPrefix": prefix, "storage.googleapis.com/objectListDelimiter": delimiter}
     attributes = {"resource": resource, "api": api}
+    if not boundaries.within(caller, permission, bucket.name, attributes):
+        return False
     return policies.permitted(cloud, caller, permission, project, [policy_key(bucket.name)], attributes)
 
 
