@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 from benchmarks.peers import environment
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row, interleaved, row
 
 SIZES = (1, 10, 100)
 DELAYS_MS = (0, 50)
@@ -72,6 +72,7 @@ def aws(rounds: int) -> Iterator[Row]:
     """Yield seconds, requests and peak RSS of create + list + terminate, for each size and delay."""
     from anyscale_conformance.simulators.aws import AwsSimulator, Timing
 
+    yield _imported(rounds)
     interpreters = {peer: environment(peer, PEERS[peer]) for peer in PEERS}
     simulator = AwsSimulator()
     try:
@@ -94,6 +95,22 @@ def aws(rounds: int) -> Iterator[Row]:
                 yield from _rows(f"aws {size} nodes, {delay_ms} ms", costs, peers)
     finally:
         simulator.close()
+
+
+def _imported(rounds: int) -> Row:
+    """Measure what the plugin costs before its first call, over the contract that it stands on."""
+    bare = "import anyscale_core.hookspecs, anyscale_core.models.wire, anyscale_core.drivers.startup"
+    code = "import anyscale_aws.plugin as p; p.anyscale_provider(); import anyscale_aws.cluster"
+    tell = "import sys; print(sorted({name.partition('.')[0] for name in sys.modules} & {'boto3', 'botocore'}))"
+    heavy = subprocess.run([sys.executable, "-c", f"{code}; {tell}"], capture_output=True, text=True, check=True)
+    ours, floor = interleaved(rounds, lambda: _process_ms(code), lambda: _process_ms(bare))
+    return row("aws import", "ms", ours, floor, f"a process each; of the SDK loaded: {heavy.stdout.strip()}")
+
+
+def _process_ms(code: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return (time.perf_counter() - began) * 1000
 
 
 def _rows(name: str, costs: Mapping[str, list[Cost]], peers: Mapping[str, "Cost | str"]) -> Iterator[Row]:

@@ -1,17 +1,23 @@
 """What others need for the same fleet: create, list and terminate, each with its own code. Runs in the peer's environment alone.
 
-``python aws_peers.py PEER JOB`` prints one line of JSON: seconds from before the peer's first import, those of its calls, and peak memory. JOB is the
-JSON of ``benchmarks.aws.Job``. Nothing of this project is imported, and nothing of a peer but by its own function.
+``python aws_peers.py PEER JOB`` prints one line of JSON: seconds from before the peer's first import, those of its calls, and
+peak memory. JOB is the JSON of ``benchmarks.aws.Job``. Nothing of this project is imported, and a peer by its own function.
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+Job = dict[str, Any]
+Ready = Callable[[], None]
+"""To be called when imports are done and clients made."""
 
 
-def skypilot(job, ready):
+def skypilot(job: Job, ready: Ready) -> list[Any]:
     """SkyPilot's provisioner."""
     from sky.provision.aws import instance
     from sky.provision.common import ProvisionConfig
@@ -44,7 +50,7 @@ def skypilot(job, ready):
     return list(found)
 
 
-def ray(job, ready):
+def ray(job: Job, ready: Ready) -> list[Any]:
     """The node provider of Ray's autoscaler."""
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.cli_logger import cli_logger
@@ -56,10 +62,10 @@ def ray(job, ready):
     provider.create_node(node, {"ray-node-type": "worker"}, job["size"])
     found = provider.non_terminated_nodes({})
     provider.terminate_nodes(found)
-    return found
+    return list(found)
 
 
-def dstack(job, ready):
+def dstack(job: Job, ready: Ready) -> list[Any]:
     """dstack's compute, which knows one instance at a time, and no list."""
     from dstack._internal.core.backends.aws.compute import AWSCompute
     from dstack._internal.core.backends.aws.models import AWSConfig
@@ -100,7 +106,7 @@ def dstack(job, ready):
     return [each.instance_id for each in made]
 
 
-def libcloud(job, ready):
+def libcloud(job: Job, ready: Ready) -> list[Any]:
     """libcloud's driver of EC2, which takes one node down at a time."""
     from urllib.parse import urlsplit
 
@@ -125,13 +131,13 @@ def libcloud(job, ready):
     found = driver.list_nodes(ex_filters={"tag:Name": job["mark"]})
     for node in found:
         driver.destroy_node(node)
-    return found
+    return list(found)
 
 
 PEERS = {peer.__name__: peer for peer in (skypilot, ray, dstack, libcloud)}
 
 
-def main(peer, text):
+def main(peer: str, text: str) -> None:
     job = json.loads(text)
     times = [time.perf_counter()]
     found = PEERS[peer](job, lambda: times.append(time.perf_counter()))

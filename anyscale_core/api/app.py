@@ -135,7 +135,10 @@ def _response(route: Route, value: Any) -> Response[bytes]:
     if route.answer is bytes:
         return _made(value, CONTENT_TYPE, status)
     body = wire.unstructure_revealed(value) if route.show is Show.REVEALED else wire.unstructure(value)
-    return _made(msgspec.json.encode(body), "application/json", status)
+    response = _made(msgspec.json.encode(body), "application/json", status)
+    if route.fresh:
+        response.headers["Cache-Control"] = f"public, max-age={round(route.fresh.total_seconds())}"
+    return response
 
 
 def _problem(problem: Problem) -> Response[bytes]:

@@ -32,6 +32,7 @@ from anyscale_core.api.protocol import (
 )
 from anyscale_core.errors import CoreError, SpecError
 from anyscale_core.models import wire
+from anyscale_core.models.identity import DISCOVERY_PATH, JWKS_PATH
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.networking import Check
 from anyscale_core.models.order import OperatorToken, OperatorView
@@ -128,6 +129,10 @@ class Client:
             connection.close()
 
     # -- clusters ------------------------------------------------------------------------------------------------------
+
+    def published(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the plane publishes as an OIDC issuer, by the path below its URL."""
+        return {path: self._ask("GET", path, dict[str, Any]) for path in (DISCOVERY_PATH, JWKS_PATH)}
 
     def apply(self, spec: Mapping[str, Any], job: JobSpec | None = None) -> ClusterView:
         """Record a wish. ``spec`` goes as it was written, so that the server names everything that is wrong with it."""

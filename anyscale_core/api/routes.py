@@ -5,6 +5,7 @@ The server, the OpenAPI document and the test of who is let in all read this one
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ from anyscale_core.errors import Fault, SpecError
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudSpec
 from anyscale_core.models.cluster import ClusterSpec
+from anyscale_core.models.identity import DISCOVERY_PATH, JWKS_PATH
 from anyscale_core.models.job import JobSpec
 from anyscale_core.models.networking import Check
 from anyscale_core.models.node import CertificateRequest, Heartbeat, NodeCertificate, Orders, Registered, Registration
@@ -98,8 +100,11 @@ class Route:
     show: Show = Show.MASKED
     status: int = 200
     max_body: int = MAX_BODY
+    fresh: timedelta = timedelta(0)
+    """How long anybody may keep the answer."""
 
 
+ISSUER_FRESH = timedelta(minutes=5)
 _PAGE = {"after": "ids above this one", "limit": "how many at most, up to 1000"}
 _FOLLOW = _PAGE | {"wait_s": "seconds to wait for the first one, up to 30"}
 
@@ -108,6 +113,10 @@ ROUTES: tuple[Route, ...] = (
           door=Door.OPEN),
     Route(method="GET", path="/schema", says="Describe this service (OpenAPI).", work="schema", answer=dict[str, Any],
           door=Door.OPEN),
+    Route(method="GET", path=DISCOVERY_PATH, says="Describe the plane as an OIDC issuer.", work="discovery",
+          answer=dict[str, Any], door=Door.OPEN, fresh=ISSUER_FRESH),
+    Route(method="GET", path=JWKS_PATH, says="Show the public keys of the plane as an OIDC issuer.", work="jwks",
+          answer=dict[str, Any], door=Door.OPEN, fresh=ISSUER_FRESH),
     Route(method="GET", path="/metrics", says="Show metrics (Prometheus).", work="metrics", answer=bytes),
     Route(method="POST", path="/v1/nodes/register", says="Admit a node.", work="register", body=Registration,
           answer=Registered, door=Door.JOIN, show=Show.REVEALED),

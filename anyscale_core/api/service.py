@@ -258,6 +258,12 @@ class Service:
     def schema(self, call: Call) -> dict[str, Any]:  # noqa: ARG002
         return schema.document(ROUTES)
 
+    def discovery(self, call: Call) -> dict[str, Any]:  # noqa: ARG002
+        return self.plane.keys.discovery(self.plane.id)
+
+    def jwks(self, call: Call) -> dict[str, Any]:  # noqa: ARG002
+        return self.plane.keys.jwks()
+
     def metrics(self, call: Call) -> bytes:  # noqa: ARG002
         clusters, nodes = self.plane.store.phases()
         return metrics.render(

@@ -56,7 +56,8 @@ Verb = Callable[[argparse.Namespace, Output], int]
 
 VERBS = {
     "run": "run", "up": "wish", "down": "wish", "status": "look", "plan": "look", "events": "look", "logs": "logs",
-    "cloud": "cloud", "operator": "operator", "quota": "quota", "providers": "plane", "serve": "plane", "stop": "plane",
+    "cloud": "cloud", "operator": "operator", "quota": "quota", "providers": "plane", "issuer": "plane", "serve": "plane",
+    "stop": "plane",
 }  # fmt: skip
 """The module of each verb; only that one is loaded."""
 
@@ -101,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     importlib.import_module("anyscale_core.cli.operator").arguments(operator, _common)
     check = verb("providers", "show which provider plugins are installed, and which are broken")
     check.add_argument("--check", action="store_true", help="exit 1 if any is broken")
+    issuer = verb(
+        "issuer", "write what the plane publishes as an OIDC issuer as files, for another web server to serve"
+    )
+    issuer.add_argument("folder", type=_path, metavar="DIR", help="the folder that is served at the issuer's URL")
     serve = verb("serve", "run the control plane in the foreground")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=0, help="port to listen on (default: the last one, else a free one)")

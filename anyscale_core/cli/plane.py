@@ -33,6 +33,22 @@ def stop(args: argparse.Namespace, output: Output) -> int:
     return Exit.OK
 
 
+def issuer(args: argparse.Namespace, output: Output) -> int:
+    """Write the plane's description and public keys as an OIDC issuer, each at its path below the issuer's URL."""
+    import json
+
+    from anyscale_core.cli import background
+
+    published = background.connect(args.home, say=output.note).client.published()
+    for path, document in published.items():
+        file = args.folder / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1) + "\n")
+    name = next(str(document["issuer"]) for document in published.values() if "issuer" in document)
+    output.answer({"issuer": name, "folder": str(args.folder)}, f"the keys of {name} are in {args.folder}")
+    return Exit.OK
+
+
 def providers(args: argparse.Namespace, output: Output) -> int:
     """Show the provider plugins of this installation; with --check 1 if any is broken."""
     from anyscale_core.api.views import provider_view

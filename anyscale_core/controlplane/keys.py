@@ -27,6 +27,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
 
 from anyscale_core.errors import Refused
+from anyscale_core.models.identity import JWKS_PATH
 from anyscale_core.models.secret import Secret
 
 JOIN = "anyscale-core/join"
@@ -65,22 +66,21 @@ SHARED = ("signing.pem", "ca-key.pem", "ca.pem")
 """The files that every control plane of one plane has alike."""
 
 
-ISSUER_KEY = "issuer.pem"
-"""The key of the plane as an OIDC issuer: of its own, for clouds take no Ed25519."""
 JWKS = "jwks.json"
-"""The public half of it, as a cloud's identity provider is given it."""
+"""The public halves of the plane's keys as an OIDC issuer, as a cloud's identity provider is given them."""
 ISSUER_ALGORITHM = "ES256"
 IDENTITY_LIFETIME = timedelta(hours=1)
 
 
-def share(folder: Path, once: Callable[[str, str], str], *, now: datetime) -> None:
+def share(folder: Path, once: Callable[[str, str], str], *, now: datetime, issuer_key: int = 0) -> None:
     """Have the same keys in this folder as in every other of this plane.
 
     ``once(key, default)`` returns what was first set for a key, by any process. What lies in the folder is replaced when
     another process was first.
     """
-    KeyRing(folder, now=now)
-    for key, names in (("keys", SHARED), ("issuer", (ISSUER_KEY,))):
+    KeyRing(folder, now=now, issuer_key=issuer_key)
+    issuers = [(_issuer_file(n).removesuffix(".pem"), (_issuer_file(n),)) for n in _published(issuer_key)]
+    for key, names in (("keys", SHARED), *issuers):
         mine = json.dumps({name: (folder / name).read_text() for name in names})
         theirs = once(key, mine)
         if theirs != mine:
@@ -94,9 +94,14 @@ def local_user() -> str:
 
 
 class KeyRing:
-    """The keys in a folder."""
+    """The keys in a folder.
 
-    def __init__(self, folder: Path, *, now: datetime) -> None:
+    ``issuer``: the URL of the plane as an OIDC issuer; empty: a name that nobody can reach. ``issuer_key``: the number of the
+    key that signs its tokens. The one before and the one after it are published too, so that whoever was given the keys takes
+    tokens of the next one before it is used, and of the last one while they live.
+    """
+
+    def __init__(self, folder: Path, *, now: datetime, issuer: str = "", issuer_key: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         signing = _once(folder / "signing.pem", lambda: _pem(ed25519.Ed25519PrivateKey.generate()))
@@ -109,10 +114,13 @@ class KeyRing:
         self._ca_key = serialization.load_pem_private_key(ca_key.encode(), password=None)
         self.ca_pem = _once(folder / "ca.pem", lambda: self._make_ca(now))
         self._ca = x509.load_pem_x509_certificate(self.ca_pem.encode())
-        self._issuer = ECKey.import_key(
-            _once(folder / ISSUER_KEY, lambda: _pem(ec.generate_private_key(ec.SECP256R1())))
-        )
-        jwks = json.dumps({"keys": [self._issuer_jwk()]}, indent=1) + "\n"
+        self._issuer_url = issuer
+        self._issuers = {
+            n: ECKey.import_key(_once(folder / _issuer_file(n), lambda: _pem(ec.generate_private_key(ec.SECP256R1()))))
+            for n in _published(issuer_key)
+        }
+        self._issuer = self._issuers[issuer_key]
+        jwks = json.dumps(self.jwks(), indent=1) + "\n"
         if not (folder / JWKS).exists() or (folder / JWKS).read_text() != jwks:
             write_private(folder / JWKS, jwks)
 
@@ -155,14 +163,33 @@ class KeyRing:
         """Return what was sealed."""
         return self._sealing.decrypt(sealed.encode()).decode()
 
+    def jwks(self) -> dict[str, Any]:
+        """Return the public keys of the plane as an OIDC issuer (RFC 7517), the one that signs first."""
+        keys = sorted(self._issuers.values(), key=lambda key: key is not self._issuer)
+        more = {"use": "sig", "alg": ISSUER_ALGORITHM}
+        return {"keys": [{**key.as_dict(private=False), "kid": key.thumbprint(), **more} for key in keys]}
+
+    def issuer(self, plane: str) -> str:
+        """Return the issuer of the plane's own tokens: an address when it has one, else a name."""
+        return self._issuer_url or issuer_of(plane)
+
+    def discovery(self, plane: str) -> dict[str, Any]:
+        """Return the issuer's description of itself (OpenID Connect Discovery 1.0), as far as it is one: it signs nobody in."""
+        return {
+            "issuer": self.issuer(plane), "jwks_uri": self.issuer(plane) + JWKS_PATH,
+            "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": [ISSUER_ALGORITHM],
+            "claims_supported": ["iss", "sub", "aud", "iat", "exp"],
+        }  # fmt: skip
+
     def identity_token(self, plane: str, audience: str, *, now: datetime) -> Secret[str]:
         """Return an OIDC token of the plane itself for an audience, good for an hour: clouds let the plane in by it.
 
-        They are told beforehand of the issuer, ``issuer_of(plane)``, of the subject, the plane's id, and of the keys in
-        ``jwks.json``. Nobody needs to reach the issuer.
+        They are told beforehand of the issuer, ``issuer(plane)``, and of the subject, the plane's id. The keys they are given
+        (``jwks.json``), or fetch from the issuer when that is an address.
         """
         expires = now + IDENTITY_LIFETIME
-        claims: dict[str, Any] = {"iss": issuer_of(plane), "sub": plane, "aud": audience}
+        claims: dict[str, Any] = {"iss": self.issuer(plane), "sub": plane, "aud": audience}
         claims |= {"iat": int(now.timestamp()), "exp": int(expires.timestamp())}
         header = {"alg": ISSUER_ALGORITHM, "typ": "JWT", "kid": self._issuer.thumbprint()}
         return Secret(jwt.encode(header, claims, self._issuer, algorithms=[ISSUER_ALGORITHM]))
@@ -186,10 +213,6 @@ class KeyRing:
         return Certificate(
             cert_pem=certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem=Secret(_pem(key))
         )
-
-    def _issuer_jwk(self) -> dict[str, Any]:
-        public = self._issuer.as_dict(private=False)
-        return {**public, "kid": self._issuer.thumbprint(), "use": "sig", "alg": ISSUER_ALGORITHM}
 
     def _signing_key(self) -> ec.EllipticCurvePrivateKey:
         assert isinstance(self._ca_key, ec.EllipticCurvePrivateKey)
@@ -215,8 +238,17 @@ class KeyRing:
 
 
 def issuer_of(plane: str) -> str:
-    """Return the issuer of a plane's own tokens: a name, not an address; its keys are handed over."""
+    """Return the issuer of the tokens of a plane that has no address as one: a name; its keys are handed over."""
     return f"https://anyscale-core.invalid/{plane}"
+
+
+def _published(issuer_key: int) -> range:
+    return range(max(issuer_key - 1, 0), issuer_key + 2)
+
+
+def _issuer_file(number: int) -> str:
+    """Return where a key of the plane as an OIDC issuer is: keys of their own, for clouds take no Ed25519."""
+    return f"issuer-{number}.pem" if number else "issuer.pem"
 
 
 def client_context(ca_pem: str) -> ssl.SSLContext:

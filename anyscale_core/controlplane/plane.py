@@ -130,8 +130,10 @@ class ControlPlane:
         self.id = PlaneId(self.store.meta("plane", mint("pln")))
         self.holder = f"{socket.gethostname()}-{os.getpid()}-{mint('hld')[-6:]}"
         if settings.database is not None:
-            share(settings.home / "keys", self.store.meta, now=self.clock.now())
-        self.keys = KeyRing(settings.home / "keys", now=self.clock.now())
+            share(settings.home / "keys", self.store.meta, now=self.clock.now(), issuer_key=settings.issuer_key)
+        self.keys = KeyRing(
+            settings.home / "keys", now=self.clock.now(), issuer=settings.issuer, issuer_key=settings.issuer_key
+        )
         self.mailbox = Mailbox(plane=self.id, store=self.store, keys=self.keys, clock=self.clock)
         self.clouds = Clouds(
             plane=self.id, registry=self.registry, store=self.store, clock=self.clock, settings=settings,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -12,6 +13,8 @@ from anyscale_core.models.records import Timing
 
 ENV_HOME = "ANYSCALE_CORE_HOME"
 ENV_DATABASE = "ANYSCALE_CORE_DATABASE_URL"
+ENV_ISSUER = "ANYSCALE_CORE_ISSUER"
+ENV_ISSUER_KEY = "ANYSCALE_CORE_ISSUER_KEY"
 ENV_TIMING = "ANYSCALE_CORE_TIMING_"
 """Prefix: ``ANYSCALE_CORE_TIMING_LOST_AFTER=30`` sets ``Timing.lost_after``, in seconds."""
 
@@ -27,6 +30,10 @@ class Settings:
     home: Path
     database: str | None = attrs.field(default=None, repr=False)
     url: str = ""
+    issuer: str = ""
+    """The ``https://`` URL of the plane as an OIDC issuer, below which clouds find its keys. Empty: they are handed over."""
+    issuer_key: int = 0
+    """The number of the key that signs the issuer's tokens; raised by one to change it."""
     timing: Timing = attrs.field(factory=Timing)
     lease_ttl: timedelta = timedelta(seconds=90)
     """How long a worker may hold a cluster; longer than one round of driver calls (``timing.call_timeout``)."""
@@ -46,7 +53,22 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
         """Read the settings. Raises SpecError naming every variable that cannot be read."""
         home = Path(env.get(ENV_HOME) or Path.home() / ".anyscale_core").expanduser().absolute()
-        return cls(home=home, database=env.get(ENV_DATABASE) or None, timing=_timing(env))
+        issuer, issuer_key = _issuer(env)
+        return cls(
+            home=home, database=env.get(ENV_DATABASE) or None, issuer=issuer, issuer_key=issuer_key, timing=_timing(env)
+        )
+
+
+def _issuer(env: Mapping[str, str]) -> tuple[str, int]:
+    issuer, number = env.get(ENV_ISSUER, "").rstrip("/"), env.get(ENV_ISSUER_KEY) or "0"
+    faults: list[Fault] = []
+    if issuer and not (issuer.startswith("https://") and urlsplit(issuer).hostname):
+        faults.append(Fault(path=ENV_ISSUER, message=f"{issuer!r} is no https:// URL"))
+    if not number.isdecimal():
+        faults.append(Fault(path=ENV_ISSUER_KEY, message=f"{number!r} is no number from 0"))
+    if faults:
+        raise SpecError(faults, subject="environment")
+    return issuer, int(number)
 
 
 def _timing(env: Mapping[str, str]) -> Timing:

@@ -9,6 +9,9 @@ import attrs
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.secret import Secret
 
+DISCOVERY_PATH, JWKS_PATH = "/.well-known/openid-configuration", "/.well-known/jwks.json"
+"""Where the description and the keys of an OIDC issuer are, below its URL."""
+
 
 @attrs.frozen(kw_only=True)
 class IdentitySpec:

@@ -14,6 +14,7 @@ from anyscale_conformance.verdicts import Grade, Verdict
 KEPT = Path(__file__).parents[1] / "results"
 MODES = {
     "azure": Mode.EMULATOR,
+    "gcp": Mode.EMULATOR,
     "kubernetes": Mode.EMULATOR,
     "local": Mode.HERMETIC,
 }  # fmt: skip

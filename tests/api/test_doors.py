@@ -11,19 +11,20 @@ from anyscale_core.api.client import Client, Unreachable
 from anyscale_core.api.routes import ROUTES, Door, Route
 from anyscale_core.controlplane.keys import NODE, USER, KeyRing
 from anyscale_core.errors import Refused
+from anyscale_core.models.identity import DISCOVERY_PATH, JWKS_PATH
 from anyscale_core.models.node import GATEWAY_AUDIENCE
 from anyscale_core.models.secret import Secret
 from tests.api.serving import Service
 
 HOUR = timedelta(hours=1)
 USERS = [route for route in ROUTES if route.door is Door.USER]
-OPEN = {("GET", "/healthz"), ("GET", "/schema")}
+OPEN = {("GET", "/healthz"), ("GET", "/schema"), ("GET", DISCOVERY_PATH), ("GET", JWKS_PATH)}
 MACHINES = {("POST", f"/v1/nodes/{word}") for word in ("register", "heartbeat", "certify")} | {
     ("POST", f"/v1/operators/{word}") for word in ("session", "poll", "report")
 }
 
 
-def test_only_health_and_schema_are_open_and_only_six_routes_are_for_machines() -> None:
+def test_only_health_schema_and_the_keys_of_the_issuer_are_open_and_only_six_routes_are_for_machines() -> None:
     assert {(route.method, route.path) for route in ROUTES if route.door is Door.OPEN} == OPEN
     assert {(route.method, route.path) for route in ROUTES if route.door not in (Door.OPEN, Door.USER)} == MACHINES
     assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})

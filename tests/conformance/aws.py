@@ -10,6 +10,7 @@ from anyscale_conformance.simulators.aws import Account, AwsSimulator, Key, Timi
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from anyscale_core.clock import Clock
 from anyscale_core.testing.clock import ManualClock
 
 REGION, IMAGE, TYPE = "us-west-2", "ami-0123456789abcdef0", "c7i.large"
@@ -18,10 +19,10 @@ EXTERNAL_ID = "org-7"
 
 
 class World:
-    """An account, its clock moved by hand, and clients of it that try once."""
+    """An account, its clock (moved by hand, unless another is given), and clients of it that try once."""
 
     def __init__(
-        self, simulator: AwsSimulator, number: int, *, timing: Timing | None = None, clock: ManualClock | None = None
+        self, simulator: AwsSimulator, number: int, *, timing: Timing | None = None, clock: Clock | None = None
     ) -> None:
         self.simulator, self.clock = simulator, clock or ManualClock()
         self.at: Account = simulator.account(
@@ -41,6 +42,7 @@ class World:
 
     def wait(self, time: timedelta = timedelta(minutes=5)) -> None:
         """Let time pass."""
+        assert isinstance(self.clock, ManualClock)
         self.clock.advance(time)
 
     def calls(self, action: str) -> int:

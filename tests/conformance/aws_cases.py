@@ -20,11 +20,13 @@ from anyscale_aws.client import new_session
 from anyscale_aws.cluster import AwsCluster
 from anyscale_aws.identity import AwsIdentity
 from anyscale_aws.kit_oracle import AccountOracle
+from anyscale_aws.names import bucket_name
 from anyscale_aws.networking import AwsNetworking
 from anyscale_aws.permissions import NEEDS, policies
 from anyscale_aws.storage import AwsStorage
-from anyscale_conformance.simulators.aws import AwsSimulator, Key, sts
+from anyscale_conformance.simulators.aws import AwsSimulator, Key, Timing, sts
 
+from anyscale_core.clock import Clock
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import CloudError, PermissionDenied, QuotaExceeded
 from anyscale_core.models.cluster import MarketType
@@ -35,7 +37,6 @@ from anyscale_core.models.networking import EndpointSpec, NetworkMode, NetworkSp
 from anyscale_core.models.owner import Owner
 from anyscale_core.models.storage import BucketSpec, UrlMethod
 from anyscale_core.testing.builders import a_bootstrap
-from anyscale_core.testing.clock import ManualClock
 from tests.conformance.aws import EXTERNAL_ID, IMAGE, PLANE, REGION, TYPE, World, trusting
 
 CLOUD = Owner(plane=PlaneId("pln_1"), cloud=CloudName("aws"))
@@ -43,6 +44,7 @@ OWNER = attrs.evolve(CLOUD, cluster=ClusterId("clu_1"))
 ROLE = "control-plane"
 WHO: Mapping[str, Any] = {"owner": CLOUD}
 SPOT_QUOTA = "L-34B43A08"
+THEIRS = ["their-bucket", "their-other-bucket"]
 PART_BYTES = 6 << 20
 TAKEN_DOWN = 20
 """Looks at what is being taken down, each some minutes after the last."""
@@ -74,11 +76,11 @@ class Town(World):
     """A customer's account that trusts the control plane's; ``furnish`` puts one of everything into it."""
 
     def __init__(
-        self, simulator: AwsSimulator, number: int, home: Path, *, plane: PlaneId = CLOUD.plane,
-        clock: ManualClock | None = None,
+        self, simulator: AwsSimulator, number: int, home: Path, *, owner: Owner = CLOUD,
+        clock: Clock | None = None, timing: Timing | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(simulator, number, clock=clock)
-        self.home, self.owner, self._minted = home, attrs.evolve(CLOUD, plane=plane), 0
+        super().__init__(simulator, number, clock=clock, timing=timing)
+        self.home, self.owner, self._minted = home, owner, 0
         plane_account = simulator.account(PLANE, region=REGION, clock=self.clock)
         self.plane = simulator.issue(plane_account.administrator("plane"))
         self.arn = self.role(ROLE, trusting(PLANE, external_id=EXTERNAL_ID))
@@ -87,6 +89,7 @@ class Town(World):
         self._here, self._there = new_session(), new_session()
         self._there.set_credentials(self.plane.id, self.plane.secret)
         self._here.set_credentials(self.local.id, self.local.secret)
+        self.bucket = bucket_name(self.owner, "bucket-of-pln-1")
         self.permissions = AwsIdentity(self.config()).permissions(NEEDS)
         self.allow()
         self.base = self.drivers()
@@ -98,9 +101,9 @@ class Town(World):
             made.create(IdentitySpec(name=name, owner=CLOUD), token=self.token(), deadline=self.soon())
         self.base.networking.create(NetworkSpec(name="net", mode=NetworkMode.PUBLIC), token=self.token(), **self.who())
         self.base.storage.create(BucketSpec(name="bucket-of-pln-1"), token=self.token(), **self.who())
-        self.at.s3.create_bucket("their-bucket", REGION)
+        self.at.s3.create_bucket(THEIRS[0], REGION)
         self.base.storage.create(
-            BucketSpec(name="adopted", adopt="s3://their-bucket"), token=self.token(), **self.who()
+            BucketSpec(name="adopted", adopt=f"s3://{THEIRS[0]}"), token=self.token(), **self.who()
         )
         (self.head,) = self.launch(self.base.cluster, "head")
         self.wait()
@@ -115,7 +118,7 @@ class Town(World):
         """Return how drivers are configured that assume the control plane's role."""
         known = {
             "role_arn": self.arn, "external_id": EXTERNAL_ID, "endpoint_url": self.simulator.url, "image": IMAGE,
-            "endpoint": "nlb", "instance_types": [TYPE], "adopted_roles": [self.theirs],
+            "endpoint": "nlb", "instance_types": [TYPE], "adopted_roles": [self.theirs], "adopted_buckets": THEIRS,
         }  # fmt: skip
         return DriverConfig(
             owner=self.owner, home=self.home, region=REGION, settings=known | settings, clock=self.clock
@@ -376,7 +379,7 @@ def a_bucket_is_made_once_more(town: Town) -> Trial:
 
 
 def a_bucket_is_adopted(town: Town) -> Trial:
-    name, theirs, storage = town.name("used"), town.name("their-bucket"), town.drivers().storage
+    name, theirs, storage = town.name("used"), THEIRS[1], town.drivers().storage
     town.at.s3.create_bucket(theirs, REGION)
     return Trial(
         act=lambda: storage.create(BucketSpec(name=name, adopt=f"s3://{theirs}"), token=town.token(), **town.who()),
@@ -433,7 +436,7 @@ def a_grant_is_revoked(town: Town, *, bucket: str = "bucket-of-pln-1") -> Trial:
 
 def a_url_is_used(town: Town, *, method: UrlMethod) -> Trial:
     storage = town.drivers().storage
-    town.at.s3.put_object("bucket-of-pln-1", "there", b"x")
+    town.at.s3.put_object(town.bucket, "there", b"x")
 
     def act() -> None:
         url = storage.signed_url(
@@ -445,7 +448,7 @@ def a_url_is_used(town: Town, *, method: UrlMethod) -> Trial:
         except urllib.error.HTTPError as error:
             raise PermissionDenied(error.read().decode(), reason="POLICY") from error
 
-    return Trial(act=act, clean=lambda: town.at.s3.delete_object("bucket-of-pln-1", "there"))
+    return Trial(act=act, clean=lambda: town.at.s3.delete_object(town.bucket, "there"))
 
 
 def objects_are_used(town: Town) -> Trial:
@@ -461,7 +464,7 @@ def objects_are_used(town: Town) -> Trial:
         except obstore.exceptions.BaseError as error:
             raise PermissionDenied(str(error), reason="POLICY") from error
 
-    return Trial(act=act, clean=lambda: town.at.s3.delete_object("bucket-of-pln-1", "p/a"))
+    return Trial(act=act, clean=lambda: town.at.s3.delete_object(town.bucket, "p/a"))
 
 
 def an_upload_breaks_off(town: Town) -> None:

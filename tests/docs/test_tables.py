@@ -17,7 +17,7 @@ from anyscale_local.errors import TRANSLATE
 from anyscale_core import CONTRACT_VERSION
 from anyscale_core.api.problems import STATUS
 from anyscale_core.cli.output import Exit
-from anyscale_core.controlplane.settings import ENV_DATABASE, ENV_HOME, ENV_TIMING, Settings
+from anyscale_core.controlplane.settings import ENV_DATABASE, ENV_HOME, ENV_ISSUER, ENV_ISSUER_KEY, ENV_TIMING, Settings
 from anyscale_core.drivers.capability import CAPABILITIES
 from anyscale_core.errors import CATEGORIES, CloudError, Retry
 from anyscale_core.models.phases import CLUSTER_MOVES, JOB_MOVES, NODE_MOVES
@@ -96,7 +96,9 @@ def test_every_field_of_a_quota_is_explained_with_its_default() -> None:
 
 
 def test_the_variables_of_the_settings_are_the_codes() -> None:
-    assert {ENV_HOME, ENV_DATABASE} == {row["Variable"] for row in table(SETTINGS, "Variables")}
+    assert {ENV_HOME, ENV_DATABASE, ENV_ISSUER, ENV_ISSUER_KEY} == {
+        row["Variable"] for row in table(SETTINGS, "Variables")
+    }
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,14 @@ class HttpCarrier(ABC, Generic[R]):
         response = send()
         if fault.effect is Effect.DELAY:
             return response
+        if fault.effect in PAGES:
+            return self.spoilt(response, fault)
         self.drop(response)
         return self.after(request, fault)
+
+    def spoilt(self, response: R, fault: Fault, /) -> R:
+        """Return a page of a list as a fault spoils it, and what is no list as it is; for carriers that have these effects."""
+        raise NotImplementedError(f"{type(self).__name__} cannot spoil {response!r} by {fault}")
 
     def drop(self, response: R, /) -> None:
         """Give back what a response holds that nobody will see. By default it holds nothing."""
@@ -137,6 +143,8 @@ class HttpCarrier(ABC, Generic[R]):
             raise self.unsent(request)
         if fault.effect is Effect.THROTTLE:
             return self.answered(request, self._answer(request, "Throttled", "", self._retry_after(fault)))
+        if fault.effect is Effect.EXPIRE_PAGE:
+            return self.answered(request, self._answer(request, "InvalidRequest", ""))
         return self.answered(
             request, self._answer(request, fault.category.category, fault.reason, self._retry_after(fault))
         )

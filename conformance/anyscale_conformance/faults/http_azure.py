@@ -4,13 +4,17 @@ import json
 import re
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from xml.etree import ElementTree
 
 from anyscale_conformance.faults.carriers import REQUEST_ID
 from anyscale_conformance.faults.http import UNKNOWN_CODE, Answer, Codes, HttpCarrier, WireRequest
+from anyscale_conformance.faults.plan import Effect, Fault
 
 READING = re.compile(r"list|check|validate|whatIf|query|exportTemplate|token$|getAccessToken", re.IGNORECASE)
 """How the last word of a POST begins that changes nothing."""
+AGAIN = "again"
+"""The marker of a page that names itself as the next."""
 
 CODES: Codes = {
     # Sources: ARM's common error codes, cloud-provider-azure and karpenter-provider-azure for compute.
@@ -54,6 +58,7 @@ class AzureCarrier(HttpCarrier[Any]):
     """
 
     CODES = CODES
+    effects = frozenset(Effect)
     MESSAGES = {  # noqa: RUF012 - a table
         "QuotaExceeded": _EXCEEDS.format("Total Regional Cores"),
         "QuotaExceeded(FAMILY)": _EXCEEDS.format("standardDSv5Family Cores"),
@@ -95,6 +100,19 @@ class AzureCarrier(HttpCarrier[Any]):
         headers |= answer.headers
         return HTTPResponse(body=BytesIO(body), headers=headers, status=answer.status, preload_content=False)
 
+    def spoilt(self, response: Any, fault: Fault, /) -> Any:
+        """Spoil a list of ARM, whose pages name the next by its address, or of the blob service, which tells a marker."""
+        content = response.content
+        if content.lstrip(b"\xef\xbb\xbf")[:1] == b"<":
+            response._content = _spoilt_blobs(response, fault)
+        elif b'"value"' in content:
+            again = (
+                response.request.url if fault.effect is Effect.REPEAT_PAGE else f"{response.request.url}&after=empty"
+            )
+            value = json.loads(content)["value"] if fault.effect is Effect.REPEAT_PAGE else []
+            response._content = json.dumps({"value": value, "nextLink": again}).encode()
+        return response
+
     def drop(self, response: Any, /) -> None:
         response.close()
 
@@ -127,6 +145,20 @@ class AzureCarrier(HttpCarrier[Any]):
             names=(parts.path,),
             timeout_s=None if read_timeout is None else float(read_timeout),
         )
+
+
+def _spoilt_blobs(response: Any, fault: Fault) -> bytes:
+    """Return a list of the blob service whose marker leads to where it says: markers are names, and name what is after them."""
+    page = ElementTree.fromstring(response.content.decode("utf-8-sig"))
+    told = page.find("NextMarker")
+    if told is None:
+        return bytes(response.content)
+    marker = dict(parse_qsl(urlsplit(response.request.url).query)).get("marker", "")
+    told.text = AGAIN if fault.effect is Effect.REPEAT_PAGE else f"{marker}!"
+    if fault.effect is Effect.EMPTY_PAGE:
+        for items in page.findall("Containers"):
+            items.clear()
+    return ElementTree.tostring(page)
 
 
 def resource_type(path: str) -> str:

@@ -106,7 +106,7 @@ class Buckets:
         except AlreadyExists as error:
             if error.reason != "OWNED" or self.tags_of(bucket, deadline):
                 raise
-        if not self.tags_of(bucket, deadline):
+        if self.tags_of(bucket, deadline) == {}:
             # Some that speak S3 take no tags in the creating call; the name alone says that such a bucket is ours.
             self.ask("put_bucket_tagging", deadline, bucket, Tagging={"TagSet": pairs(tags)})
         for _, put in self._steps(spec, bucket, deadline):

@@ -27,6 +27,7 @@ class Settings:
     role_arn: str = ""
     external_id: str = ""
     adopted_roles: tuple[str, ...] = ()
+    adopted_buckets: tuple[str, ...] = ()
     endpoint_url: str = ""
     image: str = ""
     image_arm64: str = ""

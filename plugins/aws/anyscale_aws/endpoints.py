@@ -212,13 +212,19 @@ class Endpoints:
         self, record: Record, group: str, port: int, deadline: datetime, *, there: Sequence[Mapping[str, Any]],
         ranges: Sequence[str] = (), source: str = "",
     ) -> None:  # fmt: skip
-        """Open a port of a group, unless the rules that are ``there`` do."""
-        if any(_lets_in(rule, port, ranges, source) for rule in there):
+        """Open a port of a group to exactly these ranges, or to another group, beside the rules that are ``there``."""
+        rules = [rule for rule in there if (rule.get("FromPort"), rule.get("ToPort")) == (port, port)]
+        open_to = {each["CidrIp"] for rule in rules for each in rule["IpRanges"]}
+        missing = [each for each in ranges if each not in open_to]
+        if ranges and (others := sorted(open_to.difference(ranges))):
+            self._close(group, port, others, deadline)
+        is_open = any(pair.get("GroupId") == source for rule in rules for pair in rule["UserIdGroupPairs"])
+        if is_open if source else not missing:
             return
         tags = tagged({}, owner_of(record.tags), record.name, token=digest(record.tags[TAG_TOKEN], group, port))
         try:
             self._ec2(
-                "authorize_security_group_ingress", deadline, GroupId=group, IpPermissions=[_rule(port, ranges, source)],
+                "authorize_security_group_ingress", deadline, GroupId=group, IpPermissions=[_rule(port, missing, source)],
                 TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": pairs(tags)}],
             )  # fmt: skip
         except AlreadyExists:
@@ -301,14 +307,6 @@ def _rule(port: int, ranges: Sequence[str], source: str) -> dict[str, Any]:
     if source:
         return rule | {"UserIdGroupPairs": [{"GroupId": source}]}
     return rule | {"IpRanges": [{"CidrIp": each} for each in ranges]}
-
-
-def _lets_in(rule: Mapping[str, Any], port: int, ranges: Sequence[str], source: str) -> bool:
-    if (rule.get("FromPort"), rule.get("ToPort")) != (port, port):
-        return False
-    if source:
-        return any(pair.get("GroupId") == source for pair in rule["UserIdGroupPairs"])
-    return {each["CidrIp"] for each in rule["IpRanges"]} >= set(ranges)
 
 
 def _check(spec: EndpointSpec) -> None:

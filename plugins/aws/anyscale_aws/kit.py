@@ -48,6 +48,8 @@ EXTERNAL_ID = "org-conformance"
 PLANE_ACCOUNT = "999999999999"
 TYPE, IMAGE, IMAGE_X86 = "m7g.medium", "ami-0c0ffee0c0ffee000", "ami-0c0ffee0c0ffee086"
 """One vCPU, so that a quota of vCPUs is one of instances."""
+PAGE = 8
+"""Things on a page of any list: so few that the suite's longest lists have several."""
 OUR_TOKEN = re.compile(
     rb"anyscale-core-token(?:</Key><Value>|[^&]*&[^=]*Value=)([0-9a-f]{20})|PolicyName=ac\.(?:\w+\.){3}([0-9a-f]{20})\."
 )
@@ -148,12 +150,13 @@ class AwsKit(Kit):
             f"{100_000_000_000 + number % 800_000_000_000}", region=REGION, clock=self.clock
         )
         self.account.images.update({IMAGE: "arm64", IMAGE_X86: "x86_64"})
-        self.account.page_size = self.many
+        self.account.page_size = PAGE
         plane = self.simulator.account(PLANE_ACCOUNT, region=REGION)
         self.key = self.simulator.issue(plane.administrator("plane"))
         self._add_role()
         self._carrier = Carrier(self.account)
         self._machines: dict[str, Key] = {}
+        self._sessions: dict[str, Any] = {}
         self._oracle = AccountOracle(self.account)
 
     def provider(self) -> Provider:
@@ -270,10 +273,12 @@ class AwsKit(Kit):
         return partial(self._session_of, self._machines.get(machine, self.key))
 
     def _session_of(self, key: Key) -> Any:
-        session = client.new_session()
-        session.set_credentials(key.id, key.secret, key.session_token or None)
-        self._carrier.attach(session)
-        return session
+        """Return the session of a key: making one takes longer than most requests."""
+        if key.id not in self._sessions:
+            session = self._sessions[key.id] = client.new_session()
+            session.set_credentials(key.id, key.secret, key.session_token or None)
+            self._carrier.attach(session)
+        return self._sessions[key.id]
 
     def _add_role(self) -> None:
         trust = {

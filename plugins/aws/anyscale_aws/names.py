@@ -8,7 +8,7 @@ from anyscale_core.models.owner import Owner
 
 ROOT = "anyscale-core"
 STEM = "ac-"
-"""What the names of roles and instance profiles begin with."""
+"""What the names of roles, instance profiles and buckets begin with."""
 NONE = "-"
 
 
@@ -19,7 +19,7 @@ def profile_name(owner: Owner, name: str) -> str:
 
 def bucket_name(owner: Owner, name: str) -> str:
     """Return what a bucket is called in the world: all of AWS shares the names of buckets, which have at most 63 characters."""
-    return f"ac-{name[:36].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
+    return f"{STEM}{name[:36].rstrip('-')}-{digest(owner.plane, owner.cloud, name)}"
 
 
 @attrs.frozen(kw_only=True)

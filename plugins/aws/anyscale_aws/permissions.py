@@ -253,7 +253,7 @@ def permissions_for(features: Iterable[str], owner: Owner, settings: Settings, r
         Permission(action=action, resource=resource, feature=feature, reason=why, condition=condition)
         for feature in dict.fromkeys(features)
         for action, word, why in NEEDS.get(feature, ())
-        for resource, condition in _places(word, owner, region, account, settings.adopted_roles)
+        for resource, condition in _places(word, owner, region, account, settings)
     )
     return tuple(dict.fromkeys(found))
 
@@ -298,7 +298,7 @@ def _length(document: Mapping[str, Any]) -> int:
     return len(compact(document))
 
 
-def _places(word: str, owner: Owner, region: str, account: str, adopted: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _places(word: str, owner: Owner, region: str, account: str, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the resources that a word stands for, with their condition."""
     word, _, kind = word.partition("+")
     condition = _condition(kind, owner) if kind else ""
@@ -317,7 +317,7 @@ def _places(word: str, owner: Owner, region: str, account: str, adopted: Iterabl
         stem = f"arn:aws:iam::{account}:{noun}/"
         yield f"{stem}{ROOT}/{owner.plane}/{owner.cloud}/*", condition
         if word in ("adoptable", "named_roles"):
-            yield from ((role, condition) for role in adopted)
+            yield from ((role, condition) for role in settings.adopted_roles)
         if word.startswith("named"):
             # What is not there has no path, and asking for it must not be refused: it is to be told as missing.
             yield f"{stem}{STEM}*", condition
@@ -326,10 +326,10 @@ def _places(word: str, owner: Owner, region: str, account: str, adopted: Iterabl
         for noun in nouns.get(word, (*nouns["balancers"], *nouns["targets"])):
             yield f"{elb}:{noun}", condition
     else:
-        yield (
-            ("arn:aws:s3:::*/*" if word == "objects" else "arn:aws:s3:::*"),
-            json.dumps({"StringEquals": {"aws:ResourceAccount": account}}),
-        )
+        # S3 does not let a policy ask for a bucket's tags (but with ABAC): its names are what tells ours.
+        below = "/*" if word == "objects" else ""
+        own = json.dumps({"StringEquals": {"aws:ResourceAccount": account}})
+        yield from ((f"arn:aws:s3:::{name}{below}", own) for name in (f"{STEM}*", *settings.adopted_buckets))
 
 
 def _condition(kind: str, owner: Owner) -> str:

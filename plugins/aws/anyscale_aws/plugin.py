@@ -46,6 +46,7 @@ SETTINGS = {
     "role_arn": "The role in your account that the control plane assumes (default: the credentials that it runs with).",
     "external_id": "The ExternalId that the role's trust policy demands; needed with role_arn.",
     "adopted_roles": "ARNs of roles of yours that identities may adopt, so that the least permissions cover them.",
+    "adopted_buckets": "Names of buckets of yours that are adopted, so that the least permissions cover them.",
     "endpoint_url": "Where AWS is, for an emulator: http://host:port (default: AWS itself).",
     "image": "The AMI of instances with x86_64 processors, with a Python that has anyscale-core[node] and this plugin.",
     "image_arm64": "The AMI of instances with arm64 processors.",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from anyscale_aws.config import Settings
 from anyscale_aws.identity import AwsIdentity
@@ -55,7 +56,9 @@ class Plane:
     def __init__(self, simulator: AwsSimulator, home: Path) -> None:
         clock = ManualClock()
         self.control = ControlPlane(Controls(home=home / "plane"), clock=clock)
-        self.town = Town(simulator, 2 + len(simulator.accounts), home, plane=self.control.id, clock=clock)
+        self.town = Town(
+            simulator, 2 + len(simulator.accounts), home, owner=attrs.evolve(CLOUD, plane=self.control.id), clock=clock
+        )
 
     def set_up(self) -> None:
         settings = dict(self.town.config().settings)
@@ -105,7 +108,7 @@ def test_without_the_right_to_abort_an_upload_its_parts_are_left_to_the_buckets_
     with pytest.raises(PermissionDeniedError, match=ABORT[1]):
         an_upload_breaks_off(town)
     town.allow()
-    bucket = town.at.s3.buckets["bucket-of-pln-1"]
+    bucket = town.at.s3.buckets[town.bucket]
     assert len(bucket.multiparts) == 1
     rules = town.client("s3").get_bucket_lifecycle_configuration(Bucket=bucket.name)["Rules"]
     assert rules[0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}

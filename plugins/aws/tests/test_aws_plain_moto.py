@@ -1,5 +1,7 @@
 """The drivers against moto as it is, another implementation of AWS than the suite's own: what works there works with us."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,6 @@ from anyscale_aws.cluster import AwsCluster
 from anyscale_aws.identity import AwsIdentity
 from anyscale_aws.networking import AwsNetworking
 from anyscale_aws.storage import AwsStorage
-from moto.server import ThreadedMotoServer
 
 from anyscale_core.clock import SystemClock
 from anyscale_core.drivers.base import DriverConfig
@@ -28,6 +29,15 @@ from anyscale_core.models.storage import BucketSpec
 
 REGION = "us-west-2"
 CLOUD = Owner(plane=PlaneId("pln_moto"), cloud=CloudName("moto"))
+SERVE = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
 KEYS = {"aws_access_key_id": "moto", "aws_secret_access_key": "moto"}
 OWNER = attrs.evolve(CLOUD, cluster=ClusterId("clu_moto"))
 BOOTSTRAP = Bootstrap(
@@ -37,17 +47,20 @@ BOOTSTRAP = Bootstrap(
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    """Run moto in a process of its own: in this one the suite's simulator stands on it, and shares its accounts."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as moto:
+        assert moto.stdout is not None
+        assert moto.stdin is not None
+        yield moto.stdout.readline().strip()
+        moto.stdin.close()
 
 
 @pytest.fixture
 def config(url: str, tmp_path: Path) -> DriverConfig:
     ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=url, **KEYS)
-    image = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"][0]["ImageId"]
+    image = ec2.register_image(Name="nodes", Architecture="x86_64", RootDeviceName="/dev/sda1")["ImageId"]
     settings = {"endpoint_url": url, "image": image, "endpoint": "nlb", "zones": [f"{REGION}a", f"{REGION}b"]}
     return DriverConfig(owner=CLOUD, home=tmp_path, clock=SystemClock(), region=REGION, settings=settings)
 

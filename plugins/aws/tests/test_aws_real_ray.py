@@ -1,4 +1,4 @@
-"""A cluster on simulated EC2 whose machines really run: from ``anyscale-core run`` to a finished Ray job."""
+"""A whole story on real Ray: a cloud is set up in the simulated AWS, a job runs on its machines, and all goes again."""
 
 import shutil
 import subprocess
@@ -8,23 +8,25 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
+import yaml
 from anyscale_conformance.simulators.aws import AwsSimulator, Timing
 from anyscale_conformance.simulators.boot import Machines
 
+from anyscale_core.clock import SystemClock
 from anyscale_core.controlplane.plane import ControlPlane
 from anyscale_core.controlplane.settings import Settings
-from anyscale_core.models.cloud import CloudSpec
+from tests.conformance.aws import REGION, TYPE
+from tests.conformance.aws_cases import CLOUD, Town
 from tests.scenarios.machine import ENV
 
-REGION, ACCOUNT, IMAGE = "us-west-2", "123456789012", "ami-0123456789abcdef0"
-SPEC = """
-name: onaws
-cloud: simulated
-head_node: {instance_type: c7i.large}
-worker_nodes:
-  - {name: workers, instance_type: c7i.large, min_nodes: 2, max_nodes: 2}
-"""
+SPEC = {
+    "name": "onaws",
+    "cloud": "aws",
+    "head_node": {"instance_type": TYPE},
+    "worker_nodes": [{"name": "workers", "instance_type": TYPE, "min_nodes": 2, "max_nodes": 2}],
+}
 JOB = """
 import ray
 ray.init()
@@ -36,56 +38,70 @@ def square(number):
 print("nodes", len([node for node in ray.nodes() if node["Alive"]]))
 print("sum", sum(ray.get([square.remote(number) for number in range(10)])))
 """
+SOON = timedelta(seconds=0.5)
 
 
 @pytest.fixture
-def simulator() -> Iterator[AwsSimulator]:
-    machines = Machines()
-    simulator = AwsSimulator(machines=machines)
-    try:
-        yield simulator
-    finally:
-        simulator.close()
-        machines.close()
+def machines() -> Iterator[Machines]:
+    found = Machines()
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def simulator_home() -> Iterator[Path]:
-    """A home with a short path: Ray's sockets lie below it."""
-    home = Path(tempfile.mkdtemp(prefix="acs-"))
-    yield home
-    shutil.rmtree(home, ignore_errors=True)
+def simulator(machines: Machines) -> Iterator[AwsSimulator]:
+    found = AwsSimulator(machines=machines)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    # Short: Ray's sockets lie below the temporary folder.
+    folder = Path(tempfile.mkdtemp(prefix="acs-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.real_ray
 @pytest.mark.timeout(240)
-def test_a_job_runs_on_an_aws_cluster_and_nothing_is_left_of_it(
-    simulator: AwsSimulator, simulator_home: Path, tmp_path: Path
+def test_with_the_least_permissions_a_cloud_is_set_up_a_job_runs_on_its_machines_and_nothing_stays(
+    machines: Machines, simulator: AwsSimulator, home: Path
 ) -> None:
-    timing = Timing(pending=timedelta(seconds=0.5), shutting_down=timedelta(seconds=0.5))
-    account = simulator.account(ACCOUNT, region=REGION, timing=timing)
-    account.images[IMAGE] = "x86_64"
-    key = simulator.issue(account.administrator())
-    home = simulator_home
-    settings = {
-        "endpoint_url": simulator.url, "image": IMAGE, "python": sys.executable, "zones": [f"{REGION}a"],
-        "instance_types": ["c7i.large"],
-    }  # fmt: skip
-    cloud = CloudSpec(name="simulated", provider="aws", region=REGION, settings={"aws": settings})
-    plane = ControlPlane(Settings(home=home))
-    plane.register_cloud(cloud, actor="test")
+    plane = ControlPlane(Settings(home=home / "plane"))
     plane.close()
-    (tmp_path / "spec.yaml").write_text(SPEC)
-    (tmp_path / "job.py").write_text(JOB)
-    command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(home), "run", "-f", "spec.yaml", "--"]
-    env = ENV | {"AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret, "AWS_ALLOW_HTTP": "true"}
-    done = subprocess.run(
-        [*command, "python", "job.py"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200
-    )
-    consoles = "".join(simulator.machines.console(id) for id in account.lives) if simulator.machines else ""
-    assert done.returncode == 0, f"{done.stderr}\n{consoles}"
-    assert "nodes 3" in done.stdout
-    assert "sum 285" in done.stdout
-    runs = [call for call in account.requests if call.action == "RunInstances"]
-    assert len(runs) == 2, "a head, and both workers in one call"
-    assert all(life.ended is not None for life in account.lives.values())
+    timing = Timing(pending=SOON, shutting_down=SOON, provisioning=SOON, healthy=SOON)
+    town = Town(simulator, 1, home, owner=attrs.evolve(CLOUD, plane=plane.id), clock=SystemClock(), timing=timing)
+    before = town.inventory()
+    settings = {**town.config().settings, "endpoint": "address", "python": sys.executable, "zones": [f"{REGION}a"]}
+    cloud = {"name": "aws", "provider": "aws", "region": REGION, "settings": {"aws": settings}}
+    (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
+    (home / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+    (home / "work").mkdir()
+    (home / "work" / "job.py").write_text(JOB)
+    env = ENV | {
+        "AWS_ACCESS_KEY_ID": town.plane.id,
+        "AWS_SECRET_ACCESS_KEY": town.plane.secret,
+        "AWS_ALLOW_HTTP": "true",
+    }
+
+    def cli(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "anyscale_core.cli", "--home", str(home / "plane"), *words], cwd=home / "work", env=env,
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        consoles = "\n".join(machines.console(id) for id in town.at.lives)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{consoles}"
+        return done.stdout
+
+    try:
+        cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
+        assert {"network", "bucket", "identity"} <= dict(town.inventory()).keys()
+        said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
+        assert "nodes 3" in said
+        assert "sum 285" in said
+        assert town.calls("RunInstances") == 2, "a head, and both workers in one call"
+        cli("cloud", "delete", "aws", "--delete-data")
+    finally:
+        cli("stop")
+    assert town.inventory() == before

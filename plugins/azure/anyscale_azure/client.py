@@ -340,8 +340,7 @@ def begun(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
 def new_session(size: int) -> Any:
     """Return a session of requests that holds ``size`` connections and asks the environment once for each host.
 
-    requests itself asks it at every request, which takes longer than all the rest of one; and it would put what ~/.netrc says of
-    a host in the place of our token.
+    requests itself asks it at every request, and would put what ~/.netrc says of a host in the place of our token.
     """
     import requests
     from requests.adapters import HTTPAdapter

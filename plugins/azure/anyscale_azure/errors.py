@@ -232,6 +232,12 @@ def translate(failure: Failure, now: datetime) -> CloudError:
     return meaning.error(failure.message, **fields)
 
 
+def shown(code: str, message: str, *, resource: str) -> CloudError:
+    """Return the error of a machine that was accepted and failed then, by what it shows: what its create would have raised."""
+    failure = Failure(action="Microsoft.Compute/virtualMachines/write", message=message, code=code, resource=resource)
+    return translate(failure, datetime.min.replace(tzinfo=UTC))  # the time counts for headers alone, and there are none
+
+
 def unsent(failure: Failure) -> CloudError:
     """Return the error for a request that never left: nothing was done."""
     return Transient(

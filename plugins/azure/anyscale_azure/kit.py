@@ -200,6 +200,7 @@ class AzureKit(Kit):
     def hands(self) -> Mapping[Hand, Callable[..., Any]]:
         return {
             Hand.SELL_OUT: self._sell_out,
+            Hand.OVERBOOK: lambda size: self.at.hands.sell_out(size),
             Hand.RESTOCK: lambda: self.at.hands.restock(),
             Hand.LIMIT: lambda count: self.at.hands.limit("cores", count),
             Hand.KILL: lambda name: self.at.hands.kill(self._machine(name)),

@@ -12,6 +12,7 @@ import attrs
 
 from anyscale_azure import tags as tagging
 from anyscale_azure.config import Settings
+from anyscale_azure.errors import shown
 from anyscale_azure.tags import TAG_LIFE, Stamp
 from anyscale_core.drivers.startup import script
 from anyscale_core.errors import InvalidRequest
@@ -37,9 +38,10 @@ class Place:
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """What other lists say of a machine: its power, why it failed, and its address in the network."""
+    """What other lists say of a machine: its power, the code and words that it failed with, and its address in the network."""
 
     power: str = ""
+    code: str = ""
     failure: str = ""
     address: str = ""
 
@@ -98,6 +100,7 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
     """Return a machine as the core knows it. The address is shown once it runs."""
     tags, properties = tagging.shown(machine.get("tags")), machine.get("properties", {})
     state, reason = _state(properties, look)
+    has_failed = str(properties.get("provisioningState", "")).lower() == "failed" and look.code
     is_spot = str(properties.get("priority", "")).lower() == "spot"
     return Instance(
         id=id_of(machine),
@@ -111,6 +114,7 @@ def view(machine: Mapping[str, Any], look: Look) -> Instance:
         address=look.address if state is InstanceState.RUNNING else "",
         created_at=_instant(properties.get("timeCreated")),
         reason=reason,
+        failure=shown(look.code, look.failure, resource=tags.get(TAG_NAME, "")) if has_failed else None,
         tags=tags,
     )
 
@@ -145,15 +149,14 @@ def name_in(id: str) -> str:
 
 def look_at(statuses: Any, address: str = "") -> Look:
     """Return what the statuses of an instance view say."""
-    power = failure = ""
+    power = code = failure = ""
     for status in statuses or ():
         kind, _, rest = str(status.get("code", "")).partition("/")
         if kind == "PowerState":
             power = rest.lower()
         elif kind == "ProvisioningState" and rest.lower().startswith("failed"):
-            said = (rest.partition("/")[2], str(status.get("message") or ""))
-            failure = ": ".join(word for word in said if word) or "ProvisioningState/failed"
-    return Look(power=power, failure=failure, address=address)
+            code, failure = rest.partition("/")[2], str(status.get("message") or "")
+    return Look(power=power, code=code, failure=failure, address=address)
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +175,8 @@ def _state(properties: Mapping[str, Any], look: Look) -> tuple[InstanceState, st
         case "creating":
             return InstanceState.PENDING, ""
         case "failed" | "canceled" as state:
-            return InstanceState.STOPPED, look.failure or f"ProvisioningState/{state}"
+            words = ": ".join(word for word in (look.code, look.failure) if word)
+            return InstanceState.STOPPED, words or f"ProvisioningState/{state}"
     if look.power in STOPPED:
         return InstanceState.STOPPED, f"PowerState/{look.power}"
     return InstanceState.RUNNING, ""

@@ -130,9 +130,8 @@ class AzureStorage(StorageDriver):
         person = identities.find(self._azure, identity, owner, deadline)
         if person is None:
             raise NotFound(f"no identity {identity!r}", reason="REFERENCE", resource=identity)
-        elsewhere = self._elsewhere(
-            found, prefix, access, deadline
-        )  # signs, and grants nothing: what fails leaves nothing
+        # First: it grants nothing, so when it fails nothing is left.
+        elsewhere = self._elsewhere(found, prefix, access, deadline)
         word = tagging.digest(token, length=roles.TOKEN)
         # Two grants to one identity are two changes of one assignment; the core lets one control plane at a time make them.
         with self._granting:
@@ -146,7 +145,7 @@ class AzureStorage(StorageDriver):
             base = standing or Assignment(scope=self._scope(found), principal=person.principal, access=access, held=())
             if not any(held.prefix == prefix for held in base.held):
                 roles.put(self._azure, roles.with_prefix(base, Held(prefix=prefix, token=word)), deadline)
-        store = self._store(found, prefix, {"client_id": Secret(person.client_id)})
+        store = self._store(found, prefix, {"client_id": Secret(person.client_id)} if person.client_id else {})
         return Grant(bucket=bucket, prefix=prefix, identity=identity, access=access, store=store, elsewhere=elsewhere)
 
     def revoke(self, bucket: str, prefix: str, *, identity: str, owner: Owner, deadline: datetime) -> Deletion:

@@ -5,7 +5,7 @@ import attrs
 import pytest
 from anyscale_azure.testing import OWNER, World
 
-from anyscale_core.errors import Applied, CapacityUnavailable, InvalidRequest, QuotaExceeded, Throttled
+from anyscale_core.errors import Applied, CapacityUnavailable, InvalidRequest, QuotaExceeded, Scope, Throttled
 from anyscale_core.models.cluster import MarketType
 from anyscale_core.models.instance import Created, Deletion, Instance, InstanceState, NotCreated, Outcome
 from anyscale_core.models.networking import NetworkMode, NetworkSpec
@@ -75,13 +75,19 @@ def test_many_threads_with_one_token_make_one_machine(world: World) -> None:
     assert kinds(world)["virtualMachines"] == 1
 
 
-def test_a_machine_that_fails_late_is_stopped_with_azures_own_words(world: World) -> None:
+def test_a_machine_that_fails_late_is_stopped_with_azures_own_words_and_the_error_that_they_mean(world: World) -> None:
     world.at.hands.sell_out("Standard_DS1_v2")
     made = instance(world.cluster.create([world.spec()], token=world.token(), deadline=world.soon())[0])
     world.clock.sleep(timedelta(minutes=5))
     (failed,) = world.cluster.list(OWNER, deadline=world.soon())
     assert (failed.id, failed.state) == (made.id, InstanceState.STOPPED)
     assert "AllocationFailed" in failed.reason
+    assert isinstance(failed.failure, CapacityUnavailable)
+    assert (failed.failure.scope, failed.failure.resource) == (Scope.ZONE, "node-1")
+    assert failed.failure.vendor is not None
+    assert failed.failure.vendor.code == "ZonalAllocationFailed"
+    shown = world.cluster.get(made.id, owner=OWNER, deadline=world.soon())
+    assert str(shown.failure) == str(failed.failure)
 
 
 def test_a_stockout_in_one_zone_goes_on_to_the_next_that_the_spec_names_and_no_other(world: World) -> None:

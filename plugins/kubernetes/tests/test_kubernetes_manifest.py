@@ -12,8 +12,8 @@ from anyscale_kubernetes.kinds import SERVICE_ACCOUNT, Kind
 from anyscale_kubernetes.manifest import NAME, manifest
 from anyscale_kubernetes.testing import OWNER, TYPES, Land, specified
 
-from anyscale_core.errors import NotFound, PermissionDenied
-from anyscale_core.models.identity import IdentitySpec
+from anyscale_core.errors import NotFound, PermissionDenied, SpecError
+from anyscale_core.models.identity import Binding, Identity, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created
 from anyscale_core.models.manifest import ManifestConfig
@@ -63,6 +63,36 @@ def test_no_rule_has_a_wildcard_and_secrets_are_read_by_name_alone() -> None:
 def test_a_workload_may_not_run_as_the_operator() -> None:
     assert of_kind("ServiceAccount")[0]["metadata"]["name"] == NAME
     assert Settings().operator_service_account == NAME
+
+
+def test_accounts_that_another_clouds_identities_are_bound_to_are_installed_with_the_operator() -> None:
+    config = attrs.evolve(
+        CONFIG, node_identities=(bound("nodes", "workloads"), bound("jobs", "oidc:arn#system:serviceaccount:ray:jobs")),
+        binding=Binding(account={"bind": "operator"}, workload={"use": "true"}),
+    )  # fmt: skip
+    own, *accounts = of_kind("ServiceAccount", config)
+    assert own["metadata"]["annotations"] == {"bind": "operator"}
+    assert [obj["metadata"]["name"] for obj in accounts] == ["workloads", "jobs"]
+    assert [obj["metadata"]["annotations"] for obj in accounts] == [{"bind": "nodes"}, {"bind": "jobs"}]
+    assert not any(obj["automountServiceAccountToken"] for obj in accounts)
+    (deployment,) = of_kind("Deployment", config)
+    assert deployment["spec"]["template"]["metadata"]["labels"].items() > {"use": "true"}.items()
+
+
+def test_every_identity_that_no_account_of_the_namespace_may_become_is_told() -> None:
+    config = attrs.evolve(
+        CONFIG, namespace="other", node_identities=(bound("nodes", "workloads"), bound("jobs", "jobs"))
+    )
+    with pytest.raises(SpecError) as caught:
+        manifest(config)
+    assert [fault.path for fault in caught.value.faults] == ["identity nodes", "identity jobs"]
+    with pytest.raises(SpecError):
+        manifest(attrs.evolve(CONFIG, node_identities=(bound("nodes", NAME),)))
+
+
+def bound(name: str, account: str) -> Identity:
+    subject = account if ":" in account else f"system:serviceaccount:{NAMESPACE}:{account}"
+    return Identity(name=name, owner=OWNER, principal="p", subjects=(subject,), binding=Binding(account={"bind": name}))
 
 
 @pytest.fixture

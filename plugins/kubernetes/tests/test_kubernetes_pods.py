@@ -13,6 +13,7 @@ from anyscale_kubernetes.testing import OWNER, specified
 
 from anyscale_core.errors import InvalidRequest, SpecError
 from anyscale_core.models.cluster import MarketType
+from anyscale_core.models.identity import Binding, Identity
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import InstanceSpec, InstanceState, NodeKind, NoticeKind
 from anyscale_core.models.owner import RESERVED_TAGS
@@ -54,6 +55,25 @@ def test_a_pod_runs_as_its_identity_and_has_no_right_to_the_api_server() -> None
     assert made(specified(identity="jobs"), service_accounts={"*": "shared"})["spec"]["serviceAccountName"] == "shared"
     with pytest.raises(InvalidRequest, match="operator's own account"):
         made(specified(identity="jobs"), service_accounts={"jobs": "anyscale-operator"})
+
+
+def test_a_pod_runs_as_the_account_that_another_clouds_identity_is_bound_to_in_its_namespace() -> None:
+    subjects = ("system:serviceaccount:other:x", "oidc:arn:p/q#system:serviceaccount:ray:workloads")
+    bound = Identity(
+        name="jobs", owner=OWNER, principal="p", subjects=subjects, binding=Binding(workload={"use": "true"})
+    )
+    spec = specified(identity="jobs", bound_identity=bound)
+    pod = made(spec, namespace="ray")
+    assert pod["spec"]["serviceAccountName"] == "workloads"
+    assert pod["metadata"]["labels"].items() > {"use": "true"}.items()
+    assert made(spec, namespace="ray", service_accounts={"jobs": "own"})["spec"]["serviceAccountName"] == "own"
+    with pytest.raises(
+        InvalidRequest, match="no ServiceAccount of the namespace elsewhere may become the identity jobs"
+    ):
+        made(spec, namespace="elsewhere")
+    operators = attrs.evolve(bound, subjects=("system:serviceaccount:ray:anyscale-operator",))
+    with pytest.raises(InvalidRequest, match="operator's own account"):
+        made(attrs.evolve(spec, bound_identity=operators), namespace="ray")
 
 
 def test_a_pod_asks_for_no_more_of_its_node_than_the_restricted_standard_allows() -> None:

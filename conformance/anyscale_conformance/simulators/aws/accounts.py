@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
+from joserfc.jwk import KeySet
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
@@ -132,6 +133,8 @@ class Account:
         self.targets: dict[tuple[str, str], datetime] = {}
         self.profiles: dict[str, datetime] = {}
         """Instance profiles by name: since when there are such."""
+        self.issuers: dict[str, tuple[str, KeySet]] = {}
+        """Issuers of tokens that roles may be assumed by: the ARN of the OIDC provider, and the issuer's keys."""
         self.delay_s = 0.0
         self.throttles: dict[str, int] = {}
         """Action -> how many requests more are refused for coming too fast."""

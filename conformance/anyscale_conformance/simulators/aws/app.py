@@ -29,6 +29,7 @@ from anyscale_conformance.simulators.aws import (
     quicker,
     sts,
     tagging,
+    web_identity,
 )
 from anyscale_conformance.simulators.aws.accounts import Account, Call, Life, Timing
 from anyscale_conformance.simulators.aws.metadata import Metadata
@@ -40,6 +41,7 @@ from anyscale_core.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 Handler = Callable[["Exchange"], Answer]
+THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
 QUERY_SERVICES = ("ec2", "iam", "sts", "elasticloadbalancing")
 
 
@@ -139,7 +141,7 @@ class AwsSimulator:
             form = dict(parse_qsl(asked, keep_blank_values=True)) if service in QUERY_SERVICES else {}
             action = self._action(service, environ, form)
             key = None if signature is None else self._known(signature)
-            account = self._account(key, service, environ)
+            account = self._account(key, service, environ, form)
             exchange = Exchange(
                 simulator=self, account=account, key=key, service=service, action=action, params=Parameters(form),
                 environ=environ, body=body,
@@ -164,8 +166,8 @@ class AwsSimulator:
         account, action = exchange.account, exchange.action
         if account.throttles.get(action, 0) > 0:
             account.throttles[action] -= 1
-            code, status = ("RequestLimitExceeded", 503) if exchange.service == "ec2" else ("Throttling", 400)
-            raise Refusal("SlowDown" if exchange.service == "s3" else code, "Rate exceeded", status=status)
+            code, status = THROTTLED.get(exchange.service, ("Throttling", 400))
+            raise Refusal(code, "Rate exceeded", status=status)
         account.settle()
         balancers.settle(account)
         authority.check(exchange)
@@ -182,12 +184,13 @@ class AwsSimulator:
             raise Refusal(code, "The security token included in the request is invalid.", status=403)
         return key
 
-    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any]) -> Account:
+    def _account(self, key: Key | None, service: str, environ: Mapping[str, Any], form: Mapping[str, str]) -> Account:
         if key is not None:
             return self.accounts[key.account]
         if service == "sts":
-            return next(iter(self.accounts.values()))
-        found = buckets.account_of(self, environ["PATH_INFO"])
+            found = self.accounts.get(form.get("RoleArn", "::::").split(":")[4])
+        else:
+            found = buckets.account_of(self, environ["PATH_INFO"])
         if found is None:
             raise Refusal("AccessDenied", "Access Denied", status=403)
         return found
@@ -213,5 +216,6 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     **lists.HANDLERS,
     **sts.HANDLERS,
     **tagging.HANDLERS,
+    **web_identity.HANDLERS,
 }
 """What moto would answer wrongly, or not at all."""

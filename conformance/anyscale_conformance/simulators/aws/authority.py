@@ -26,10 +26,10 @@ LAUNCHED = ("instance", "volume", "network-interface", "spot-instances-request")
 def check(exchange: "Exchange") -> None:
     """Raise Refusal unless the caller may do this; administrators may do everything."""
     key, service = exchange.key, exchange.service
-    if key is None or (service, exchange.action) in FREE:
-        return
     if service == "s3":
         buckets.check_access(exchange)
+        return
+    if key is None or (service, exchange.action) in FREE:
         return
     documents = exchange.account.binding(key)
     if documents is None:

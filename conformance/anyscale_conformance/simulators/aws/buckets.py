@@ -122,7 +122,6 @@ def may(
     query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
     arn = f"arn:aws:s3:::{bucket}/{key}" if key else f"arn:aws:s3:::{bucket}"
     context = {"aws:SecureTransport": "true", "s3:prefix": query.get("prefix", ""), "aws:PrincipalArn": principal}
-    context |= {f"aws:ResourceTag/{name}": value for name, value in tags_of(account, bucket).items()}
     context["aws:ResourceAccount"] = account.id
     found = account.s3.buckets.get(bucket)
     own = [json.loads(found.own_policy)] if found is not None and getattr(found, "own_policy", None) else []
@@ -144,12 +143,6 @@ def _as_allow(document: Any) -> Mapping[str, Any]:
 def permission_of(operation: str) -> str:
     """Return the permission that an operation needs."""
     return PERMISSIONS.get(operation, f"s3:{operation}")
-
-
-def tags_of(account: Account, bucket: str) -> dict[str, str]:
-    """Return a bucket's tags."""
-    found = account.s3.buckets.get(bucket)
-    return {} if found is None else dict(account.s3.tagger.get_tag_dict_for_resource(found.arn))
 
 
 def create(exchange: "Exchange") -> Answer:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 USER_DATA_MAX = 16384
 TOKEN_MAX = 64
 INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+FILTERS = frozenset({
+    "instance-id", "reservation-id", "client-token", "instance-state-name", "instance-type", "vpc-id", "subnet-id",
+    "private-ip-address", "availability-zone", "instance-lifecycle", "image-id", "tag-key", "instance.group-id",
+    "network-interface.addresses.private-ip-address",
+})  # fmt: skip
+"""What DescribeInstances can be narrowed by here, beside tags."""
 KINDS = ("instance", "volume", "network-interface", "spot-instances-request")
 
 
@@ -61,6 +67,7 @@ def describe_instances(exchange: "Exchange") -> Answer:
     account, params = exchange.account, exchange.params
     wanted, filters = params.many("InstanceId"), params.filters()
     _check_ids(account, wanted)
+    _check_filters(filters)
     size = int(params.one("MaxResults", "0")) or account.page_size
     if wanted and "MaxResults" in params.form:
         raise Refusal("InvalidParameterCombination", "The parameter instancesSet cannot be used with maxResults")
@@ -342,6 +349,12 @@ def _changed(account: Account, action: str, ids: Iterable[str], act: Any) -> Ans
     return ec2_answer(action, items("instancesSet", shown))
 
 
+def _check_filters(filters: Iterable[str]) -> None:
+    for name in filters:
+        if name not in FILTERS and not name.startswith("tag:"):
+            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
+
+
 def _matches(account: Account, instance: Any, reservation: str, filters: dict[str, list[str]]) -> bool:
     life = account.lives[instance.id]
     tags = account.ec2.tags.get(instance.id, {})
@@ -353,22 +366,11 @@ def _matches(account: Account, instance: Any, reservation: str, filters: dict[st
         "instance-lifecycle": life.market, "image-id": instance.image_id,
         "network-interface.addresses.private-ip-address": _address(life, instance),
     }  # fmt: skip
+    groups = [group.id for nic in instance.nics.values() for group in nic.group_set]
+    several = {"tag-key": list(tags), "instance.group-id": groups}
     for name, values in filters.items():
-        if name.startswith("tag:"):
-            value: str | None = tags.get(name[4:])
-        elif name == "tag-key":
-            if not any(_any(key, values) for key in tags):
-                return False
-            continue
-        elif name == "instance.group-id":
-            if not any(_any(group.id, values) for nic in instance.nics.values() for group in nic.group_set):
-                return False
-            continue
-        elif name in known:
-            value = known[name]
-        else:
-            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
-        if not _any(value, values):
+        found = several.get(name) or [tags.get(name[4:]) if name.startswith("tag:") else known.get(name)]
+        if not any(_any(each, values) for each in found):
             return False
     return True
 

@@ -15,6 +15,7 @@ from anyscale_conformance.simulators.aws.wire import Answer, node, query_answer
 if TYPE_CHECKING:
     from anyscale_conformance.simulators.aws.app import AwsSimulator, Exchange
 
+PODS = "pods.eks.amazonaws.com"
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 
 
@@ -27,7 +28,7 @@ def assume_role(exchange: "Exchange") -> Answer:
         "AccessDenied", f"User: {caller.principal} is not authorized to perform: sts:AssumeRole on resource: {arn}",
         status=403,
     )  # fmt: skip
-    account, role = _role(exchange.simulator, arn)
+    account, role = role_of(exchange.simulator, arn)
     if account is None or role is None:
         raise denied
     context = {"sts:ExternalId": params.one("ExternalId")} if "ExternalId" in params.form else {}
@@ -49,7 +50,30 @@ def assume_role(exchange: "Exchange") -> Answer:
     scope = json.loads(params.one("Policy")) if "Policy" in params.form else None
     name = params.one("RoleSessionName")
     key = session(exchange.simulator, account, role.name, name, timedelta(seconds=duration), scope=scope)
-    return query_answer("AssumeRole", NAMESPACE, _credentials(key))
+    return query_answer("AssumeRole", NAMESPACE, credentials(key))
+
+
+def pod_identity(
+    simulator: "AwsSimulator", account: Account, role: str, *, cluster: str, namespace: str, service_account: str
+) -> Key:
+    """Return what EKS's agent gives a Pod whose service account is associated with a role. Raises Refusal.
+
+    Source: EKS User Guide, "Learn how EKS Pod Identity works" and its session tags.
+    """
+    found = next((each for each in account.iam.roles.values() if each.name == role), None)
+    tags = {
+        "kubernetes-namespace": namespace,
+        "kubernetes-service-account": service_account,
+        "eks-cluster-name": cluster,
+    }
+    asked: dict[str, Any] = {
+        "principal": PODS, "kind": "Service", "context": {f"aws:RequestTag/{name}": value for name, value in tags.items()}
+    }  # fmt: skip
+    # EKS tags the session, so the role has to allow that beside being assumed.
+    actions = ("sts:AssumeRole", "sts:TagSession")
+    if found is None or not all(policies.trusts(document(found), action=action, **asked) for action in actions):
+        raise Refusal("AccessDenied", "Pod Identity may not assume the role", status=403)
+    return session(simulator, account, role, f"eks-{cluster}-{service_account}", timedelta(hours=6))
 
 
 def get_caller_identity(exchange: "Exchange") -> Answer:
@@ -83,7 +107,8 @@ def document(role: Any) -> Mapping[str, Any]:
     return found
 
 
-def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+def role_of(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
+    """Return an account and its role of an ARN; None and None, or None for the role, where there is no such thing."""
     parts = arn.split(":")
     account = simulator.accounts.get(parts[4]) if len(parts) == 6 else None
     if account is None:
@@ -91,15 +116,16 @@ def _role(simulator: "AwsSimulator", arn: str) -> tuple[Account | None, Any]:
     return account, next((role for role in account.iam.roles.values() if role.arn == arn), None)
 
 
-def _role_arn(key: Key) -> str:
-    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
-
-
-def _credentials(key: Key) -> str:
+def credentials(key: Key) -> str:
+    """Return a key as the answers of STS show it, and whom it assumes."""
     return node(
         "Credentials", AccessKeyId=key.id, SecretAccessKey=key.secret, SessionToken=key.session_token,
         Expiration=key.expires,
     ) + node("AssumedRoleUser", AssumedRoleId=key.user_id, Arn=key.principal)  # fmt: skip
+
+
+def _role_arn(key: Key) -> str:
+    return f"arn:aws:iam::{key.account}:role/{key.role}" if key.role else key.principal
 
 
 HANDLERS = {("sts", "AssumeRole"): assume_role, ("sts", "GetCallerIdentity"): get_caller_identity}

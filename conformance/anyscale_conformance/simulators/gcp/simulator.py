@@ -268,6 +268,11 @@ class ProjectHands:
                 "endpoint": endpoint, "masterAuth": {"clusterCaCertificate": certificate}
             }  # fmt: skip
 
+    def issue_tokens(self, location: str, name: str, keys: Json) -> None:
+        """Let a GKE cluster's tokens be known by its public keys (a JWK set); its issuer is its ``selfLink``."""
+        with self._cloud.lock:
+            self.project.cluster_keys[f"{location}/{name}"] = keys
+
     def console(self, name: str) -> str:
         """Return what an instance has printed."""
         with self._cloud.lock:

@@ -18,7 +18,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from anyscale_conformance.simulators.gcp import boundaries, cel, pools
+from anyscale_conformance.simulators.gcp import boundaries, cel, pools, workloads
 from anyscale_conformance.simulators.gcp.calls import Call, Caller, handles
 from anyscale_conformance.simulators.gcp.cloud import Cloud
 from anyscale_conformance.simulators.gcp.errors import ApiError
@@ -56,13 +56,16 @@ def exchange(call: Call) -> Json:
         raise _refused("invalid_request", 'Invalid value for "subject_token_type".')
     if not body.get("scope"):
         raise _refused("invalid_scope", "The scope is required.")
-    found = AUDIENCE.fullmatch(str(body.get("audience", "")))
-    if found is None:
+    audience = str(body.get("audience", ""))
+    found, gke = AUDIENCE.fullmatch(audience), workloads.issuer_of(call.project, audience)
+    if found is None and gke is None:
         raise _refused("invalid_request", "Invalid value for \"audience\". This value should be the full resource name of the "
                        "Identity Provider.")  # fmt: skip
-    provider = _provider(call, found[1])
+    provider = gke or _provider(call, found[1] if found else "")
     claims = _claims(call, provider, str(body.get("subjectToken", "")))
-    caller = _mapped(provider, claims)
+    caller = workloads.pod_of(call.project, claims) if gke else _mapped(provider, claims)
+    if caller is None:
+        raise _refused("invalid_grant", "The token is not of a Kubernetes service account.")
     ends = datetime.fromtimestamp(int(claims["exp"]), UTC)
     lifetime = min(LIFETIME, ends - call.project.clock.now())
     token = call.cloud.tokens.issue(caller, project=call.project, lifetime=lifetime, prefix="ya29.d.")

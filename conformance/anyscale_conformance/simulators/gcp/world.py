@@ -171,6 +171,8 @@ class Project:
     """IAM policies by resource; the project's own by the empty string."""
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
     clusters: dict[str, Json] = attrs.field(factory=dict)
+    cluster_keys: dict[str, Json] = attrs.field(factory=dict)
+    """The public keys of GKE clusters (a JWK set), by location and name, for those that issue tokens."""
     lag: timedelta = timedelta()
     """How old lists are."""
     deleted: dict[str, Json] = attrs.field(factory=dict)
