@@ -155,6 +155,8 @@ class Foundations:
                     checks += _bucket(cloud, thing)
                 elif kind != "network":
                     checks += _identity(cloud, kind, thing)
+            if cloud.is_composed:
+                checks += map(_subjects, status.identities)
         return tuple(checks)
 
     def take_down(self, name: str, *, data: Data) -> CloudStatus | None:
@@ -326,6 +328,16 @@ def _identity(cloud: Cloud, kind: str, name: str) -> Iterator[Check]:
         return cloud.identity.get(name, owner=cloud.owner, deadline=cloud.deadline()).principal
 
     yield _tried(kind.replace("identity", "identity.get", 1), principal)
+
+
+def _subjects(identity: Identity) -> Check:
+    """Tell who may become an identity that machines of another provider are to run as."""
+    if identity.subjects:
+        return Check(id="identity.subjects", status=CheckStatus.PASSED, detail=", ".join(identity.subjects))
+    return Check(
+        id="identity.subjects", status=CheckStatus.WARNING, detail=f"nobody outside its cloud may become {identity.name}",
+        remedy="give it subjects in the cloud's spec, unless what runs as it gets its rights in another way",
+    )  # fmt: skip
 
 
 def _bucket(cloud: Cloud, name: str) -> Iterator[Check]:

@@ -6,12 +6,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from anyscale_core.controlplane.foundations import Data
 from anyscale_core.errors import Refused
 from anyscale_core.models import wire
 from anyscale_core.models.cloud import CloudMode, CloudSpec, IdentityRule, NodeIdentity
+from anyscale_core.models.networking import Check, CheckStatus
 from anyscale_core.models.node import PROOF_AUDIENCE, Registration
 from anyscale_core.models.secret import Secret
 from anyscale_core.testing import FakeCloud, ManualClock
@@ -101,6 +103,20 @@ def test_the_composed_driver_asks_each_provider_for_what_it_knows(tmp_path: Path
     (identity,) = cloud.identity.list(cloud.owner, deadline=cloud.deadline())
     assert cloud.identity.get(identity.name, owner=cloud.owner, deadline=cloud.deadline()) == identity
     assert cloud.identity.provider == PEOPLE
+
+
+def test_an_identity_that_nobody_outside_may_become_is_a_warning_with_its_remedy(tmp_path: Path) -> None:
+    def looked_at(spec: CloudSpec) -> Check:
+        world = a_world(tmp_path / ("bound" if spec.node_identity else "bare"))
+        set_up(world, spec)
+        found = [check for check in world.plane.foundations.verify("here") if check.id == "identity.subjects"]
+        world.plane.close()
+        return found[0]
+
+    assert looked_at(composed()).detail == SUBJECT
+    bare = looked_at(attrs.evolve(composed(), node_identity=None))
+    assert bare.status is CheckStatus.WARNING
+    assert bare.remedy
 
 
 def test_an_identity_travels_with_its_binding(tmp_path: Path) -> None:
