@@ -246,7 +246,9 @@ class GcpNetworking(NetworkingDriver):
             operation = self._compute.insert("firewalls", body, about=about, deadline=deadline, requestId=id)
         except AlreadyExists as error:
             item = self._compute.find("firewalls", rule, deadline=deadline)
-            found, ours = parse((item or {}).get("description")), parse(body["description"])
+            if item is None:
+                raise Conflict(f"{about} is being withdrawn", reason="BEING_DELETED", resource=about) from error
+            found, ours = parse(item.get("description")), parse(body["description"])
             if found is None or ours is None or found.token != ours.token:
                 raise building.taken(about, "an endpoint", "FOREIGN" if found is None else "OWNED") from error
             return

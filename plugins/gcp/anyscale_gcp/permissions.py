@@ -84,6 +84,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "networking.delete": (
         ("compute.networks.delete", "a network is deleted"), ("compute.subnetworks.delete", "with its subnetwork"),
         ("compute.routers.delete", "its way out"), ("compute.firewalls.delete", "and its rule"),
+        ("compute.subnetworks.list", "what is in one that cannot go"), ("compute.routers.list", "what is in one that cannot go"),
         ("compute.healthChecks.delete", "an adopted one is forgotten"), _NETWORK, _ADOPTED, _RULES,
     ),
     "networking.expose": (

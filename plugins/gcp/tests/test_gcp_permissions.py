@@ -20,6 +20,7 @@ from anyscale_gcp.storage import GcpStorage
 from joserfc.jwk import RSAKey
 
 from anyscale_core.drivers.base import DriverConfig
+from anyscale_core.errors import Conflict
 from anyscale_core.models.identity import Access, IdentitySpec
 from anyscale_core.models.ids import Token
 from anyscale_core.models.instance import Created, InstanceState
@@ -113,7 +114,21 @@ def use_networks(plane: Plane) -> None:
         driver.get(spec.name, owner=OURS, deadline=plane.soon())
         driver.list(OURS, deadline=plane.soon())
         driver.withdraw("way", owner=OURS, deadline=plane.soon())
+        if spec.adopt is None:
+            keep_from_going(plane, spec.name)
         driver.delete(spec.name, owner=OURS, deadline=plane.soon())
+
+
+def keep_from_going(plane: Plane, name: str) -> None:
+    """Let the customer have a rule in a network of ours: its delete is refused, in Google's words, until the rule has gone."""
+    project = plane.world.project.id
+    path = plane.networks.get(name, owner=OURS, deadline=plane.soon()).id
+    rule = {"name": "theirs", "network": path, "direction": "INGRESS", "allowed": [{"IPProtocol": "icmp"}]}
+    plane.owners("compute.firewalls.insert", project=project, body=rule)
+    with pytest.raises(Conflict, match="theirs") as caught:
+        plane.networks.delete(name, owner=OURS, deadline=plane.soon())
+    assert caught.value.reason == "IN_USE"
+    plane.owners("compute.firewalls.delete", project=project, firewall="theirs")
 
 
 def use_identities_and_buckets(plane: Plane) -> None:

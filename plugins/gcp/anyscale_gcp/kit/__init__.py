@@ -310,6 +310,7 @@ RARER = frozenset(
         "compute.healthChecks.create", "compute.healthChecks.delete", "compute.healthChecks.get",  # an adopted network
         "compute.images.useReadOnly",  # an image of the customer's
         "compute.instances.setTags",  # the setting network_tags
+        "compute.routers.list", "compute.subnetworks.list",  # a network that something else is in is deleted
         "compute.regions.get",  # a spec that names no zone
         "compute.subnetworks.useExternalIp",  # a public network
         "compute.zoneOperations.get",  # an instance that fails late
