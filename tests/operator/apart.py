@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> None:
         os._exit(0)
     os.close(told)
     os.read(ready, 1)
-    os.execvp(words[at + 1], words[at + 1 :])
+    os.execvp(words[at + 1], list(words[at + 1 :]))
 
 
 async def _let_through(folder: Path, ports: Sequence[int], told: int, parent: int) -> None:
