@@ -62,7 +62,7 @@ class Settings:
     context: str = ""
     connections: int = 16
     page_size: int = 500
-    sight: str = "list"
+    sight: str = "watch"
     image: str = ""
     python: str = "python3"
     command: tuple[str, ...] = ()

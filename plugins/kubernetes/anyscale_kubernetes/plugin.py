@@ -76,7 +76,7 @@ SETTINGS = {
     "is filled in.",
     "service_accounts": "ServiceAccounts to run as, by the name of the identity; '*' is for all others.",
     "service_annotations": "Annotations of Services, such as those that make a load balancer internal.",
-    "sight": "How Pods are seen: list asks each time, watch keeps one watch open for all (default list).",
+    "sight": "How Pods are seen: watch keeps one watch open for all of the cloud, list asks each time (default watch).",
     "storage_class": "The StorageClass of volumes (default: the cluster's own).",
     "store": "An S3-compatible store: endpoint, secret, and if need be region and path_style.",
     "unschedulable_minutes": "How long the scheduler may find no node for a Pod before it is told as STOPPED (default 5).",

@@ -57,7 +57,7 @@ def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land
         folder=folder, home=folder / "home", clock=clock, simulated=cluster,
         settings={
             "namespace": NAMESPACE, "kubeconfig": str(kubeconfig), "image": IMAGE, "instance_types": TYPES,
-            "command": SLEEPS, **settings,
+            "command": SLEEPS, "sight": "list", **settings,
         },
     )  # fmt: skip
 
@@ -66,7 +66,10 @@ def simulated(folder: Path, cluster: Any, clock: Clock, **settings: Any) -> Land
 def real(folder: Path) -> Iterator[Land]:
     """Give a namespace of the real cluster, and take it away with all that is in it."""
     name = f"anyscale-test-{uuid.uuid4().hex[:8]}"
-    settings = {"namespace": name, "kubeconfig": REAL, "image": IMAGE, "instance_types": TYPES, "command": SLEEPS}
+    settings = {
+        "namespace": name, "kubeconfig": REAL, "image": IMAGE, "instance_types": TYPES, "command": SLEEPS,
+        "sight": "list",
+    }  # fmt: skip
     land = Land(folder=folder, home=folder / "home", clock=SystemClock(), settings=settings)
     api = land.api()
     api.apply(NAMESPACES, {"metadata": {"name": name}}, manager="anyscale-test", deadline=land.soon())

@@ -126,15 +126,19 @@ class Kubelet:
         if sight is None:
             sight = self._sights[after.uid] = _Sight()
             self._world.soon(lambda: self._admit(after.namespace, after.name, after.uid))
-        if "deletionTimestamp" in after.meta:
-            # A second delete may have made the grace shorter, so every one is looked at.
-            before = change.before
-            if not sight.is_stopping or (
+        before = change.before
+        if before is not None and _deadline(before) != _deadline(after):
+            self._limit(after)
+        # A second delete may have made the grace shorter, so every one is looked at.
+        if "deletionTimestamp" in after.meta and (
+            not sight.is_stopping
+            or (
                 before is not None
                 and before.meta.get("deletionGracePeriodSeconds") != after.meta.get("deletionGracePeriodSeconds")
-            ):
-                sight.is_stopping = True
-                self._world.soon(lambda: self._stop(after.namespace, after.name, after.uid))
+            )
+        ):
+            sight.is_stopping = True
+            self._world.soon(lambda: self._stop(after.namespace, after.name, after.uid))
 
     def _admit(self, namespace: str, name: str, uid: str) -> None:
         pod = self._current(namespace, name, uid)
@@ -149,9 +153,7 @@ class Kubelet:
         pod = self._world.write(pod, status=status)
         self._write(pod, containers, phase="Pending", is_ready=False)
         self._world.later(self._settings.starts, lambda: self._start(namespace, name, uid))
-        deadline = pod.obj["spec"].get("activeDeadlineSeconds")
-        if deadline is not None:
-            self._world.later(timedelta(seconds=deadline), lambda: self._expire(namespace, name, uid))
+        self._limit(pod)
 
     def _start(self, namespace: str, name: str, uid: str) -> None:
         pod = self._current(namespace, name, uid)
@@ -242,6 +244,15 @@ class Kubelet:
         self._sights[uid] = _Sight(is_stopping=True)
         deletion.finish(self._world, pod)
 
+    def _limit(self, pod: Entry) -> None:
+        """Let a Pod fail when its deadline has passed, counted from its start, whenever the deadline was set."""
+        seconds, began = pod.obj["spec"].get("activeDeadlineSeconds"), pod.obj.get("status", {}).get("startTime")
+        if seconds is None or began is None:
+            return
+        left = datetime.fromisoformat(began) + timedelta(seconds=seconds) - self._world.clock.now()
+        namespace, name, uid = pod.namespace, pod.name, pod.uid
+        self._world.later(max(left, timedelta()), lambda: self._expire(namespace, name, uid))
+
     def _expire(self, namespace: str, name: str, uid: str) -> None:
         pod = self._current(namespace, name, uid)
         if pod is not None and pod.obj["status"].get("phase") not in ENDED:
@@ -318,3 +329,8 @@ def _waiting(container: Mapping[str, Any], reason: str, message: str = "", resta
         "name": container["name"], "image": container.get("image", ""), "imageID": "", "ready": False, "started": False,
         "restartCount": restarts, "lastState": {}, "state": {"waiting": waiting},
     }  # fmt: skip
+
+
+def _deadline(pod: Entry) -> int | None:
+    found: int | None = pod.obj["spec"].get("activeDeadlineSeconds")
+    return found

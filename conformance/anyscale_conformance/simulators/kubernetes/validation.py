@@ -1,10 +1,11 @@
 """The rules that an object has to keep, kind by kind; every breach is named. Source: kubernetes.io, API reference."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anyscale_conformance.simulators.kubernetes import names
+from anyscale_conformance.simulators.kubernetes import names, quantities
 from anyscale_conformance.simulators.kubernetes.kinds import Kind
 from anyscale_conformance.simulators.kubernetes.pods_validation import pod, template
 from anyscale_conformance.simulators.kubernetes.problems import (
@@ -48,6 +49,8 @@ def _service(world: World, obj: Object, old: Object | None) -> list[Fault]:
     if spec["type"] == "ExternalName" and not spec.get("externalName"):
         found.append(required("spec.externalName", "may not be empty"))
     found += names.labels("spec.selector", spec.get("selector") or {})
+    if spec.get("loadBalancerSourceRanges") and spec["type"] != "LoadBalancer":
+        found.append(forbidden_field("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'"))
     seen, seen_names = set(), set()
     for index, port in enumerate(ports):
         at = f"spec.ports[{index}]"
@@ -144,9 +147,11 @@ def _kept_whole(obj: Object, old: Object | None) -> list[Fault]:
 def _claim(_: World, obj: Object, old: Object | None) -> list[Fault]:
     spec = obj["spec"]
     if old is not None:
+        is_bound = old.get("status", {}).get("phase") == "Bound"
+        free = ("resources", "volumeName") if is_bound else ("volumeName",)
 
         def fixed(one: Mapping[str, Any]) -> dict[str, Any]:
-            return {key: value for key, value in one.items() if key not in ("resources", "volumeName")}
+            return {key: value for key, value in one.items() if key not in free}
 
         if fixed(spec) != fixed(old["spec"]):
             return [
@@ -155,12 +160,36 @@ def _claim(_: World, obj: Object, old: Object | None) -> list[Fault]:
                     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
                 )
             ]
+        asked, had = (quantities.value(one["resources"]["requests"]["storage"]) for one in (spec, old["spec"]))
+        if asked < had:
+            return [forbidden_field("spec.resources.requests.storage", "field can not be less than status.capacity")]
         return []
     found = []
     if not spec.get("accessModes"):
         found.append(required("spec.accessModes", "at least 1 access mode is required"))
     if "storage" not in spec.get("resources", {}).get("requests", {}):
         found.append(required("spec.resources[storage]"))
+    return found
+
+
+def _slice(_: World, obj: Object, old: Object | None) -> list[Fault]:
+    """Source: ValidateEndpointSlice. Loopback addresses are let through: Pods that boot here have them."""
+    if old is not None and obj.get("addressType") != old.get("addressType"):
+        return [invalid_value("addressType", obj.get("addressType"), "field is immutable")]
+    versions = {"IPv4": 4, "IPv6": 6}
+    wanted = versions.get(str(obj.get("addressType")))
+    if wanted is None:
+        return []
+    found = []
+    for index, endpoint in enumerate(obj.get("endpoints") or ()):
+        for place, address in enumerate(endpoint.get("addresses") or ()):
+            try:
+                is_fine = ipaddress.ip_address(address).version == wanted
+            except ValueError:
+                is_fine = False
+            if not is_fine:
+                field = f"endpoints[{index}].addresses[{place}]"
+                found.append(invalid_value(field, address, f"must be a valid {obj['addressType']} address"))
     return found
 
 
@@ -313,5 +342,5 @@ _RULES: Mapping[str, Callable[[World, Object, Object | None], list[Fault]]] = {
     "pods": pod, "services": _service, "secrets": _secret, "configmaps": _config_map, "persistentvolumeclaims": _claim,
     "poddisruptionbudgets": _budget, "deployments": _deployment, "replicasets": _deployment, "rolebindings": _binding,
     "clusterrolebindings": _binding, "roles": _role, "clusterroles": _role, "ingresses": _ingress, "leases": _lease,
-    "priorityclasses": _priority_class, "events": _event, "gateways": _gateway,
+    "endpointslices": _slice, "priorityclasses": _priority_class, "events": _event, "gateways": _gateway,
 }  # fmt: skip
