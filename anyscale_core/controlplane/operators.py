@@ -98,11 +98,13 @@ class Operators:
 
     def view(self, cloud: str) -> OperatorView:
         """Return what is known of a cloud's operator."""
-        row = self._row(cloud)
+        row, o = self._row(cloud), t.operators.c
+        with self._store.read() as connection:
+            health = connection.scalar(select(o.health).where(o.cloud == cloud))
         return OperatorView(
             state=OperatorState(row["state"]), since=row["since"], seen_at=row["seen_at"], replica=row["replica"],
             waiting=self._mailbox.waiting([cloud]).get(cloud, 0),
-            health=None if row["health"] is None else wire.structure(row["health"], Health),
+            health=None if health is None else wire.structure(health, Health),
         )  # fmt: skip
 
     def states(self) -> dict[str, OperatorState]:

@@ -61,4 +61,7 @@ GIVEN = update(t.orders).where(_o.number == bindparam("which")).values(given_at=
 ANSWER = update(t.orders).where(_is_answered).values(done_at=bindparam("now"), outcome=bindparam("said"))
 ANSWERED = delete(t.orders).where(_is_answered)
 """Who has asked a question is told its answer in this process: nobody else needs it."""
-OPERATOR = select(t.operators).where(_op.cloud == bindparam("of_cloud"))
+OPERATOR = select(*[column for column in _op if column.name not in ("catalogue", "health")]).where(
+    _op.cloud == bindparam("of_cloud")
+)
+"""Without what it tells now and then: documents that nobody needs who asks whether it is there."""
