@@ -1,8 +1,9 @@
 """Google Cloud: what a fleet costs in requests and seconds, answers of one driver to many threads, and what is loaded.
 
 The cloud is the simulator in a process of its own. The floor is urllib3 and json with the requests that cannot be done without:
-an insert for each node (each has a startup script of its own), one list, a delete for each. libcloud has no setting for the
-address of Compute Engine, and SkyPilot builds its services itself from Google's addresses: neither can be pointed here.
+an insert for each node (each has a startup script of its own), one list, a delete for each. libcloud runs in an environment of
+its own and waits for every operation, which it looks at again and again. SkyPilot builds its services itself from Google's own
+addresses and cannot be pointed here.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import urllib3
@@ -31,6 +33,7 @@ from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.models.ids import NodeId, Token
 from anyscale_core.models.instance import Created, InstanceSpec
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
+from benchmarks.peers import environment
 from benchmarks.rows import Row, interleaved, row
 
 SIZES = (1, 10, 100)
@@ -39,6 +42,8 @@ GETS = 2_000
 BRIEF = timedelta(milliseconds=100)
 """How long an operation takes."""
 PROJECT, REGION, ZONE = "benchmarks", "us-central1", "us-central1-a"
+PEER = ("apache-libcloud==3.8.0", "cryptography")
+PATIENCE_S = 60
 OURS = owner(cluster="clu_bench")
 _SERIAL = itertools.count()
 
@@ -70,7 +75,8 @@ def fleet(rounds: int) -> Iterator[Row]:
                 lambda size=size: _timed(town, lambda: _with_floor(town, size)),  # type: ignore[misc]
             )  # fmt: skip
             requests = f"requests ours {_most(ours)}, floor {_most(floor)}"
-            yield row(f"gcp-fleet-{size}", "s", [r.seconds for r in ours], [r.seconds for r in floor], requests)
+            told = (requests, _libcloud(town, size), "SkyPilot not driven: it takes no other address than Google's")
+            yield row(f"gcp-fleet-{size}", "s", [r.seconds for r in ours], [r.seconds for r in floor], *told)
 
 
 def gets(rounds: int) -> Iterator[Row]:
@@ -164,6 +170,29 @@ def _with_floor(town: Town, size: int) -> None:
         listed = floor.call("GET", "/aggregated/instances?filter=labels.whose%3Dbench")
         assert sum(len(scoped.get("instances", ())) for scoped in listed["items"].values()) == size
         list(threads.map(lambda name: floor.call("DELETE", f"/zones/{ZONE}/instances/{name}"), names))
+
+
+def _libcloud(town: Town, size: int) -> str:
+    """Return what libcloud took for as many nodes, or why it took nothing."""
+    interpreter = environment("libcloud", PEER)
+    if not interpreter.startswith("/"):
+        return f"libcloud not driven: {interpreter}"
+    where = urlsplit(town.endpoints["compute"])
+    job = {
+        "host": where.hostname, "port": where.port, "project": PROJECT, "token": town.token, "zone": ZONE,
+        "type": "n2-standard-2", "image": IMAGE, "mark": f"l{next(_SERIAL)}", "size": size,
+    }  # fmt: skip
+    before, script = town.count(), str(Path(__file__).with_name("gcp_peers.py"))
+    try:
+        done = subprocess.run(
+            [interpreter, script, json.dumps(job)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"libcloud not done within {PATIENCE_S} s"
+    except subprocess.CalledProcessError as error:
+        return f"libcloud failed: {(str(error.stderr).strip().splitlines() or ['?'])[-1][:120]}"
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return f"libcloud {found['s']:.2f} s and {town.count() - before} requests for {found['nodes']} nodes"
 
 
 IMAGE = "projects/debian-cloud/global/images/family/debian-12"

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -24,11 +23,11 @@ from anyscale_core.models.cloud import CloudMode, CloudSpec
 from anyscale_core.models.order import Login, Poll, Session
 from anyscale_core.operator.process import Options, build
 from anyscale_core.registry import Registry
-from anyscale_core.testing import FakeProvider
+from anyscale_core.testing import FakeCloud, FakeProvider, ManualClock
 from benchmarks.heartbeats import Server, connected, started
 from benchmarks.rows import Row, row
 from tests.api.serving import Service, eventually
-from tests.scenarios.machine import Machine
+from tests.scenarios.machine import ENV, Machine
 
 OPERATORS = 1000
 AWAY = timedelta(milliseconds=25)
@@ -145,12 +144,16 @@ class Taken:
 
 
 def orders(rounds: int) -> Iterator[Row]:
-    """From a call of the engine to the operator's driver, and back, beside one request over the same line."""
+    """From a call of the engine to the operator's driver, and back, beside one request over the same line.
+
+    The control plane, the line and the operator are processes of their own, as they are where they are used: in one process each
+    would wait for the others' interpreter.
+    """
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder) / "plane").start()
         assert service.serving is not None
         connection = service.serving.connection
-        with slow_line(urlsplit(connection.url).port or 0) as port, working(service, Path(folder), port):
+        with slow_line(urlsplit(connection.url).port or 0) as port, working(service, Path(folder), port) as begun:
             cloud = service.plane.clouds.get("far")
             times: list[Taken] = []
             trips: list[float] = []
@@ -159,11 +162,9 @@ def orders(rounds: int) -> Iterator[Row]:
             client._port = port
             client.health()
             for _ in range(rounds * ORDERS):
-                began: list[float] = []
-                service.cloud.before("cluster.offerings", lambda began=began: began.append(time.perf_counter()))  # type: ignore[misc]
                 at = time.perf_counter()
-                cloud.cluster.offerings(deadline=cloud.deadline())
-                times.append(Taken(begun=began[0] - at, told=time.perf_counter() - at))
+                cloud.cluster.quotas(deadline=cloud.deadline())
+                times.append(Taken(begun=begun() - at, told=time.perf_counter() - at))
                 at = time.perf_counter()
                 client.health()
                 trips.append(time.perf_counter() - at)
@@ -175,51 +176,72 @@ def orders(rounds: int) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def working(service: Service, folder: Path, port: int) -> Iterator[None]:
-    """An operator of the cloud ``far``, which reaches its control plane through a port of this machine."""
+def working(service: Service, folder: Path, port: int) -> Iterator[Callable[[], float]]:
+    """An operator of the cloud ``far``, which reaches its control plane through a port of this machine.
+
+    Gives what returns the instant (of ``perf_counter``) at which the next call of its driver began.
+    """
     with service.client() as client:
         client.register_cloud({"name": "far", "provider": "fake", "mode": "operator"})
         token = client.operator_token("far")
     (folder / "token").write_text(token.token.reveal())
     (folder / "ca.pem").write_text(token.ca_pem)
-    options = Options(
-        url=f"https://127.0.0.1:{port}", ca=folder / "ca.pem", cloud="far", home=folder, token_file=folder / "token"
-    )
-    registry = Registry.of(FakeProvider(service.cloud).provider())
-    operator = build(options, registry=registry, clock=SystemClock())
-    thread = threading.Thread(target=operator.run, daemon=True)
-    thread.start()
-    eventually(lambda: service.plane.operators.view("far").health is not None)
-    try:
-        yield
-    finally:
-        operator.stop()
-        thread.join(20)
+    with _beside("operate", f"https://127.0.0.1:{port}", str(folder)) as child:
+        eventually(lambda: service.plane.operators.view("far").health is not None, within=60)
+        assert child.stdout is not None
+        told = child.stdout
+        yield lambda: float(told.readline())
+
+
+def operate(url: str, folder: str) -> None:
+    """Be an operator whose driver tells when it is asked for quotas."""
+    cloud = FakeCloud(ManualClock(SystemClock().now()))
+    cloud.before("cluster.quotas", lambda: print(time.perf_counter(), flush=True), count=None)
+    home = Path(folder)
+    options = Options(url=url, ca=home / "ca.pem", cloud="far", home=home / "far", token_file=home / "token")
+    build(options, registry=Registry.of(FakeProvider(cloud).provider()), clock=SystemClock()).run()
 
 
 @contextlib.contextmanager
 def slow_line(port: int) -> Iterator[int]:
     """A way to a port of this machine on which everything takes ``AWAY`` longer, in each direction."""
-    loop = asyncio.new_event_loop()
+    with _beside("delay", str(port)) as child:
+        assert child.stdout is not None
+        yield int(child.stdout.readline())
+
+
+def delay(port: str) -> None:
+    """Be the slow line."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
         while data := await reader.read(2**16):
             loop.call_later(AWAY.total_seconds(), writer.write, data)
         loop.call_later(AWAY.total_seconds(), writer.close)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
+        there, back = await asyncio.open_connection("127.0.0.1", int(port))
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(pump(reader, back), pump(there, writer))
 
-    server = loop.run_until_complete(asyncio.start_server(accept, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+    async def forward() -> None:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await server.serve_forever()
+
+    asyncio.run(forward())
+
+
+@contextlib.contextmanager
+def _beside(role: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run one of this module's roles in a process of its own; it is gone afterwards."""
+    code = f"import sys; from benchmarks import operators; operators.{role}(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 # -- an operator at rest -------------------------------------------------------------------------------------------------

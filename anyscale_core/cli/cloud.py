@@ -61,7 +61,10 @@ def _setup(args: argparse.Namespace, output: Output) -> int:
         f"{tables.clouds([view])}\n\n{tables.checks(found)}",
     )
     if view.mode is CloudMode.OPERATOR:
-        output.note(f"next, let its operator in: anyscale-core operator manifest --cloud {view.name} --image IMAGE")
+        manifest = (
+            f"anyscale-core operator manifest --cloud {view.name} --namespace NAMESPACE --image IMAGE --settings FILE"
+        )
+        output.note(f"next, let its operator in: {manifest}")
     return Exit.OK
 
 

@@ -114,7 +114,7 @@ def _manifest(args: argparse.Namespace, output: Output) -> int:
     from importlib.metadata import entry_points
 
     from anyscale_core.cli import background
-    from anyscale_core.errors import UnknownName
+    from anyscale_core.errors import Fault, SpecError, UnknownName
     from anyscale_core.models.manifest import ENTRY_POINTS, ManifestConfig
 
     settings, binding = _settings(args.settings), _binding(args)
@@ -127,12 +127,16 @@ def _manifest(args: argparse.Namespace, output: Output) -> int:
     if provider not in points:
         known = ", ".join(sorted(points)) or "none"
         raise UnknownName(f"provider {provider!r} renders no manifest; those that do: {known}")
+    is_composed = view.slots["identity"] != provider
+    if is_composed and not view.identities:
+        why = f"what its nodes run as is not made yet; set {view.name} up first (anyscale-core cloud setup)"
+        raise SpecError([Fault(path="", message=why)], subject=f"cloud {view.name!r}")
     token = client.operator_token(args.cloud)
     config = ManifestConfig(
-        cloud=view.name, provider=provider, url=token.url, ca_pem=token.ca_pem, image=args.image,
+        cloud=view.name, provider=provider, slots=view.slots, url=token.url, ca_pem=token.ca_pem, image=args.image,
         namespace=args.namespace, replicas=args.replicas, health_port=args.health_port,
         token=None if args.identity else token.token, identity=args.identity, settings=settings, binding=binding,
-        node_identities=view.identities if view.slots["identity"] != provider else (),
+        node_identities=view.identities if is_composed else (),
     )  # fmt: skip
     objects = list(points[provider].load()(config))
     output.answer({"apiVersion": "v1", "kind": "List", "items": objects}, _yaml(objects).rstrip())

@@ -90,6 +90,8 @@ class Mailbox:
         self._listeners: list[Callable[[str], None]] = []
         self._waited: dict[str, Waiter] = {}
         """Orders that somebody in this process waits for: who makes the same call beside them makes one of their own."""
+        self._catalogues: dict[str, tuple[Offering, ...]] = {}
+        """What this process has kept last, so that the same is not written again."""
         self.idle: Callable[[timedelta], object] | None = None
         """What a caller does while it waits, instead of sleeping: tests let an operator work in the same thread."""
 
@@ -151,10 +153,13 @@ class Mailbox:
 
     def keep_catalogue(self, cloud: str, offerings: tuple[Offering, ...]) -> None:
         """Keep the offerings for when nobody answers."""
+        if self._catalogues.get(cloud) == offerings:
+            return
         o = t.operators.c
         with self._store.telemetry() as connection:
             doc = wire.unstructure(offerings)
             connection.execute(update(t.operators).where(o.cloud == cloud).values(catalogue=doc))
+        self._catalogues[cloud] = offerings
 
     def on_order(self, listener: Callable[[str], None]) -> None:
         """Call ``listener(cloud)`` (from any thread) when there is something new for its operator; with "" for any of them."""

@@ -18,11 +18,12 @@ class ManifestConfig:
 
     ``token`` is for a Secret of its own; None when the operator proves itself by ``identity`` (a provider). ``binding`` makes the
     operator one of an identity's workloads, by which it calls the cloud; ``node_identities`` are what nodes run as, where
-    another provider made them.
+    another provider made them. ``slots``: who fills each slot of the cloud; an empty one is ``provider``'s.
     """
 
     cloud: str
     provider: str
+    slots: Mapping[str, str] = attrs.field(factory=dict)
     url: str
     ca_pem: str
     image: str

@@ -51,6 +51,8 @@ class Operator:
         self._open: Callable[[OrderSlip], bytes] | None = None
         self._drivers: Mapping[str, Driver] = {}
         self._in_hand: set[str] = set()
+        self._written: dict[str, tuple[datetime, Done]] = {}
+        """What came of writes, each until its order's time is over: an order that comes again is told of, not performed."""
         self._outbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
         self._lock, self._asking = threading.Lock(), threading.Lock()
         self._over = threading.Event()
@@ -221,11 +223,24 @@ class Operator:
         return order
 
     def _performed(self, order: Order, deadline: datetime) -> Done:
+        before = self._written.get(order.key)
+        if before is not None:
+            log.warning("%s came again, and is not performed twice", order.action, extra={"order": order.key})
+            return before[1]
         done = perform(order, self._drivers, deadline=deadline)
+        self._remember(order, deadline, done)
         outcome = "ok" if done.error is None else str(done.error.get("category"))
         self.vitals.count(order.action, outcome)
         log.info("performed %s", order.action, extra={"order": order.key, "outcome": outcome, "lane": order.lane})
         return done
+
+    def _remember(self, order: Order, deadline: datetime, done: Done) -> None:
+        if not order.lane:
+            return  # a question: asking it twice changes nothing
+        with self._lock:
+            now = self._clock.now()
+            kept = {key: one for key, one in self._written.items() if one[0] > now}
+            self._written = {**kept, order.key: (deadline + RETURN, done)}
 
     def _tell(self, report: Report) -> None:
         self._contact.report(report)

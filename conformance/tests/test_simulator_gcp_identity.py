@@ -366,3 +366,53 @@ def test_a_projects_policy_is_read_and_written_with_its_etag(world: World) -> No
     write = projects.setIamPolicy(resource="projects/p-1", body={"policy": {"bindings": [missing]}})
     assert "does not exist" in refused(write).reason
     assert refused(projects.get(name="projects/p-9")).status_code == 403, "Google does not tell whether there is one"
+
+
+def narrowed(world: World, rules: object, *, token: str = "") -> Any:
+    """Ask for a token that these rules bound."""
+    kind = "urn:ietf:params:oauth:token-type:access_token"
+    body = {
+        "grantType": "urn:ietf:params:oauth:grant-type:token-exchange", "requestedTokenType": kind, "subjectTokenType": kind,
+        "subjectToken": token or world.token, "options": json.dumps({"accessBoundary": {"accessBoundaryRules": rules}}),
+    }  # fmt: skip
+    return client(world.simulator, "sts", token=world.token).v1().token(body=body)
+
+
+BOUNDARY = {
+    "availableResource": "//storage.googleapis.com/projects/_/buckets/data",
+    "availablePermissions": ["inRole:roles/storage.objectViewer"],
+    "availabilityCondition": {"expression": "resource.name.startsWith('projects/_/buckets/data/objects/a/')"},
+}
+
+
+def test_a_narrowed_token_does_what_its_boundary_holds_whatever_its_owner_may_do(world: World) -> None:
+    mine = client(world.simulator, "storage", token=world.token)
+    mine.buckets().insert(project="p-1", body={"name": "data"}).execute()
+    for key in ("a/1", "b/1"):
+        world.project.put_object("data", key, b"1")
+    answer = narrowed(world, [BOUNDARY]).execute()
+    assert "expires_in" not in answer  # the owner is no service account
+    objects = client(world.simulator, "storage", token=answer["access_token"]).objects()
+    assert objects.get(bucket="data", object="a/1").execute()["name"] == "a/1"
+    for request in (
+        objects.get(bucket="data", object="b/1"),
+        objects.delete(bucket="data", object="a/1"),
+        objects.list(bucket="data"),
+        client(world.simulator, "storage", token=answer["access_token"]).buckets().get(bucket="data"),
+        client(world.simulator, "compute", token=answer["access_token"]).networks().list(project="p-1"),
+    ):
+        assert refused(request).status_code == 403
+
+
+def test_what_is_no_boundary_or_no_token_is_not_exchanged(world: World) -> None:
+    once = narrowed(world, [BOUNDARY]).execute()["access_token"]
+    for request in (
+        narrowed(world, []),
+        narrowed(world, [BOUNDARY] * 11),
+        narrowed(world, [{**BOUNDARY, "availableResource": "//storage.googleapis.com/data"}]),
+        narrowed(world, [{**BOUNDARY, "availablePermissions": ["storage.objects.get"]}]),
+        narrowed(world, [{**BOUNDARY, "availabilityCondition": {"expression": "resource.name.startsWith("}}]),
+        narrowed(world, [{**BOUNDARY, "until": "tomorrow"}]),
+        narrowed(world, [BOUNDARY], token=once),
+    ):
+        assert refused(request).status_code == 400

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -125,9 +126,14 @@ class Aks:
 
     def install(self, client_id: str) -> set[str]:
         """Apply the operator's manifest, wait until it is there, and return what was applied."""
+        with socket.create_server(
+            ("127.0.0.1", 0)
+        ) as free:  # its Pod is a process of this machine, with others beside it
+            port = str(free.getsockname()[1])
         rendered = self.cli(
             "operator", "manifest", "--cloud", "aks", "--image", "example.invalid/operator:1", "--namespace", NAMESPACE,
-            "--settings", str(self.home / "settings.yaml"), "--pod-label", "azure.workload.identity/use=true",
+            "--settings", str(self.home / "settings.yaml"), "--health-port", port,
+            "--pod-label", "azure.workload.identity/use=true",
             "--account-annotation", f"azure.workload.identity/client-id={client_id}",
         )  # fmt: skip
         objects = list(yaml.safe_load_all(rendered))

@@ -1,13 +1,9 @@
 """An operator with its own threads against a served control plane: real TLS, held polls, restarts, a process of its own."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,18 +25,10 @@ from anyscale_core.registry import Registry
 from anyscale_core.testing import FakeProvider
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec
 from tests.api.serving import Service, eventually
+from tests.operator.processes import CLOUD, Process, options_of, start
 
-CLOUD = "far"
 RESIDENT = 80 * 1024 * 1024
 """Bytes that an operator at rest may hold."""
-WATCH = """
-import os, sys
-def hook(event, args):
-    if event in ("socket.connect", "socket.bind", "socket.sendto"):
-        with open(os.environ["WATCHED"], "a") as file:
-            file.write(f"{event} {args[1]}\\n")
-sys.addaudithook(hook)
-"""
 
 
 @attrs.define(eq=False)
@@ -58,17 +46,6 @@ class Far:
 
     def state(self) -> OperatorState:
         return self.service.plane.operators.view(CLOUD).state
-
-
-def options_of(service: Service, folder: Path, provider: str = "fake") -> Options:
-    """Register a cloud and return what its operator is given."""
-    with service.client() as client:
-        client.register_cloud({"name": CLOUD, "provider": provider, "mode": "operator"})
-        token = client.operator_token(CLOUD)
-    folder.mkdir()
-    (folder / "token").write_text(token.token.reveal())
-    (folder / "ca.pem").write_text(token.ca_pem)
-    return Options(url=token.url, ca=folder / "ca.pem", cloud=CLOUD, home=folder / "home", token_file=folder / "token")
 
 
 @pytest.fixture
@@ -158,49 +135,6 @@ def test_the_state_of_a_cloud_and_the_health_of_its_parts_are_shown_to_people(fa
     assert "revoked" in far.operator.vitals.why_not_ready()
 
 
-@attrs.define(eq=False)
-class Process:
-    """``anyscale-core operator run`` in a process of its own, every socket of it written down."""
-
-    popen: "subprocess.Popen[bytes]"
-    watched: Path
-    log: Path
-    port: int
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-def start(options: Options, folder: Path, *words: str) -> Process:
-    site, watched, log, port = folder / "site", folder / "watched", folder / "log", free_port()
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(WATCH)
-    watched.touch()
-    command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(options.home), "operator", "run"]
-    command += ["--url", options.url, "--ca", str(options.ca), "--cloud", options.cloud]
-    command += ["--token-file", str(options.token_file), "--health-port", str(port), *words]
-    env = os.environ | {"PYTHONPATH": str(site), "WATCHED": str(watched)}
-    with log.open("wb") as file:
-        popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env)
-    return Process(popen, watched, log, port)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[tuple[Service, Process, Path]]:
     """A service, and an operator's process that works on this machine."""
@@ -236,7 +170,10 @@ def test_an_operators_process_is_small_listens_to_its_port_alone_and_reaches_its
     (alive,) = cloud.cluster.list(cloud.owner, deadline=cloud.deadline())
     assert cloud.cluster.delete([alive.id], owner=cloud.owner, deadline=cloud.deadline())
     eventually(lambda: cloud.cluster.list(cloud.owner, deadline=cloud.deadline()) == (), within=20)
-    assert psutil.Process(process.popen.pid).memory_info().rss <= RESIDENT
+    itself = psutil.Process(process.popen.pid)
+    assert itself.memory_info().rss <= RESIDENT
+    listening = [one.laddr.port for one in itself.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert listening == [process.port]
     process.popen.send_signal(signal.SIGTERM)
     assert process.popen.wait(30) == 0
     plane = int(service.serving.connection.url.rpartition(":")[2])

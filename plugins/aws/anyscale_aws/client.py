@@ -18,9 +18,10 @@ import attrs
 
 from anyscale_aws.config import Settings
 from anyscale_aws.errors import check_deadline, translated
-from anyscale_aws.operations import OPERATIONS
+from anyscale_aws.operations import MEMBERS, OPERATIONS
+from anyscale_aws.tags import digest
 from anyscale_core.clock import Clock
-from anyscale_core.errors import Applied, DeadlineExceeded, Transient
+from anyscale_core.errors import Applied, DeadlineExceeded, PermissionDenied, Transient
 
 TIMEOUTS_S = (60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """What a request may take; the longest that fits into what a call has left is used."""
@@ -73,6 +74,7 @@ class Aws:
         self._session: Any = None
         self._clients: dict[tuple[str, float, str], Any] = {}
         self._role: RoleCredentials | None = None
+        self._is_vetted = False
         self._account = ""
 
     @contextmanager
@@ -220,8 +222,32 @@ class Aws:
                 self._role = role
             return role.expires_at.isoformat()
 
+    def _vet(self, sts: Any) -> None:
+        """Raise PermissionDenied for a role that does not demand its ExternalId: whoever named it would be let in.
+
+        Source: IAM User Guide, "The confused deputy problem". Only a role that takes a wrong one gives itself away.
+        """
+        from botocore.exceptions import ClientError
+
+        role = self.settings.role_arn
+        try:
+            sts.assume_role(
+                RoleArn=role, RoleSessionName=SESSION_NAME, ExternalId=digest("wrong", self.settings.external_id)
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "AccessDenied":
+                return
+            raise
+        raise PermissionDenied(
+            f"the role {role} takes any ExternalId", reason="POLICY", resource=role,
+            hint="let its trust policy demand it: Condition: {StringEquals: {sts:ExternalId: ...}}",
+        )  # fmt: skip
+
     def _assume(self, deadline: datetime) -> RoleCredentials:
         sts = self.client("sts", self._timeout_s(deadline), role="base", base={})
+        if not self._is_vetted:
+            self._vet(sts)
+            self._is_vetted = True
         found = sts.assume_role(
             RoleArn=self.settings.role_arn, RoleSessionName=SESSION_NAME, ExternalId=self.settings.external_id,
             DurationSeconds=int(ROLE_DURATION.total_seconds()),
@@ -248,6 +274,9 @@ def _loader() -> Any:
             found = super().load_service_model(service_name, type_name, api_version)
             used = OPERATIONS.get(service_name)
             if used is not None and type_name == "service-2" and len(found["operations"]) > len(used):
+                for shape, members in MEMBERS.get(service_name, {}).items():
+                    whole = found["shapes"][shape]["members"]
+                    found["shapes"][shape]["members"] = {name: whole[name] for name in members}
                 _cut(found, used)
             return found
 
@@ -284,7 +313,21 @@ def new_session() -> Any:
 
     session = botocore.session.Session()
     session.register_component("data_loader", _loader())
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_instant)
     return session
+
+
+def _instant(value: Any) -> datetime:
+    """Return the instant that an answer tells. Most are of ISO 8601, which Python reads much faster than botocore does."""
+    if isinstance(value, str) and value.endswith("Z"):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    from botocore.utils import parse_timestamp
+
+    found: datetime = parse_timestamp(value)
+    return found
 
 
 def _config(timeout_s: float, *, emulated: bool) -> Any:

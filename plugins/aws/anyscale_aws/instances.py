@@ -1,6 +1,5 @@
 """Instances as EC2 shows them, and what the contract says of them."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -23,14 +22,12 @@ STATES: Mapping[str, InstanceState] = {
 NOTICE = timedelta(minutes=2)
 """Between the notice and the interruption (EC2 User Guide, "Spot Instance interruption notices")."""
 
-_member_of = functools.lru_cache(maxsize=4096)(lambda tags, index: member_of(dict(tags), index))
-
 
 def parse(found: Mapping[str, Any], notices: Mapping[str, Notice] | None = None) -> Instance:
     """Return an instance of the contract. ``notices``: those of SPOT instances, by instance id."""
     tags = mapping(found.get("Tags"))
     index = int(found.get("AmiLaunchIndex", 0))
-    member: Member | None = _member_of(tuple(sorted(tags.items())), index)
+    member: Member | None = member_of(tags, index)
     id, state = InstanceId(found["InstanceId"]), STATES[found["State"]["Name"]]
     named = {TAG_NAME: member.name, TAG_NODE: member.node_id} if member is not None else {}
     stopped = state in (InstanceState.STOPPED, InstanceState.DELETING)

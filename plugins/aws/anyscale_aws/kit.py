@@ -23,6 +23,7 @@ from anyscale_conformance.simulators.aws import Account, AwsSimulator, Key, Spoi
 
 from anyscale_aws import client
 from anyscale_aws.cluster import AwsCluster
+from anyscale_aws.config import read_settings
 from anyscale_aws.errors import TRANSLATE, from_response
 from anyscale_aws.identity import AwsIdentity
 from anyscale_aws.kit_oracle import ROLE, SOMEBODY, AccountOracle
@@ -158,6 +159,9 @@ class AwsKit(Kit):
         self._machines: dict[str, Key] = {}
         self._sessions: dict[str, Any] = {}
         self._oracle = AccountOracle(self.account)
+        config = self.config()
+        self._door = client.Aws.shared(read_settings(config), config.region, config.clock, self._session)
+        """Held for the length of the row: making clients and credentials anew at each restart takes longer than the checks."""
 
     def provider(self) -> Provider:
         provider = anyscale_provider()
@@ -259,6 +263,7 @@ class AwsKit(Kit):
         }
 
     def close(self) -> None:
+        self._door.close()
         self.simulator.drop(self.account)
         self.simulator.keys.pop(self.key.id, None)
 

@@ -38,3 +38,15 @@ OPERATIONS: Mapping[str, frozenset[str]] = {
     ),
 }
 """By the service's name in botocore; a service that is not here is whole, such as STS, which botocore itself asks, too."""
+
+MEMBERS: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "ec2": {
+        "Instance": frozenset(
+            {"AmiLaunchIndex", "CpuOptions", "InstanceId", "InstanceLifecycle", "InstanceType", "LaunchTime"}
+            | {"NetworkInterfaces", "Placement", "PrivateIpAddress", "PublicIpAddress", "SecurityGroups", "State"}
+            | {"StateReason", "StateTransitionReason", "Tags"}
+        ),
+        "InstanceNetworkInterface": frozenset({"NetworkInterfaceId"}),
+    },
+}
+"""What is read of things that come in great numbers, by service and shape: botocore then parses nothing else of them."""

@@ -5,6 +5,7 @@ in order, compressed and cut into pieces, and each instance finds its own by its
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -124,8 +125,9 @@ def member_of(tags: Mapping[str, str], index: int) -> Member | None:
     return Member(name=tags.get(TAG_NAME, ""), node_id=NodeId(tags[TAG_NODE]))
 
 
+@functools.lru_cache(maxsize=256)
 def members(packed: str) -> tuple[Member, ...]:
-    """Return the members of a batch from what its tags hold together."""
+    """Return the members of a batch from what its tags hold together; every instance of it asks for the same."""
     lines = zlib.decompress(base64.b64decode(packed)).decode().split("\n")
     return tuple(Member(name=name, node_id=NodeId(node)) for name, _, node in (line.partition(" ") for line in lines))
 

@@ -9,15 +9,16 @@ from typing import Any
 import anyscale_aws
 import botocore.session
 import pytest
-from anyscale_aws.client import new_session
+from anyscale_aws.client import _instant, new_session
 from anyscale_aws.cluster import AwsCluster
 from anyscale_aws.grants import QUOTA
 from anyscale_aws.identity import AwsIdentity
 from anyscale_aws.networking import AwsNetworking
-from anyscale_aws.operations import OPERATIONS
+from anyscale_aws.operations import MEMBERS, OPERATIONS
 from anyscale_aws.storage import AwsStorage
 from anyscale_conformance.simulators.aws import Account, AwsSimulator
 from botocore import xform_name
+from botocore.utils import parse_timestamp
 
 from anyscale_core.drivers.base import DriverConfig
 from anyscale_core.errors import QuotaExceeded
@@ -130,3 +131,25 @@ def test_a_role_takes_two_dozen_grants_and_more_and_says_what_of_it_is_spent(wor
     grant(0)
     storage.revoke("data", f"clusters/clu_{1:016x}/", identity="nodes", owner=CLOUD, deadline=world.deadline())
     grant(60)
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["2026-11-22T13:00:05Z", "2026-11-22T13:00:05.250Z", "Sun, 22 Nov 2026 13:00:05 GMT", 1795352405, "1795352405"],
+)
+def test_an_instant_is_read_as_botocore_reads_it(told: Any) -> None:
+    found = _instant(told)
+    assert found == parse_timestamp(told)
+    assert found.tzinfo is not None
+
+
+def test_of_instances_nothing_is_parsed_that_no_driver_reads(world: World) -> None:
+    named = constants()
+    for shapes in MEMBERS.values():
+        for members in shapes.values():
+            assert members <= named
+    session = new_session()
+    session.set_credentials("key", "secret")
+    model = session.create_client("ec2", region_name=REGION).meta.service_model
+    for shape, members in MEMBERS["ec2"].items():
+        assert set(model.shape_for(shape).members) == members

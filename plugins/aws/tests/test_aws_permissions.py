@@ -23,7 +23,7 @@ from anyscale_core.models.networking import CheckStatus
 from anyscale_core.models.phases import ClusterPhase
 from anyscale_core.testing.builders import a_spec, workers
 from anyscale_core.testing.clock import ManualClock
-from tests.conformance.aws import IMAGE, REGION, TYPE, the_code
+from tests.conformance.aws import IMAGE, PLANE, REGION, TYPE, the_code, trusting
 from tests.conformance.aws_cases import CASES, CLOUD, Town, an_upload_breaks_off, forbidden
 
 ABORT = ("storage.objects", "s3:AbortMultipartUpload")
@@ -143,6 +143,14 @@ def test_without_the_external_id_the_role_is_not_assumed(town: Town) -> None:
     driver = AwsIdentity(town.config(external_id="another"), town.session)
     with pytest.raises(PermissionDenied):
         driver.list(CLOUD, deadline=town.soon())
+
+
+def test_a_role_that_demands_no_external_id_is_refused_before_anything_is_asked_of_it(town: Town) -> None:
+    careless = town.role("careless", trusting(PLANE))
+    driver = AwsIdentity(town.config(role_arn=careless), town.session)
+    with pytest.raises(PermissionDenied, match="takes any ExternalId"):
+        driver.list(CLOUD, deadline=town.soon())
+    town.at.iam.delete_role("careless")
 
 
 def test_no_action_is_a_wildcard_and_only_what_looks_is_for_everything(town: Town) -> None:

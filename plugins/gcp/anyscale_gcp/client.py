@@ -275,13 +275,23 @@ def _aware(expiry: datetime) -> datetime:
     return expiry.replace(tzinfo=UTC) if expiry.tzinfo is None else expiry
 
 
-def skus(service: str) -> Iterator[dict[str, Any]]:
-    """Yield what a service sells, of Google's catalogue, by the application default credentials."""
+def skus(service: str, *, endpoint: str = "", credentials: Any = None) -> Iterator[dict[str, Any]]:
+    """Yield what a service sells, of a catalogue: by default Google's, by the application default credentials."""
     import google.auth
     from googleapiclient.discovery import build
 
-    credentials, _ = google.auth.default(scopes=("https://www.googleapis.com/auth/cloud-billing.readonly",))
-    catalogue = build("cloudbilling", "v1", credentials=credentials, cache_discovery=False).services().skus()
+    if credentials is None:
+        credentials, _ = google.auth.default(scopes=("https://www.googleapis.com/auth/cloud-billing.readonly",))
+    options = {"api_endpoint": endpoint} if endpoint else {}
+    catalogue = build(
+        "cloudbilling",
+        "v1",
+        credentials=credentials,
+        static_discovery=True,
+        cache_discovery=False,
+        client_options=options,
+    )
+    catalogue = catalogue.services().skus()
     request = catalogue.list(parent=service, pageSize=5000)
     while request is not None:
         page = request.execute()

@@ -23,8 +23,9 @@ HOME = "us-central1"
 BUILT_IN = frozenset({"nvidia-l4", "nvidia-tesla-a100", "nvidia-a100-80gb", "nvidia-h100-80gb"})
 """Accelerators that come with machine types of their own and cannot be added to others."""
 _SKU = re.compile(
-    r"^(?P<spot>Spot Preemptible )?(?P<family>[A-Z]\d[A-Z]?D?)\b.* Instance (?P<part>Core|Ram) running in "
+    r"(?P<spot>Spot Preemptible )?(?P<family>[A-Z]\d[A-Z]?)( AMD| Arm| Predefined)? Instance (?P<part>Core|Ram) running in .*"
 )
+"""Custom types, sole tenancy and commitments are sold by the same words and more, for other prices."""
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +77,7 @@ def refreshed(table: Mapping[str, Any], skus: Iterable[Mapping[str, Any]], *, no
     families = {name: dict(each) for name, each in table["families"].items()}
     spot: dict[str, float] = {}
     for sku in skus:
-        found = _SKU.match(str(sku.get("description", "")))
+        found = _SKU.fullmatch(str(sku.get("description", "")))
         if found is None or HOME not in sku.get("serviceRegions", ()):
             continue
         name, price = found["family"].lower(), _hourly(sku)
@@ -91,12 +92,13 @@ def refreshed(table: Mapping[str, Any], skus: Iterable[Mapping[str, Any]], *, no
     return {**table, "as_of": now.astimezone(UTC).date().isoformat(), "families": whole}
 
 
-def main() -> None:
-    """Read the catalogue with the application default credentials and write the table."""
+def main(path: Path = PATH, *, endpoint: str = "", credentials: Any = None) -> None:
+    """Read the catalogue and write the table. By default Google's, with the application default credentials."""
     from anyscale_gcp.client import skus
 
-    table = refreshed(json.loads(PATH.read_text()), skus(SERVICE), now=datetime.now(UTC))
-    PATH.write_text(json.dumps(table, indent=2) + "\n")
+    found = skus(SERVICE, endpoint=endpoint, credentials=credentials)
+    table = refreshed(json.loads(path.read_text()), found, now=datetime.now(UTC))
+    path.write_text(json.dumps(table, indent=2) + "\n")
     sys.stdout.write(f"{len(table['families'])} families as of {table['as_of']}\n")
 
 

@@ -119,6 +119,32 @@ def test_a_shared_vpc_of_a_host_project_is_adopted_looked_over_and_left_alone(wo
     assert [thing.name for thing in host.project.all("networks")] == ["shared"]
 
 
+def test_machines_of_a_service_project_lie_in_the_hosts_subnetwork_that_was_adopted(world: World) -> None:
+    host = world.simulator.add_project("gcp-host-project", timings=Timings.none())
+    world.project.share_network_of(host.id)
+    elsewhere = Client(
+        Settings(project=host.id, endpoints=endpoints_of(world.simulator)), SystemClock(), credentials=Ambient(host)
+    )
+    network = {"name": "shared", "autoCreateSubnetworks": False}
+    elsewhere.call("compute.networks.insert", project=host.id, body=network, deadline=soon())
+    for name, cidr in (("nodes", "10.9.0.0/20"), ("others", "10.10.0.0/20")):
+        body = {"name": name, "network": "global/networks/shared", "ipCidrRange": cidr}
+        elsewhere.call("compute.subnetworks.insert", project=host.id, region=REGION, body=body, deadline=soon())
+    subnetwork = f"projects/{host.id}/regions/{REGION}/subnetworks/others"
+    spec = NetworkSpec(
+        name="net", owner=OURS, adopt=f"https://www.googleapis.com/compute/v1/projects/{host.id}/global/networks/shared",
+        subnets=(f"https://www.googleapis.com/compute/v1/{subnetwork}",),
+    )  # fmt: skip
+    GcpNetworking(*parts(world)).create(spec, owner=OURS, token=Token("t1"), deadline=soon())
+    node = attrs.evolve(an_instance_spec("node"), instance_type="n2-standard-2", network="net", bootstrap=a_bootstrap())
+    (outcome,) = GcpCluster(*parts(world)).create([node], token=Token("t2"), deadline=soon())
+    assert isinstance(outcome, Created), outcome
+    (seen,) = (seen for seen in world.project.inventory() if seen.kind == "instances")
+    (interface,) = seen.body["networkInterfaces"]
+    assert interface["subnetwork"].endswith(subnetwork)
+    assert "compute.subnetworks.use" in world.project.asked()
+
+
 def test_a_bucket_is_private_uniform_and_keeps_nothing_of_what_is_deleted(world: World) -> None:
     driver = GcpStorage(*parts(world))
     spec = BucketSpec(name="data", owner=OURS, expire_days=7, cors_origins=("https://console.example",))

@@ -9,7 +9,6 @@ import attrs
 import obstore
 import pytest
 from anyscale_conformance.simulators.gcp import GcpSimulator, Guard, Timings
-from anyscale_conformance.simulators.gcp.compute.images import add_image
 from anyscale_gcp.client import Client
 from anyscale_gcp.cluster import GcpCluster
 from anyscale_gcp.config import read_settings
@@ -154,7 +153,7 @@ def use_machines(plane: Plane) -> None:
     driver, project = plane.machines, plane.world.project
     network = NetworkSpec(name="public", owner=OURS, mode=NetworkMode.PUBLIC)
     plane.networks.create(network, owner=OURS, token=Token("public"), deadline=plane.soon())
-    add_image(project.project, "ours")
+    project.add_image("ours")
     uri = f"projects/{project.id}/global/images/ours"
     spec = attrs.evolve(
         an_instance_spec("head"), owner=OURS, instance_type="n2-standard-2", network="public", image_uri=uri,

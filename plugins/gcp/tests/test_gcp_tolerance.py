@@ -30,6 +30,7 @@ from anyscale_core.models.storage import BucketSpec
 from anyscale_core.testing.builders import a_bootstrap, an_instance_spec, owner
 
 OURS = owner(cluster="clu_1")
+KEY = RSAKey.generate_key(2048)
 LEFT_OUT = frozenset(
     {"clientOperationId", "creationTimestamp", "fingerprint", "kind", "labelFingerprint", "progress", "selfLinkWithId",
      "startTime", "targetId", "user"}
@@ -72,7 +73,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     with GcpSimulator() as simulator:
         project = simulator.add_project("gcp-sloppy", timings=Timings.none())
         project.bind("", "roles/iam.serviceAccountTokenCreator", OWNER)
-        yield World(simulator=simulator, project=project, folder=tmp_path, key=RSAKey.generate_key(2048))
+        yield World(simulator=simulator, project=project, folder=tmp_path, key=KEY)
 
 
 def parts(world: World) -> tuple[DriverConfig, Client]:
@@ -98,7 +99,7 @@ def test_a_network_with_a_machine_and_a_way_in_comes_and_goes(world: World, mode
     )  # fmt: skip
     for _ in range(2):
         (outcome,) = machines.create([head], token=Token("t2"), deadline=soon())
-        assert isinstance(outcome, Created), outcome
+    assert isinstance(outcome, Created), outcome
     seen = machines.get(outcome.instance.id, owner=OURS, deadline=soon())
     assert seen.state is InstanceState.RUNNING
     assert machines.list(OURS, deadline=soon()) == (seen,)

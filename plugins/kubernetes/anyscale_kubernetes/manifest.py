@@ -3,7 +3,7 @@
 The Helm chart in ``deploy`` has the same content. There are no CustomResourceDefinitions: the state is the control plane's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,9 +16,12 @@ from anyscale_kubernetes import kinds
 from anyscale_kubernetes.config import Settings
 from anyscale_kubernetes.kinds import Kind
 from anyscale_kubernetes.permissions import NEEDS, WHOLE_CLUSTER, needs_of, resource_of
-from anyscale_kubernetes.pods import TOKEN_FOLDER, bound_accounts
+from anyscale_kubernetes.pods import ANY_IDENTITY, TOKEN_FOLDER, bound_accounts
 from anyscale_kubernetes.tags import KIND_LABEL
 
+PROVIDER = "kubernetes"
+OF_MACHINES = ("identity.prove", "identity.verify")
+"""What the provider does for its Pods whoever makes the identities that they run as."""
 NAME = "anyscale-operator"
 CONFIG = "/etc/anyscale-core"
 HOME = "/var/lib/anyscale-core"
@@ -43,7 +46,7 @@ def manifest(config: ManifestConfig) -> list[Object]:
     known = {**config.settings, "kubernetes": raw}
     return [
         _account(config),
-        *_workload_accounts(config),
+        *_workload_accounts(config, settings),
         *_rights(config, settings),
         _files(config, known),
         *_secrets(config),
@@ -53,20 +56,19 @@ def manifest(config: ManifestConfig) -> list[Object]:
     ]
 
 
-def rules_of(settings: Settings) -> dict[str, list[Object]]:
+def rules_of(settings: Settings, slots: Mapping[str, str] | None = None) -> dict[str, list[Object]]:
     """Return the least RBAC rules for everything that the drivers do with these settings, by where they are needed.
 
-    That is a namespace, or ``WHOLE_CLUSTER``.
+    That is a namespace, or ``WHOLE_CLUSTER``. ``slots``: who fills each; nobody else unless it says so.
     """
-    places = {
-        resource_of(kind, settings) for feature in _features(settings) for _, kind, _ in needs_of(feature, settings)
-    }
-    return {place: _rules_in(place, settings) for place in sorted(places)}
+    features = tuple(_features(settings, slots or {}))
+    places = {resource_of(kind, settings) for feature in features for _, kind, _ in needs_of(feature, settings)}
+    return {place: _rules_in(place, features, settings) for place in sorted(places)}
 
 
-def _rules_in(place: str, settings: Settings) -> list[Object]:
+def _rules_in(place: str, features: Sequence[str], settings: Settings) -> list[Object]:
     verbs: dict[tuple[str, str, str], set[str]] = {}
-    for feature in _features(settings):
+    for feature in features:
         for told, kind, _ in needs_of(feature, settings):
             if resource_of(kind, settings) == place:
                 verbs.setdefault((kind.group, kind.plural, _only(told, kind, settings)), set()).update(told.split(","))
@@ -79,8 +81,12 @@ def _rules_in(place: str, settings: Settings) -> list[Object]:
     ]  # fmt: skip
 
 
-def _features(settings: Settings) -> Iterator[str]:
-    return (feature for feature in NEEDS if settings.store is not None or not feature.startswith("storage."))
+def _features(settings: Settings, slots: Mapping[str, str]) -> Iterator[str]:
+    for feature in NEEDS:
+        slot = feature.partition(".")[0]
+        is_ours = slots.get(slot, PROVIDER) == PROVIDER or feature in OF_MACHINES
+        if is_ours and (slot != "storage" or settings.store is not None):
+            yield feature
 
 
 def _only(verbs: str, kind: Kind, settings: Settings) -> str:
@@ -95,10 +101,15 @@ def _account(config: ManifestConfig) -> Object:
     return {**kinds.SERVICE_ACCOUNT.head(), "metadata": metadata}
 
 
-def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
-    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server."""
+def _workload_accounts(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
+    """Yield the accounts, bound to another cloud's identity, that workloads run as; they get no token of the API server.
+
+    Accounts that the settings name are the customer's own.
+    """
     faults = []
     for identity in config.node_identities:
+        if {identity.name, ANY_IDENTITY} & set(settings.service_accounts):
+            continue
         names = [name for name in bound_accounts(identity.subjects, config.namespace) if name != NAME]
         for name in names:
             metadata = {**_metadata(config), "name": name, "annotations": dict(identity.binding.account)}
@@ -112,7 +123,7 @@ def _workload_accounts(config: ManifestConfig) -> Iterator[Object]:
 
 
 def _rights(config: ManifestConfig, settings: Settings) -> Iterator[Object]:
-    rules = rules_of(settings)
+    rules = rules_of(settings, config.slots)
     # What is in no namespace: tokens are reviewed, and IngressClasses looked at, for the cluster as a whole.
     whole = rules.pop(WHOLE_CLUSTER)
     own = rules.pop(config.namespace)

@@ -79,6 +79,19 @@ def test_accounts_that_another_clouds_identities_are_bound_to_are_installed_with
     assert deployment["spec"]["template"]["metadata"]["labels"].items() > {"use": "true"}.items()
 
 
+def test_where_another_provider_makes_the_identities_the_operator_may_write_no_account_and_still_looks_at_proofs() -> (
+    None
+):
+    slots = {"cluster": "kubernetes", "identity": "else", "storage": "else", "networking": "kubernetes"}
+    config = attrs.evolve(CONFIG, slots=slots, node_identities=(bound("nodes", "workloads"),))
+    written = {
+        resource for kind in ("Role", "ClusterRole") for obj in of_kind(kind, config) for rule in obj["rules"]
+        for resource in rule["resources"] if {"create", "patch", "delete"} & set(rule["verbs"])
+    }  # fmt: skip
+    assert "serviceaccounts" not in written
+    assert written >= {"pods", "networkpolicies", "tokenreviews"}
+
+
 def test_every_identity_that_no_account_of_the_namespace_may_become_is_told() -> None:
     config = attrs.evolve(
         CONFIG, namespace="other", node_identities=(bound("nodes", "workloads"), bound("jobs", "jobs"))
@@ -88,6 +101,9 @@ def test_every_identity_that_no_account_of_the_namespace_may_become_is_told() ->
     assert [fault.path for fault in caught.value.faults] == ["identity nodes", "identity jobs"]
     with pytest.raises(SpecError):
         manifest(attrs.evolve(CONFIG, node_identities=(bound("nodes", NAME),)))
+    theirs = {"kubernetes": {"service_accounts": {"nodes": "theirs"}}}
+    of_theirs = attrs.evolve(CONFIG, settings=theirs, node_identities=(bound("nodes", "elsewhere:x"),))
+    assert [obj["metadata"]["name"] for obj in of_kind("ServiceAccount", of_theirs)] == [NAME]
 
 
 def bound(name: str, account: str) -> Identity:

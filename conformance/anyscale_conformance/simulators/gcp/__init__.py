@@ -14,7 +14,8 @@ calls its ``base_url``) and Google's public keys (``CERTIFICATES``). Answered ar
   addresses, health checks, instance groups, target pools, regional backend services and forwarding rules (passthrough),
   zones, regions, projects, machine and accelerator types, operations of zones, regions and the project;
 - **iam** v1: service accounts, custom roles, workload identity pools and their OIDC providers; **iamcredentials** v1: access and
-  identity tokens, signBlob, signJwt; **sts** v1: token; **cloudresourcemanager** v1 and v3: projects and their policies;
+  identity tokens, signBlob, signJwt; **sts** v1: token, also of access
+  boundaries; **cloudresourcemanager** v1 and v3: projects and their policies;
 - **storage** v1: buckets, their policies, objects; the XML API of objects; signed URLs, version 4;
 - **container** v1: clusters and node pools of locations, operations;
 - the metadata server of each machine that is booted (``GcpSimulator(machines=Running.SCRIPTS)``).

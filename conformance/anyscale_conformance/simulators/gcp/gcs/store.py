@@ -5,6 +5,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import attrs
 
@@ -66,11 +67,10 @@ class Access:
     def must(self, permission: str, *, key: str | None = None, prefix: str = "", delimiter: str = "") -> None:
         """Raise 401 or 403 unless the caller may; anybody who is somebody may, while permissions are not enforced."""
         self.project.asked.add(permission)
-        is_asked = self.cloud.guard is Guard.PERMISSIONS or bool(self.caller.boundary)
-        if not is_asked and (self.cloud.guard is Guard.OPEN or self.caller.member):
-            return
-        if may(
-            self.cloud, self.project, self.bucket, self.caller, permission, key=key, prefix=prefix, delimiter=delimiter
+        is_open = self.cloud.guard is Guard.OPEN or (self.cloud.guard is Guard.TOKENS and bool(self.caller.member))
+        asked: dict[str, Any] = {"key": key, "prefix": prefix, "delimiter": delimiter}
+        if _is_within(self.bucket, self.caller, permission, **asked) and (
+            is_open or may(self.cloud, self.project, self.bucket, self.caller, permission, **asked)
         ):
             return
         if not self.caller.member:
@@ -88,16 +88,23 @@ def may(
     prefix: str = "", delimiter: str = "",
 ) -> bool:  # fmt: skip
     """Return whether somebody may do something to an object, or to the bucket, by IAM alone."""
+    attributes = _attributes(bucket, key=key, prefix=prefix, delimiter=delimiter)
+    return policies.permitted(cloud, caller, permission, project, [policy_key(bucket.name)], attributes)
+
+
+def _is_within(bucket: Bucket, caller: Caller, permission: str, **asked: Any) -> bool:
+    return boundaries.within(caller, permission, bucket.name, _attributes(bucket, **asked))
+
+
+def _attributes(bucket: Bucket, *, key: str | None, prefix: str, delimiter: str) -> Mapping[str, Mapping[str, str]]:
+    """Return what conditions look at."""
     name = f"projects/_/buckets/{bucket.name}"
     kind = "Bucket"
     if key is not None:
         name, kind = f"{name}/objects/{key}", "Object"
     resource = {"name": name, "type": f"storage.googleapis.com/{kind}", "service": "storage.googleapis.com"}
     api = {"storage.googleapis.com/objectListPrefix": prefix, "storage.googleapis.com/objectListDelimiter": delimiter}
-    attributes = {"resource": resource, "api": api}
-    if not boundaries.within(caller, permission, bucket.name, attributes):
-        return False
-    return policies.permitted(cloud, caller, permission, project, [policy_key(bucket.name)], attributes)
+    return {"resource": resource, "api": api}
 
 
 def policy_key(bucket: str) -> str:
