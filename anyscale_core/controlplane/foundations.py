@@ -180,6 +180,7 @@ class Foundations:
                 connection.execute(delete(table).where(table.c.cloud == name))
             connection.execute(delete(t.clouds).where(t.clouds.c.name == name))
         self._clouds.forget(name)
+        self._mailbox.forget_cloud(name)
         return None
 
     def _change(self, spec: CloudSpec) -> None:

@@ -158,8 +158,13 @@ class Mailbox:
         o = t.operators.c
         with self._store.telemetry() as connection:
             doc = wire.unstructure(offerings)
-            connection.execute(update(t.operators).where(o.cloud == cloud).values(catalogue=doc))
-        self._catalogues[cloud] = offerings
+            kept = connection.execute(update(t.operators).where(o.cloud == cloud).values(catalogue=doc)).rowcount
+        if kept:
+            self._catalogues[cloud] = offerings
+
+    def forget_cloud(self, cloud: str) -> None:
+        """Know nothing of a cloud that is gone: another may have its name."""
+        self._catalogues.pop(cloud, None)
 
     def on_order(self, listener: Callable[[str], None]) -> None:
         """Call ``listener(cloud)`` (from any thread) when there is something new for its operator; with "" for any of them."""

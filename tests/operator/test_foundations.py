@@ -76,3 +76,18 @@ def test_without_its_operator_a_cloud_that_had_one_is_not_taken_down_by_halves(t
     pull.connect()
     take_down(world)
     assert kinds(world) == []
+
+
+def test_a_cloud_that_is_made_anew_has_its_catalogue_kept_anew(tmp_path: Path) -> None:
+    pull = Pull.new(tmp_path)
+    world, mailbox = pull.world, pull.world.plane.mailbox
+    set_up(world)
+    offerings = world.plane.clouds.get(CLOUD).offerings()
+    assert mailbox.catalogue(CLOUD) == offerings
+    take_down(world)
+    set_up(world)
+    mailbox.keep_catalogue(CLOUD, offerings)
+    assert mailbox.catalogue(CLOUD) is None, "no operator has come yet"
+    world.plane.operator_token(CLOUD, actor="admin")
+    mailbox.keep_catalogue(CLOUD, offerings)
+    assert mailbox.catalogue(CLOUD) == offerings
