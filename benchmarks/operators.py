@@ -259,7 +259,7 @@ def resident(rounds: int) -> Iterator[Row]:
             cpu.append(used)
         finally:
             machine.close()
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bare:
+        with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bare:
             time.sleep(0.5)
             least.append(psutil.Process(bare.pid).memory_info().rss / MB)
     yield row("operator-rss", "MB", mine, least, "at most 80 MB", f"CPU at rest {max(cpu) * 100:.2f} % of a core")
