@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import yaml
-from anyscale_conformance.simulators.kubernetes import Cluster, Servers, mounts
+from anyscale_conformance.simulators.kubernetes import Cluster, NodeSpec, Servers, mounts
 from anyscale_conformance.simulators.kubernetes import Settings as ClusterSettings
 from anyscale_kubernetes.manifest import manifest
 
@@ -41,6 +41,22 @@ def a_cluster(*, issuer: str = ISSUER) -> Iterator[Cluster]:
     with Servers() as servers:
         cluster = servers.start(clock=SystemClock(), settings=ClusterSettings(issuer=issuer, starts=timedelta()))
         cluster.make_namespace(NAMESPACE)
+        yield cluster
+
+
+@contextmanager
+def a_running_cluster(*, issuer: str = ISSUER) -> Iterator[Cluster]:
+    """Serve a Kubernetes cluster that really runs its containers, with a class of volumes."""
+    settings = ClusterSettings(nodes=(NodeSpec(name="node-1"),), starts=timedelta(), boots=True, issuer=issuer)
+    with Servers() as servers:
+        cluster = servers.start(clock=SystemClock(), settings=settings)
+        cluster.make_namespace(NAMESPACE)
+        cluster.plant({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/disks",
+            "metadata": {
+                "name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            },
+        })  # fmt: skip
         yield cluster
 
 
