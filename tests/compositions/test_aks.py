@@ -1,16 +1,13 @@
 """AKS on real Ray: cluster and networking of Kubernetes by pull mode, identity and storage of Azure."""
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +23,11 @@ from anyscale_conformance.simulators.kubernetes.webhooks import azure_workload_i
 
 from anyscale_core.cli import background
 from anyscale_core.clock import SystemClock
+from tests.conformance.stories import a_home, command_line
 
 NAMESPACE, ISSUER, GROUP = "ray", "https://oidc.invalid/aks/", "rg"
 TYPE = "1CPU-2GB"
 NODES, OPERATOR = (f"system:serviceaccount:{NAMESPACE}:{name}" for name in ("workloads", "anyscale-operator"))
-SPEC = {
-    "name": "remote",
-    "cloud": "aks",
-    "head_node": {"instance_type": TYPE, "resources": {"CPU": 1}},
-    "worker_nodes": [{"name": "workers", "instance_type": TYPE, "min_nodes": 1, "resources": {"CPU": 1}}],
-}
-JOB = """
-import ray
-ray.init()
-@ray.remote(num_cpus=1)
-def where():
-    return ray.util.get_node_ip_address()
-print("computed at", ray.get(where.remote()))
-"""
 OPERATOR_NEEDS = (
     *("identity.get", "identity.list", "storage.get", "storage.list"),
     *("storage.grant", "storage.revoke", "storage.objects"),
@@ -89,18 +73,14 @@ class Aks:
             "patches": [{"patch": [{"op": "add", "path": "/spec/containers/0/env/-", "value": trust}]}],
         }  # fmt: skip
 
-    def cli(self, *words: str) -> str:
-        """Run the command line as the customer's administrator, signed in to Azure."""
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {
+    @cached_property
+    def cli(self) -> Callable[..., str]:
+        """The command line as the customer's administrator runs it, signed in to Azure."""
+        env = {
             "AZURE_CLIENT_ID": self.at.owner.client_id, "AZURE_CLIENT_SECRET": self.at.owner.secret,
             "AZURE_TENANT_ID": self.at.tenant_id, "SSL_CERT_FILE": str(self.simulator.ca_path),
         }  # fmt: skip
-        command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(self.home / "plane"), *words]
-        done = subprocess.run(
-            command, cwd=self.home / "work", env=env, capture_output=True, text=True, timeout=150, check=False
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.consoles()}"
-        return done.stdout
+        return command_line(self.home, "aks", TYPE, consoles=self.consoles, env=env)
 
     def operator_identity(self) -> str:
         """Make the identity that the operator calls Azure by, with the least role; return its client id."""
@@ -188,10 +168,8 @@ class Aks:
 
 @pytest.fixture
 def aks() -> Iterator[Aks]:
-    # Short: Ray's sockets lie below the temporary folder.
-    home = Path(tempfile.mkdtemp(prefix="aks-"))
     settings = Settings(nodes=(NodeSpec(name="node-1"),), starts=timedelta(), boots=True, issuer=ISSUER)
-    with AzureSimulator() as simulator, Servers() as servers:
+    with a_home("aks") as home, AzureSimulator() as simulator, Servers() as servers:
         at = simulator.subscription(SystemClock())
         at.group(GROUP)
         at.propagation = timedelta()
@@ -204,7 +182,6 @@ def aks() -> Iterator[Aks]:
         cluster.add_webhook(azure_workload_identity(tenant=at.tenant_id, authority=simulator.url))
         at.directory.trust(ISSUER, cluster.tokens.keys())
         yield Aks(simulator=simulator, at=at, cluster=cluster, account=at.hands.storage_account(GROUP).name, home=home)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.real_ray
@@ -213,9 +190,6 @@ def test_a_job_runs_on_aks_its_logs_are_written_by_the_nodes_own_identity_and_no
     client_id = aks.operator_identity()
     aks.at.hands.enforce_roles()
     before = aks.made()
-    (aks.home / "work").mkdir()
-    (aks.home / "work" / "job.py").write_text(JOB)
-    (aks.home / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     (aks.home / "cloud.yaml").write_text(yaml.safe_dump(aks.cloud()))
     (aks.home / "settings.yaml").write_text(
         yaml.safe_dump({"kubernetes": aks.kubernetes(), "azure": aks.azure(credential="workload_identity")})

@@ -1,7 +1,5 @@
 """EKS on real Ray: Pods of Kubernetes that run as a role of AWS, with a bucket there."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +10,15 @@ from anyscale_conformance.simulators.kubernetes.webhooks import eks_pod_identity
 
 from tests.compositions import pods
 from tests.compositions.stories import Story
+from tests.conformance.stories import a_home
 
 ACCOUNT, REGION = "123456789012", "us-west-2"
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Short: Ray's sockets lie below the temporary folder.
-    folder = Path(tempfile.mkdtemp(prefix="eks-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with a_home("eks") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -44,11 +41,11 @@ def test_a_job_runs_on_eks_as_its_role_and_nothing_stays(simulator: AwsSimulator
     with pods.a_running_cluster() as cluster:
         cluster.add_webhook(eks_pod_identity(region=REGION))
         provider = web_identity.trust(account, pods.ISSUER, cluster.tokens.keys())
-        story = Story(cluster=cluster, home=home, env=env)
+        story = Story(name="eks", cluster=cluster, home=home, env=env)
         before, in_cluster = made(account), story.in_cluster()
         try:
             role = story.set_up({
-                "name": "eks", "provider": "kubernetes", "identity": "aws", "storage": "aws", "region": REGION,
+                "provider": "kubernetes", "identity": "aws", "storage": "aws", "region": REGION,
                 "node_identity": {"subjects": [f"oidc:{provider}#{pods.WORKLOADS}"]},
                 "settings": {"kubernetes": story.kubernetes(), "aws": {"endpoint_url": simulator.url}},
             })  # fmt: skip

@@ -1,7 +1,5 @@
 """GKE on real Ray: Pods of Kubernetes that run as a service account of Google Cloud, with a bucket there."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from joserfc.jwk import RSAKey
 
 from tests.compositions import pods
 from tests.compositions.stories import Story
+from tests.conformance.stories import a_home
 
 PROJECT = "gke-real-ray"
 LINK = f"https://container.googleapis.com/v1/projects/{PROJECT}/locations/{REGION}/clusters/main"
@@ -20,10 +19,8 @@ LINK = f"https://container.googleapis.com/v1/projects/{PROJECT}/locations/{REGIO
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Short: Ray's sockets lie below the temporary folder.
-    folder = Path(tempfile.mkdtemp(prefix="gke-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with a_home("gke") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -52,11 +49,11 @@ def made(world: World) -> set[str]:
 def test_a_job_runs_on_gke_as_its_service_account_and_nothing_stays(world: World, home: Path) -> None:
     with pods.a_running_cluster(issuer=LINK) as cluster:
         world.project.issue_tokens(REGION, "main", cluster.tokens.keys())
-        story = Story(cluster=cluster, home=home)
+        story = Story(name="gke", cluster=cluster, home=home)
         before, in_cluster = made(world), story.in_cluster()
         try:
             story.set_up({
-                "name": "gke", "provider": "kubernetes", "identity": "gcp", "storage": "gcp", "region": REGION,
+                "provider": "kubernetes", "identity": "gcp", "storage": "gcp", "region": REGION,
                 "node_identity": {"subjects": [pods.WORKLOADS]},
                 "settings": {"kubernetes": story.kubernetes(), "gcp": world.settings()},
             })  # fmt: skip

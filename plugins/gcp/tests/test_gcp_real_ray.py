@@ -1,10 +1,5 @@
 """A whole story on real Ray: a cloud is set up in the simulated Google Cloud, a job runs there, and all goes again."""
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,29 +11,15 @@ from anyscale_conformance.simulators.gcp import GcpSimulator, Running, Timings
 from anyscale_gcp.kit.world import REGION, World
 from joserfc.jwk import RSAKey
 
+from tests.conformance.stories import a_home, command_line
+
 TYPE = "n2-standard-2"
-SPEC = {
-    "name": "remote",
-    "cloud": "gcp",
-    "head_node": {"instance_type": TYPE, "resources": {"CPU": 1}},
-    "worker_nodes": [{"name": "workers", "instance_type": TYPE, "min_nodes": 1, "resources": {"CPU": 1}}],
-}
-JOB = """
-import ray
-ray.init()
-@ray.remote(num_cpus=1)
-def where():
-    return ray.util.get_node_ip_address()
-print("computed at", ray.get(where.remote()))
-"""
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Short: Ray's sockets lie below the temporary folder.
-    folder = Path(tempfile.mkdtemp(prefix="acg-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with a_home("acg") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -62,22 +43,13 @@ def test_a_cloud_is_set_up_a_job_runs_on_its_machines_and_nothing_stays(world: W
     before = made(world)
     cloud = {"name": "gcp", "provider": "gcp", "region": REGION, "settings": {"gcp": world.settings()}}
     (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
-    (home / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-    (home / "work").mkdir()
-    (home / "work" / "job.py").write_text(JOB)
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
-    def cli(*words: str) -> str:
-        command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(home / "plane"), *words]
-        done = subprocess.run(
-            command, cwd=home / "work", env=env, capture_output=True, text=True, timeout=150, check=False
-        )
-        consoles = "\n".join(
+    def consoles() -> str:
+        return "\n".join(
             world.project.console(seen.name) for seen in world.project.inventory() if seen.kind == "instances"
         )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{consoles}"
-        return done.stdout
 
+    cli = command_line(home, "gcp", TYPE, consoles=consoles)
     try:
         cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
         assert len(made(world)) > len(before)

@@ -1,13 +1,10 @@
 """A whole story on real Ray: a cloud is set up in the simulated Kubernetes cluster, a job runs in Pods, and all goes again."""
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +16,16 @@ from anyscale_kubernetes.kit_stages import store_keys
 from anyscale_kubernetes.kit_store import store_url
 
 from anyscale_core.clock import SystemClock
+from tests.conformance.stories import a_home, command_line
 
 NAMESPACE = "ray"
 TYPE = "1CPU-2GB"
-SPEC = {
-    "name": "remote",
-    "cloud": "k8s",
-    "head_node": {"instance_type": TYPE, "resources": {"CPU": 1}},
-    "worker_nodes": [{"name": "workers", "instance_type": TYPE, "min_nodes": 1, "resources": {"CPU": 1}}],
-}
-JOB = """
-import ray
-ray.init()
-@ray.remote(num_cpus=1)
-def where():
-    return ray.util.get_node_ip_address()
-print("computed at", ray.get(where.remote()))
-"""
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Short: Ray's sockets lie below the temporary folder.
-    folder = Path(tempfile.mkdtemp(prefix="ack-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with a_home("ack") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -90,24 +72,6 @@ def settings_of(home: Path, store: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def command_line(cluster: Cluster, home: Path) -> Callable[..., str]:
-    """Return what runs the command line, with a control plane in a home of its own, in a folder with the job."""
-    (home / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-    (home / "work").mkdir()
-    (home / "work" / "job.py").write_text(JOB)
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-
-    def cli(*words: str) -> str:
-        command = [sys.executable, "-m", "anyscale_core.cli", "--home", str(home / "plane"), *words]
-        done = subprocess.run(
-            command, cwd=home / "work", env=env, capture_output=True, text=True, timeout=150, check=False
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{consoles(cluster)}"
-        return done.stdout
-
-    return cli
-
-
 @pytest.mark.real_ray
 @pytest.mark.timeout(240)
 def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Cluster, store: str, home: Path) -> None:
@@ -115,7 +79,7 @@ def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Clu
     (home / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(namespace=NAMESPACE)))
     cloud = {"name": "k8s", "provider": "kubernetes", "settings": {"kubernetes": settings_of(home, store)}}
     (home / "cloud.yaml").write_text(yaml.safe_dump(cloud))
-    cli = command_line(cluster, home)
+    cli = command_line(home, "k8s", TYPE, consoles=partial(consoles, cluster))
     try:
         cli("cloud", "setup", "-f", str(home / "cloud.yaml"))
         said = cli("run", "-f", str(home / "spec.yaml"), "--", "python", "job.py")
@@ -131,7 +95,7 @@ def test_a_cloud_is_set_up_a_job_runs_in_its_pods_and_nothing_stays(cluster: Clu
 def test_an_operator_that_its_manifest_installed_runs_a_job_with_no_more_than_its_rights(
     cluster: Cluster, store: str, home: Path
 ) -> None:
-    cli = command_line(cluster, home)
+    cli = command_line(home, "k8s", TYPE, consoles=partial(consoles, cluster))
     http = urllib3.PoolManager(
         ca_certs=str(cluster.ca_file), headers={"authorization": f"Bearer {cluster.admin_token}"}
     )
