@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
+from anyscale_conformance.browser import use_url
 from anyscale_conformance.faults.http import WireRequest
 from anyscale_conformance.faults.http_botocore import BotocoreCarrier
 from anyscale_conformance.faults.plan import Effect, Fault
@@ -259,7 +259,7 @@ class AwsKit(Kit):
             Hand.MAY: self._may,
             Hand.SHARE: self._share,
             Hand.FOREIGN_PROOF: self._foreign_proof,
-            Hand.USE_URL: _use_url,
+            Hand.USE_URL: use_url,
         }
 
     def close(self) -> None:
@@ -380,16 +380,3 @@ class AwsKit(Kit):
 def _told(code: str) -> CloudError:
     response = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 400, "RequestId": "r"}}
     return from_response(response, "Operation", clock=ManualClock())
-
-
-def _use_url(url: str, method: str, body: bytes = b"") -> tuple[int, bytes]:
-    import http.client
-
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
-    try:
-        connection.request(method, f"{parts.path}?{parts.query}", body=body if method == "PUT" else None)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from anyscale_conformance.browser import use_url
 from anyscale_conformance.faults.http_botocore import BotocoreCarrier
 from anyscale_conformance.faults.http_kubernetes import KubernetesCarrier
 from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
@@ -35,7 +36,7 @@ from anyscale_kubernetes.errors import TABLE, Refusal, translate
 from anyscale_kubernetes.identity import KubernetesIdentity
 from anyscale_kubernetes.kit_oracle import PLACE_IN_STORE, ClusterOracle
 from anyscale_kubernetes.kit_stages import Real, Simulated, Stage, pod_of
-from anyscale_kubernetes.kit_store import plain_s3, session, store_url, stored, use_url
+from anyscale_kubernetes.kit_store import plain_s3, session, store_url, stored
 from anyscale_kubernetes.networking import KubernetesNetworking
 from anyscale_kubernetes.permissions import APPLY
 from anyscale_kubernetes.routes import child_metadata

@@ -2,13 +2,11 @@
 
 import atexit
 import functools
-import http.client
 import logging
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from anyscale_conformance.simulators.aws.signing import Key, Refusal, Signature
 
@@ -84,18 +82,6 @@ def plain_s3() -> Any:
         "s3", endpoint_url=store_url(), region_name="us-east-1", aws_access_key_id=STORE_KEYS["access_key_id"],
         aws_secret_access_key=STORE_KEYS["secret_access_key"],
     )  # fmt: skip
-
-
-def use_url(url: str, method: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Do what a browser would with a signed URL; return the HTTP status and the body."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
-    try:
-        connection.request(method, f"{parts.path}?{parts.query}", body=body if method == "PUT" else None)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 @functools.cache

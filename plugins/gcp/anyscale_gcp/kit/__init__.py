@@ -4,15 +4,14 @@ Nothing of the plugin imports this package; ``anyscale-conformance run --provide
 """
 
 import hashlib
-import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
+from anyscale_conformance.browser import use_url
 from anyscale_conformance.context import Context
 from anyscale_conformance.kit import Kit, Mode, RunScope, Samples, WireCode
 from anyscale_conformance.rules import Hand
@@ -160,7 +159,7 @@ class GcpKit(Kit):
             Hand.MAY: self._may,
             Hand.SHARE: self._share,
             Hand.FOREIGN_PROOF: self._foreign_proof,
-            Hand.USE_URL: _use_url,
+            Hand.USE_URL: use_url,
         }
 
     @property
@@ -290,18 +289,6 @@ def _told(code: str, clock: Clock) -> CloudError:
     response = httplib2.Response({"status": "418", "content-type": "application/json"})
     error = HttpError(response, json.dumps(body).encode())
     return errors.of_http(error, service="compute", method="", resource="", applied=Applied.NO, clock=clock)
-
-
-def _use_url(url: str, method: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Do what a browser does with a URL."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc)
-    try:
-        connection.request(method, f"{parts.path}?{parts.query}", body=body or None)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 OPERATION_CODES = frozenset(code for code in errors.TRANSLATE if "_" in code)
